@@ -1,0 +1,130 @@
+"""Loops of linear (affine) registration: weights of overlap, image moments, normal equations, many poses at once."""
+
+import numpy as np
+
+from warpwise.ops.cpu.force import gradient_row
+from warpwise.ops.cpu.parallel import helper, kernel
+
+
+@kernel
+def overlap_weight(fixed_weight, moving_shape, matrix, out, start, stop):
+    """out = fixed_weight where matrix·x lies inside the moving grid (half a voxel beyond its centres), else 0."""
+    nx, ny, nz = out.shape
+    half = np.float32(0.5)
+    h0, h1, h2 = moving_shape[0] - half, moving_shape[1] - half, moving_shape[2] - half
+    given = fixed_weight.shape[0] > 0
+    for x in range(start, stop):
+        for y in range(ny):
+            a0 = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 3]
+            a1 = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 3]
+            a2 = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 3]
+            row = out[x, y]
+            for z in range(nz):
+                p0 = a0 + matrix[0, 2] * np.float32(z)
+                p1 = a1 + matrix[1, 2] * np.float32(z)
+                p2 = a2 + matrix[2, 2] * np.float32(z)
+                inside = (p0 > -half) & (p0 < h0) & (p1 > -half) & (p1 < h1) & (p2 > -half) & (p2 < h2)
+                row[z] = np.float32(1) if inside else np.float32(0)
+            if given:
+                weight = fixed_weight[x, y]
+                for z in range(nz):
+                    row[z] *= weight[z]
+
+
+@kernel
+def moments(fixed, warped, weight, partial, start, stop):
+    """partial[x] = weighted sums over slab x of 1, f, w, f², w², fw (float64)."""
+    nx, ny, nz = fixed.shape
+    for x in range(start, stop):
+        for m in range(6):
+            partial[x, m] = 0.0
+        for y in range(ny):
+            f, w, g = fixed[x, y], warped[x, y], weight[x, y]
+            s0 = s1 = s2 = s3 = s4 = s5 = np.float32(0)
+            for z in range(nz):
+                gf = g[z] * f[z]
+                gw = g[z] * w[z]
+                s0 += g[z]
+                s1 += gf
+                s2 += gw
+                s3 += gf * f[z]
+                s4 += gw * w[z]
+                s5 += gf * w[z]
+            partial[x, 0] += s0
+            partial[x, 1] += s1
+            partial[x, 2] += s2
+            partial[x, 3] += s3
+            partial[x, 4] += s4
+            partial[x, 5] += s5
+
+
+@helper
+def accumulate_row(derivative, curvature, rows, zhat, out):
+    """out[0:6] += Σ g·∂_a·ẑ^k, k = 0, 1; out[6:24] += Σ h·∂_a·∂_c·ẑ^k, k = 0, 1, 2, for a ≤ c."""
+    nz = zhat.shape[0]
+    for a in range(3):
+        ga = rows[a]
+        s0 = s1 = np.float32(0)
+        for z in range(nz):
+            t = derivative[z] * ga[z]
+            s0 += t
+            s1 += t * zhat[z]
+        out[2 * a] = s0
+        out[2 * a + 1] = s1
+    m = 6
+    for a in range(3):
+        ga = rows[a]
+        for c in range(a, 3):
+            gc = rows[c]
+            s0 = s1 = s2 = np.float32(0)
+            for z in range(nz):
+                t = curvature[z] * ga[z] * gc[z]
+                s0 += t
+                s1 += t * zhat[z]
+                s2 += t * zhat[z] * zhat[z]
+            out[m] = s0
+            out[m + 1] = s1
+            out[m + 2] = s2
+            m += 3
+
+
+@kernel
+def normal_equations(derivative, curvature, warped, partial, start, stop):
+    """Sums along each row (x, y) that make up the gradient and the Gauss-Newton matrix of a linear transform.
+
+    partial (X, Y, 24), float64: Σ derivative·∂_a w·ẑ^k and Σ curvature·∂_a w·∂_c w·ẑ^k with ẑ = z / nz; x and y are
+    constant along a row, so the caller multiplies their powers in.
+    """
+    nx, ny, nz = warped.shape
+    rows = np.empty((3, nz), np.float32)
+    zhat = np.empty(nz, np.float32)
+    for z in range(nz):
+        zhat[z] = np.float32(z) / np.float32(nz)
+    for x in range(start, stop):
+        for y in range(ny):
+            gradient_row(warped, x, y, rows[0], rows[1], rows[2])
+            accumulate_row(derivative[x, y], curvature[x, y], rows, zhat, partial[x, y])
+
+
+@kernel
+def pose_histograms(fixed, moving, matrices, bins, counts, start, stop):
+    """counts[k] = joint histogram of fixed and moving at matrices[k]·x; voxels that map outside count in the last row.
+
+    fixed (V,) and its positions are given as a list so that only the foreground is visited: fixed holds the bin of
+    each point, points (3, V) its voxel. moving (X, Y, Z) holds bins. Nearest neighbour: poses are ranked, not refined.
+    """
+    points, binned = fixed
+    mx, my, mz = moving.shape
+    half = np.float32(0.5)
+    for k in range(start, stop):
+        m = matrices[k]
+        table = counts[k]
+        for v in range(binned.shape[0]):
+            x, y, z = points[0, v], points[1, v], points[2, v]
+            p0 = np.floor(m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3] + half)
+            p1 = np.floor(m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3] + half)
+            p2 = np.floor(m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3] + half)
+            if p0 >= 0 and p0 < mx and p1 >= 0 and p1 < my and p2 >= 0 and p2 < mz:
+                table[binned[v], moving[np.int32(p0), np.int32(p1), np.int32(p2)]] += 1
+            else:
+                table[bins, 0] += 1
