@@ -1,4 +1,4 @@
-"""Loops of linear (affine) registration: weights of overlap, image moments, normal equations, many poses at once."""
+"""Loops of linear (affine) registration: weights of the overlap, and the sums behind a Gauss-Newton step."""
 
 import numpy as np
 
@@ -29,33 +29,6 @@ def overlap_weight(fixed_weight, moving_shape, matrix, out, start, stop):
                 weight = fixed_weight[x, y]
                 for z in range(nz):
                     row[z] *= weight[z]
-
-
-@kernel
-def moments(fixed, warped, weight, partial, start, stop):
-    """partial[x] = weighted sums over slab x of 1, f, w, f², w², fw (float64)."""
-    nx, ny, nz = fixed.shape
-    for x in range(start, stop):
-        for m in range(6):
-            partial[x, m] = 0.0
-        for y in range(ny):
-            f, w, g = fixed[x, y], warped[x, y], weight[x, y]
-            s0 = s1 = s2 = s3 = s4 = s5 = np.float32(0)
-            for z in range(nz):
-                gf = g[z] * f[z]
-                gw = g[z] * w[z]
-                s0 += g[z]
-                s1 += gf
-                s2 += gw
-                s3 += gf * f[z]
-                s4 += gw * w[z]
-                s5 += gf * w[z]
-            partial[x, 0] += s0
-            partial[x, 1] += s1
-            partial[x, 2] += s2
-            partial[x, 3] += s3
-            partial[x, 4] += s4
-            partial[x, 5] += s5
 
 
 @helper
@@ -104,27 +77,3 @@ def normal_equations(derivative, curvature, warped, partial, start, stop):
         for y in range(ny):
             gradient_row(warped, x, y, rows[0], rows[1], rows[2])
             accumulate_row(derivative[x, y], curvature[x, y], rows, zhat, partial[x, y])
-
-
-@kernel
-def pose_histograms(fixed, moving, matrices, bins, counts, start, stop):
-    """counts[k] = joint histogram of fixed and moving at matrices[k]·x; voxels that map outside count in the last row.
-
-    fixed (V,) and its positions are given as a list so that only the foreground is visited: fixed holds the bin of
-    each point, points (3, V) its voxel. moving (X, Y, Z) holds bins. Nearest neighbour: poses are ranked, not refined.
-    """
-    points, binned = fixed
-    mx, my, mz = moving.shape
-    half = np.float32(0.5)
-    for k in range(start, stop):
-        m = matrices[k]
-        table = counts[k]
-        for v in range(binned.shape[0]):
-            x, y, z = points[0, v], points[1, v], points[2, v]
-            p0 = np.floor(m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3] + half)
-            p1 = np.floor(m[1, 0] * x + m[1, 1] * y + m[1, 2] * z + m[1, 3] + half)
-            p2 = np.floor(m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3] + half)
-            if p0 >= 0 and p0 < mx and p1 >= 0 and p1 < my and p2 >= 0 and p2 < mz:
-                table[binned[v], moving[np.int32(p0), np.int32(p1), np.int32(p2)]] += 1
-            else:
-                table[bins, 0] += 1

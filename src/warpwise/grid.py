@@ -1,0 +1,88 @@
+"""Where voxels are: shape and affine, in NumPy float64. No tensors, no files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.errors import InputError
+
+Array = NDArray[Any]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Shape (X, Y[, Z]) and the affine from voxel index to RAS+ mm ((D+1) × (D+1), D = 2 or 3).
+
+    Raises:
+        InputError: the affine is singular, not finite, or of the wrong size.
+
+    Example:
+        >>> Grid((4, 4, 2), np.diag([1.0, 1.0, 3.0, 1.0])).spacing_mm
+        (1.0, 1.0, 3.0)
+    """
+
+    shape: tuple[int, ...]
+    affine: Matrix
+
+    def __post_init__(self) -> None:
+        affine = np.array(self.affine, np.float64)
+        size = len(self.shape) + 1
+        if len(self.shape) not in (2, 3) or affine.shape != (size, size):
+            raise InputError(f"A grid has 2 or 3 axes and an affine one larger; got {self.shape} and {affine.shape}.")
+        if any(n < 1 for n in self.shape):
+            raise InputError(f"A grid needs at least one voxel an axis; got {self.shape}.")
+        if not np.isfinite(affine).all():
+            raise InputError("affine holds values that are not finite.", hint="Fix the image header.")
+        determinant = float(np.linalg.det(affine[:-1, :-1]))
+        lengths = np.linalg.norm(affine[:-1, :-1], axis=0)
+        if not lengths.all() or abs(determinant) < 1e-6 * float(np.prod(lengths)):
+            raise InputError(f"affine is singular (determinant {determinant:g}).", hint="Fix the image header.")
+        affine.setflags(write=False)
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "affine", affine)
+
+    @property
+    def dim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Distance between neighbouring voxels along each axis, mm."""
+        return tuple(float(n) for n in np.linalg.norm(self.affine[:-1, :-1], axis=0))
+
+    @property
+    def inverse_affine(self) -> Matrix:
+        """RAS+ mm to voxel index."""
+        return np.linalg.inv(self.affine)
+
+    def cropped(self, start: Sequence[int], shape: Sequence[int]) -> "Grid":
+        """The part of `shape` voxels that begins at voxel `start`."""
+        shift = np.eye(self.dim + 1)
+        shift[:-1, -1] = start
+        return Grid(tuple(shape), self.affine @ shift)
+
+    def coarser(self, factors: Sequence[int]) -> "Grid":
+        """Every `factors`-th voxel, beginning with voxel 0, and one more where the last would fall short."""
+        shape = tuple(-(-(n - 1) // f) + 1 for n, f in zip(self.shape, factors, strict=True))
+        return Grid(shape, self.affine @ np.diag([*[float(f) for f in factors], 1.0]))
+
+    def same_as(self, other: "Grid") -> bool:
+        """Equal shape, and affines equal to 1e-3 voxel at every corner."""
+        if self.shape != other.shape:
+            return False
+        drift = np.abs(self.inverse_affine @ other.affine - np.eye(self.dim + 1))
+        return bool((drift @ np.array([*self.shape, 1.0])).max() < 1e-3)
+
+    def embedded(self) -> "Grid":
+        """This grid in three dimensions: a 2-D one becomes a single slice, 1 mm thick."""
+        if self.dim == 3:
+            return self
+        affine = np.eye(4)
+        affine[:2, :2] = self.affine[:2, :2]
+        affine[:2, 3] = self.affine[:2, 2]
+        return Grid((*self.shape, 1), affine)

@@ -1,0 +1,119 @@
+"""ITK transform files. ITK's space is LPS; ours is RAS, so x and y change sign at this door and nowhere else."""
+
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from warpwise.errors import InputError
+from warpwise.grid import Grid
+from warpwise.io.nifti import first_line
+from warpwise.transforms.affine import Affine
+from warpwise.transforms.base import Transform
+from warpwise.transforms.composite import Composite
+from warpwise.transforms.displacement import DisplacementField
+
+_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".xfm")
+
+
+def _flip(dim: int) -> NDArray[np.float64]:
+    """RAS ↔ LPS."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0][:dim] + [1.0])
+
+
+def write_transform(path: Path, transform: Transform) -> None:
+    """Write affines and displacement fields, chained, as an ITK composite transform.
+
+    Raises:
+        InputError: a part of the chain has no counterpart in ITK's files.
+    """
+    parts = transform.parts if isinstance(transform, Composite) else (transform,)
+    chain = sitk.CompositeTransform(transform.dim)
+    # ITK applies the transform that was added last first.
+    for part in reversed(parts):
+        chain.AddTransform(_to_itk(part))
+    sitk.WriteTransform(chain, str(path))
+
+
+def _to_itk(part: Transform) -> Any:
+    flip = _flip(part.dim)
+    if isinstance(part, Affine):
+        matrix = flip @ part.matrix @ flip
+        out = sitk.AffineTransform(part.dim)
+        out.SetMatrix(matrix[:-1, :-1].ravel().tolist())
+        out.SetTranslation(matrix[:-1, -1].tolist())
+        return out
+    if isinstance(part, DisplacementField):
+        order = tuple(reversed(range(1, part.dim + 1)))
+        signs = np.diag(flip)[:-1]
+        vectors = np.empty((*[part.grid.shape[d - 1] for d in order], part.dim), np.float64)
+        for d in range(part.dim):
+            vectors[..., d] = signs[d] * part.vectors[d].transpose()
+        image = sitk.GetImageFromArray(vectors, isVector=True)
+        affine = flip @ part.grid.affine
+        spacing = np.array(part.grid.spacing_mm)
+        image.SetSpacing(spacing.tolist())
+        image.SetOrigin(affine[:-1, -1].tolist())
+        image.SetDirection((affine[:-1, :-1] / spacing).ravel().tolist())
+        return sitk.DisplacementFieldTransform(image)
+    raise InputError(f"A {type(part).__name__} cannot be written to an ITK file.", hint="Write its displacement field.")
+
+
+def read_transform(path: str | Path) -> Transform:
+    """A transform from an ITK file: affine kinds, displacement fields and chains of them, 2-D or 3-D.
+
+    Raises:
+        InputError: missing, not a transform file, not finite, or of a kind that is not known here.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: {'is a folder, not' if path.is_dir() else 'no such file:'} a transform.")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"{path}: not a transform file name.", hint=f"Expected one of {', '.join(_SUFFIXES)}.")
+    try:
+        found = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        reason = first_line(error) if "ITK ERROR" not in str(error) else "ITK cannot read it"
+        raise InputError(f"{path}: not a readable transform ({reason}).") from None
+    try:
+        return _from_itk(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", hint=error.hint) from None
+
+
+def _from_itk(found: Any) -> Transform:
+    dim = int(found.GetDimension())
+    name = str(found.GetName())
+    if name == "CompositeTransform":
+        chain = sitk.CompositeTransform(found)
+        parts = [_from_itk(chain.GetNthTransform(k)) for k in reversed(range(chain.GetNumberOfTransforms()))]
+        if not parts:
+            return Affine(np.eye(dim + 1))
+        return parts[0] if len(parts) == 1 else reduce(lambda a, b: a.then(b), parts)
+    if name == "DisplacementFieldTransform":
+        return _field_from_itk(sitk.DisplacementFieldTransform(found).GetDisplacementField(), dim)
+    if not found.IsLinear():
+        raise InputError(f"a {name} is not supported.", hint="Affine kinds and displacement fields are.")
+    # Any linear transform is known from where it sends the origin and the unit points.
+    origin = np.array(found.TransformPoint([0.0] * dim))
+    matrix = np.eye(dim + 1)
+    matrix[:-1, -1] = origin
+    for d, unit in enumerate(np.eye(dim)):
+        matrix[:-1, d] = np.array(found.TransformPoint(unit.tolist())) - origin
+    return Affine(_flip(dim) @ matrix @ _flip(dim))
+
+
+def _field_from_itk(image: Any, dim: int) -> DisplacementField:
+    raw = sitk.GetArrayViewFromImage(image)
+    flip = _flip(dim)
+    affine = np.eye(dim + 1)
+    affine[:-1, :-1] = np.array(image.GetDirection()).reshape(dim, dim) * np.array(image.GetSpacing())
+    affine[:-1, -1] = image.GetOrigin()
+    shape = tuple(int(n) for n in image.GetSize())
+    vectors = np.empty((dim, *shape), np.float32)
+    for d in range(dim):
+        vectors[d] = np.diag(flip)[d] * raw[..., d].transpose()
+    return DisplacementField(vectors, Grid(shape, flip @ affine))

@@ -1,0 +1,257 @@
+"""The loop that deformable solvers share: levels, steps of bounded length, and when to stop."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.errors import RunError
+from warpwise.ops.cpu import launch
+from warpwise.pair import Pair, Triple, level_factors, pyramid_level
+from warpwise.registrars import fold
+from warpwise.registrars.base import OnStep, Recorder, Solution
+from warpwise.registrars.crop import Box, foreground
+from warpwise.settings import Settings
+from warpwise.similarity import SIMILARITIES, Fused, Similarity
+
+Array = NDArray[np.float32]
+
+
+class LevelSettings(Settings):
+    """One level of the pyramid.
+
+    Attributes:
+        image: how often the images are halved.
+        field: how often the field is halved; at least `image`.
+        iterations: at most so many.
+        radius: of the local window, voxels of this level (similarities without a window ignore it).
+        step: length of a typical large step, voxels of the field.
+    """
+
+    image: int
+    field: int
+    iterations: int
+    radius: int = 2
+    step: float = 0.5
+
+
+class DescentSettings(Settings):
+    """How a solver moves. Lengths are voxels of the field at each level.
+
+    Attributes:
+        update_sigma: Gaussian of the force before a step (fluid-like).
+        field_sigma: Gaussian of the field after it (elastic-like).
+        momentum: share of the last step that the next one keeps.
+        decay: step of a level's last iteration over that of its first.
+        quantile: the share of all force that vectors up to the typical large one make up.
+        cap: no step is longer than this.
+        tolerance: a level ends when ten iterations lower the energy by less than this share.
+    """
+
+    levels: tuple[LevelSettings, ...]
+    update_sigma: float = 0.85
+    field_sigma: float = 0.5
+    momentum: float = 0.6
+    decay: float = 1.0
+    quantile: float = 0.9
+    cap: float = 0.5
+    tolerance: float = 2e-4
+
+
+def usable_levels(pair: Pair, levels: tuple[LevelSettings, ...]) -> list[LevelSettings]:
+    """The levels this grid can have: a small image is halved less often, and never twice to the same size."""
+    out: list[LevelSettings] = []
+    for level in levels:
+        sizes = [(level_factors(pair.grid, k.image), level_factors(pair.grid, k.field)) for k in (level, *out[-1:])]
+        if len(sizes) == 2 and sizes[0] == sizes[1]:
+            out[-1] = level.replace(iterations=max(level.iterations, out[-1].iterations))
+        else:
+            out.append(level)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class LevelWork:
+    """Everything one level needs, allocated once.
+
+    Attributes:
+        reach: voxels of the full grid a node of the field.
+        factors: voxels of this level's image a node.
+        fixed, moving: the channels that are compared.
+        taper: weights of the nodes along each axis.
+    """
+
+    pair: Pair
+    number: int
+    settings: LevelSettings
+    reach: Triple
+    factors: Triple
+    nodes: Triple
+    similarity: Similarity
+    fixed: Array
+    moving: Array
+    weight: Array | None
+    taper: tuple[Array, Array, Array]
+
+    @classmethod
+    def build(cls, full: Pair, level: LevelSettings, similarity: str, box: Box) -> "LevelWork":
+        """The work of one level of a cropped pair."""
+        pair = pyramid_level(full, level.image)
+        image, field = level_factors(full.grid, level.image), level_factors(full.grid, level.field)
+        factors = (max(field[0] // image[0], 1), max(field[1] // image[1], 1), max(field[2] // image[2], 1))
+        reach = (image[0] * factors[0], image[1] * factors[1], image[2] * factors[2])
+        nodes = launch.coarse_shape(pair.fixed.shape[1:], factors)
+        kind = SIMILARITIES[similarity]
+        term: Similarity = kind(radius=level.radius) if similarity == "lncc" else kind()
+        return cls(
+            pair, level.image, level, reach, factors, nodes, term,
+            term.channels(pair.fixed), term.channels(pair.moving), overlap(pair), box.taper(nodes, reach),
+        )  # fmt: skip
+
+    def adopt(self, field: Array | None, reach: Triple) -> Array:
+        """A coarser level's field (voxels of its own nodes) on this level's nodes; zero where there is none."""
+        if field is None:
+            return np.zeros((3, *self.nodes), np.float32)
+        if reach == self.reach and field.shape[1:] == self.nodes:
+            return field
+        ratio = [new / old for new, old in zip(self.reach, reach, strict=True)]
+        matrix = np.hstack([np.diag(ratio), np.zeros((3, 1))])
+        out = launch.warp_affine(field, matrix, out=np.empty((3, *self.nodes), np.float32))
+        out *= np.array([1 / r for r in ratio], np.float32)[:, None, None, None]
+        return out
+
+    def fused(self, fixed: Array) -> Fused:
+        """The similarity to an image on this level's grid, which is read at every call."""
+        return self.similarity.fused(fixed, self.weight, self.pair.weights)
+
+    def blank(self) -> Array:
+        """A buffer for compared channels on the fixed grid."""
+        return np.empty(self.fixed.shape, np.float32)
+
+    def in_voxels(self, field: Array, out: Array) -> Array:
+        """A field in voxels of the image rather than of its nodes; itself where these are the same."""
+        if self.factors == (1, 1, 1):
+            return field
+        return np.multiply(field, np.array(self.factors, np.float32)[:, None, None, None], out=out)
+
+    def sigmas(self, sigma: float) -> list[float]:
+        """A Gaussian's width per axis: none along an axis of one node."""
+        return [sigma if n > 1 else 0.0 for n in self.nodes]
+
+
+def overlap(pair: Pair) -> Array | None:
+    """Weight (1, X, Y, Z) of the voxels that count: fixed mask, moving field of view and mask; None where all do."""
+    out = np.empty(pair.fixed.shape[1:], np.float32)
+    launch.overlap_weight(pair.fixed_mask, pair.moving.shape[1:], pair.to_moving, out=out)
+    if pair.moving_mask is not None:
+        warped = np.empty((1, *out.shape), np.float32)
+        out *= launch.warp_affine(pair.moving_mask[None], pair.to_moving, out=warped)[0]
+    elif pair.fixed_mask is None and float(out.min()) == 1.0:
+        return None
+    return out[None]
+
+
+class Motion(ABC):
+    """What is moved at one level: how a field deforms the images, and how a step changes it."""
+
+    @abstractmethod
+    def energy_and_force(self, field: Array, force: Array) -> float:
+        """Energy at a field; force becomes the derivative by a small displacement composed on the right."""
+
+    @abstractmethod
+    def stepped(self, field: Array, step: Array, spare: Array) -> None:
+        """Change the field, in place, by a step (both in voxels of its nodes)."""
+
+    @abstractmethod
+    def displacement(self, field: Array) -> Array:
+        """The displacement that the field stands for, voxels of the nodes."""
+
+
+def solve(
+    pair: Pair,
+    settings: DescentSettings,
+    *,
+    similarity: str,
+    motion: type[Motion],
+    stage: str,
+    on_step: OnStep,
+) -> Solution:
+    """Coarse to fine over the box of both foregrounds; the field is kept free of folds at every level."""
+    recorder = Recorder(on_step, stage, settings.tolerance)
+    stops: list[str] = []
+    field: Array | None = None
+    reach: Triple = (1, 1, 1)
+    levels = usable_levels(pair, settings.levels)
+    box = foreground(pair, multiple=level_factors(pair.grid, levels[-1].field))
+    part = pair.cropped(box.start, box.shape)
+    moved: Array | None = None
+    for level in levels:
+        work = LevelWork.build(part, level, similarity, box)
+        field = work.adopt(field, reach)
+        reach = work.reach
+        moves = motion(work, settings)  # type: ignore[call-arg] - every Motion is built from these two
+        field, stop = descend(work, field, moves, settings, recorder)
+        stops.append(stop)
+        field, moved = unfold(field, moves)
+    assert field is not None
+    assert moved is not None
+    x, y, z = pair.grid.shape
+    scale = np.array(reach, np.float32)[:, None, None, None]
+    full = box.embed(moved * scale, reach, (x, y, z))
+    velocity = None if moved is field else box.embed(field * scale, reach, (x, y, z))
+    return Solution(full, reach, velocity, history=tuple(recorder.steps), stops=tuple(stops))
+
+
+def unfold(field: Array, moves: Motion) -> tuple[Array, Array]:
+    """A field and its displacement, with no folded cell between the nodes; the full grid is checked at the end."""
+    x, y, z = field.shape[1:]
+    moved = moves.displacement(field)
+    if moved is field:
+        field, _ = fold.repair(field, (1, 1, 1), (x, y, z))
+        return field, field
+    for attempt in range(30):
+        lowest, _, _ = launch.digital(moved)
+        bad = lowest < fold.FLOOR
+        if not bad.any():
+            return field, moved
+        # A velocity carries a fold along its path: calm it where it starts and where it arrives, wider every time.
+        field = fold.soften(field, fold.nodes_of(bad, (1, 1, 1), (x, y, z)), width=1.0 + 0.5 * attempt)
+        moved = moves.displacement(field)
+    return np.zeros_like(field), np.zeros_like(field)
+
+
+def descend(
+    work: LevelWork, field: Array, moves: Motion, settings: DescentSettings, recorder: Recorder
+) -> tuple[Array, str]:
+    """Run one level; if the energy stops being finite, begin the level again with half the step."""
+    for retry in range(4):
+        recorder.begin()
+        found = _descend(work, field.copy(), moves, settings, recorder, work.settings.step * 0.5**retry)
+        if found is not None:
+            return found
+    raise RunError(f"Registration diverged at level {work.number} with steps of {work.settings.step} voxels.")
+
+
+def _descend(  # noqa: PLR0917 - the arguments of `descend`, and the step
+    work: LevelWork, field: Array, moves: Motion, settings: DescentSettings, recorder: Recorder, step: float
+) -> tuple[Array, str] | None:
+    iterations = work.settings.iterations
+    force, spare, momentum = np.empty_like(field), np.empty_like(field), np.zeros_like(field)
+    for iteration in range(iterations):
+        energy = moves.energy_and_force(field, force)
+        if not np.isfinite(energy):
+            return None
+        if recorder.add(work.number, iterations, energy):
+            return field, "converged"
+        launch.gaussian(force, work.sigmas(settings.update_sigma), out=spare)
+        typical = launch.typical_length(spare, settings.quantile)
+        if typical == 0.0:
+            return field, "no force"
+        length = step * (1 - (1 - settings.decay) * iteration / max(iterations - 1, 1))
+        gain = -(1 - settings.momentum) * length / typical
+        launch.momentum_step(
+            spare, momentum, keep=settings.momentum, gain=gain, cap=settings.cap, taper=work.taper, out=force
+        )
+        moves.stepped(field, force, spare)
+    return field, "all iterations"

@@ -1,0 +1,97 @@
+"""Linear similarities in the form that Gauss-Newton needs: value, and its normal equations by a matrix."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.ops.cpu import launch
+from warpwise.pair import Pair
+from warpwise.similarity.information import MutualInformation, information
+from warpwise.similarity.intensity import correlation
+
+Array = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A pair at one resolution and one similarity (ncc, mse or mi), with buffers that live as long.
+
+    Only voxels inside both fields of view (and masks) count, and each value is a mean over them; a step that leaves
+    less than half of the best overlap is refused by an infinite value.
+    """
+
+    pair: Pair
+    similarity: str
+    bins: int = 32
+
+    def __post_init__(self) -> None:
+        shape = self.pair.fixed.shape[1:]
+        names = ("weight", "derivative", "curvature", "mask")
+        for name in names:
+            object.__setattr__(self, f"_{name}", np.ones(shape, np.float32))
+        object.__setattr__(self, "_warped", np.empty(self.pair.fixed.shape, np.float32))
+        object.__setattr__(self, "_seen", [0.0])
+
+    def value(self, matrix: Matrix) -> float:
+        """Similarity (lower is better) of the moving image under matrix (fixed index → moving index)."""
+        pair, weight, warped = self.pair, self._weight, self._warped
+        launch.warp_affine(pair.moving, matrix, out=warped)
+        launch.overlap_weight(pair.fixed_mask, pair.moving.shape[1:], matrix, out=weight)
+        if pair.moving_mask is not None:
+            weight *= launch.warp_affine(pair.moving_mask[None], matrix, out=self._mask[None])[0]
+        overlap = float(weight.sum(dtype=np.float64))
+        if overlap < max(0.5 * self._seen[0], 8.0):
+            return float("inf")
+        self._seen[0] = max(self._seen[0], overlap)
+        total = 0.0
+        for n, share in enumerate(pair.weights):
+            total += float(share) * self._channel(n, overlap)[0]
+        return total
+
+    def normal_equations(self) -> tuple[Matrix, Matrix]:
+        """Gradient (12,) and Gauss-Newton matrix (12, 12) at the matrix last given to `value`."""
+        overlap = float(self._weight.sum(dtype=np.float64))
+        gradient, hessian = np.zeros((3, 4)), np.zeros((12, 12))
+        for n, share in enumerate(self.pair.weights):
+            _, prepare = self._channel(n, overlap)
+            prepare()
+            g, h = launch.normal_equations(self._derivative, self._curvature, self._warped[n])
+            gradient += float(share) * g
+            hessian += float(share) * h
+        return gradient.ravel(), hessian
+
+    def _channel(self, n: int, overlap: float):  # noqa: ANN202
+        fixed, warped, weight = self.pair.fixed[n : n + 1], self._warped[n : n + 1], self._weight[None]
+        if self.similarity == "mi":
+            term = MutualInformation(self.bins)
+            ranges = term.ranges()
+            counts = launch.joint_histogram(fixed[0], warped[0], weight[0], ranges=ranges, bins=self.bins)
+            value, potential = information(counts)
+
+            def prepare_information() -> None:
+                launch.histogram_gradient(
+                    fixed[0], warped[0], weight[0],
+                    ranges=ranges, potential=potential, scale=-float(ranges[3]), out=self._derivative,
+                )  # fmt: skip
+                sums = launch.moments(fixed, warped, weight)[0]
+                variance = max(sums[4] / sums[0] - (sums[2] / sums[0]) ** 2, 1e-6)
+                np.multiply(weight[0], np.float32(1 / (variance * overlap)), out=self._curvature)
+
+            return -value, prepare_information
+        sums = launch.moments(fixed, warped, weight)[0]
+        if self.similarity == "mse":
+            value = (sums[3] + sums[4] - 2 * sums[5]) / overlap
+            coefficients, curvature = np.array([-2.0, 2.0, 0.0]) / overlap, 2.0 / overlap
+        else:
+            correlation_value, slopes = correlation(sums)
+            value, coefficients = -correlation_value, -slopes
+            variance = max(sums[4] / sums[0] - (sums[2] / sums[0]) ** 2, 1e-12)
+            curvature = 1.0 / (variance * overlap)
+
+        def prepare() -> None:
+            launch.blend(fixed, warped, weight, coefficients[None], out=self._derivative[None])
+            np.multiply(weight[0], np.float32(curvature), out=self._curvature)
+
+        return value, prepare

@@ -1,0 +1,49 @@
+"""Reasons not to believe a result, each with its numbers."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.pair import Pair, pyramid_level
+from warpwise.registrars import starts
+from warpwise.registrars.affine import lift, pyramid_shape
+
+
+def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.float32]) -> tuple[str, ...]:
+    """Warnings about a finished registration; `pair` carries the affine that was found."""
+    out: list[str] = []
+    level = 0
+    while np.prod(pyramid_shape(pair, level)) > 16_000 and level < 6:
+        level += 1
+    small = pyramid_level(pair, level)
+    information, _ = starts.ranking(small, np.stack([small.to_moving]))
+    linear = pair.moving_grid.affine @ pair.to_moving @ pair.grid.inverse_affine
+    if start.name == "rotation" or start.name == "principal axes":
+        out.append(
+            f"The images' axes do not agree: the best start was a {start.name}, not the header's orientation. "
+            "Check left and right."
+        )
+    stretch = np.linalg.svd(linear[:3, :3], compute_uv=False)
+    if stretch.max() > 2 or stretch.min() < 0.5:
+        out.append(f"The affine scales by {stretch.min():.2f} to {stretch.max():.2f}; such sizes rarely match.")
+    if information[0] < 0.9 * start.information:
+        out.append(
+            f"The similarity after the affine stage is not better than before: mutual information "
+            f"{information[0]:.3f}, {start.information:.3f} at the start."
+        )
+    if information[0] < 0.1:
+        out.append(f"The images share little after the affine stage (mutual information {information[0]:.3f} nats).")
+    inside = overlap_share(small, lift(small.to_moving, small, small))
+    if inside < 0.5:
+        out.append(f"Only {100 * inside:.0f} % of the fixed foreground lies in the moving image's field of view.")
+    if float(np.abs(displacement_mm).max()) > 1e4:
+        out.append("The displacement exceeds 10 m.")
+    return tuple(out)
+
+
+def overlap_share(pair: Pair, matrix: NDArray[np.float64]) -> float:
+    """Share of the fixed foreground that maps into the moving grid."""
+    at = np.argwhere(pair.fixed[0] > 0.1)
+    if len(at) == 0:
+        return 0.0
+    moved = at @ matrix[:3, :3].T + matrix[:3, 3]
+    return float(((moved >= -0.5) & (moved <= np.array(pair.moving.shape[1:]) - 0.5)).all(1).mean())

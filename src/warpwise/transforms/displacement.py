@@ -1,0 +1,76 @@
+"""Displacement fields."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.errors import InputError
+from warpwise.grid import Grid
+from warpwise.ops.cpu import launch
+from warpwise.transforms.base import Points, Transform
+
+
+@dataclass(frozen=True, eq=False)
+class DisplacementField(Transform):
+    """x ↦ x + u(x); u (dim, *space) in mm along world axes, linear between nodes, 0 outside the grid.
+
+    Attributes:
+        vectors: float32 or float64.
+        grid: where the nodes are.
+
+    Raises:
+        InputError: vectors and grid do not agree, or vectors are not finite.
+    """
+
+    vectors: NDArray[np.floating]
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        if self.vectors.shape != (self.grid.dim, *self.grid.shape):
+            raise InputError(f"A field of shape {self.vectors.shape} does not fit a grid of {self.grid.shape}.")
+        if not np.isfinite(self.vectors).all():
+            raise InputError("The displacement field holds values that are not finite.")
+
+    @property
+    def dim(self) -> int:
+        return self.grid.dim
+
+    def points(self, xyz_mm: Points) -> Points:
+        back = self.grid.inverse_affine
+        index = xyz_mm @ back[:-1, :-1].T + back[:-1, -1]
+        last = np.array(self.grid.shape, np.float64) - 1
+        inside = ((index >= -1e-6) & (index <= last + 1e-6)).all(1)
+        index = np.clip(index, 0, last)
+        base = np.minimum(index.astype(np.int64), np.maximum(last.astype(np.int64) - 1, 0))
+        t = index - base
+        total = np.zeros_like(xyz_mm)
+        for corner in np.ndindex(*[2] * self.dim):
+            at = tuple(np.minimum(base[:, d] + corner[d], int(last[d])) for d in range(self.dim))
+            weight = np.prod([t[:, d] if corner[d] else 1 - t[:, d] for d in range(self.dim)], axis=0)
+            total += weight[:, None] * self.vectors[(slice(None), *at)].T
+        return xyz_mm + np.where(inside[:, None], total, 0.0)
+
+    def displacement(self, grid: Grid) -> NDArray[np.float32]:
+        # The usual case, nodes on voxels of the wanted grid, costs a linear upsampling and no positions.
+        factors = self._node_factors(grid)
+        if factors is None:
+            return super().displacement(grid)
+        vectors = self.vectors if self.dim == 3 else self.vectors[..., None]
+        shape = grid.shape if self.dim == 3 else (*grid.shape, 1)
+        out = launch.upsample(np.ascontiguousarray(vectors, np.float32), shape, factors)
+        return out.reshape(self.dim, *grid.shape)
+
+    def _node_factors(self, grid: Grid) -> tuple[int, int, int] | None:
+        """Voxels of `grid` a node, where this field's nodes are that grid's voxels 0, f, 2f, … to the end."""
+        if self.dim == 2:
+            return (1, 1, 1) if self.grid.same_as(grid) else None
+        steps = np.array(self.grid.spacing_mm) / np.array(grid.spacing_mm)
+        whole = tuple(max(1, int(s)) for s in np.rint(steps))
+        x, y, z = whole
+        return (x, y, z) if self.grid.same_as(grid.coarser(whole)) else None
+
+    def inverse(self) -> Transform:
+        from warpwise.transforms.inverse import InverseField  # noqa: PLC0415 - it is built of this class
+
+        return InverseField(self)

@@ -1,0 +1,64 @@
+"""Stationary velocity fields."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.errors import InputError
+from warpwise.grid import Grid
+from warpwise.ops.cpu import launch
+from warpwise.transforms.base import Points, Transform
+from warpwise.transforms.displacement import DisplacementField
+
+
+def exponential(velocity: NDArray[np.float32], *, squarings: int = 7) -> NDArray[np.float32]:
+    """Displacement (3, X, Y, Z) of exp(v), voxels, by scaling and squaring (Arsigny et al., MICCAI 2006)."""
+    out = velocity * np.float32(0.5**squarings)
+    spare = np.empty_like(out)
+    for _ in range(squarings):
+        launch.compose(out, out, out=spare)
+        out, spare = spare, out
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class VelocityField(Transform):
+    """x ↦ exp(v)(x); v (dim, *space) in mm along world axes. The inverse is exp(−v).
+
+    Raises:
+        InputError: velocity and grid do not agree.
+    """
+
+    velocity: NDArray[np.floating]
+    grid: Grid
+    squarings: int = 7
+
+    def __post_init__(self) -> None:
+        if self.velocity.shape != (self.grid.dim, *self.grid.shape):
+            raise InputError(f"A velocity of shape {self.velocity.shape} does not fit a grid of {self.grid.shape}.")
+
+    @property
+    def dim(self) -> int:
+        return self.grid.dim
+
+    @cached_property
+    def field(self) -> DisplacementField:
+        """exp(v) as a displacement field on the same grid."""
+        affine = self.grid.embedded().affine[:3, :3]
+        v = np.zeros((3, *self.grid.embedded().shape), np.float32)
+        v[: self.dim] = self.velocity.reshape(self.dim, *v.shape[1:])
+        voxels = np.einsum("de,exyz->dxyz", np.linalg.inv(affine), v, dtype=np.float32, casting="same_kind")
+        u = exponential(np.ascontiguousarray(voxels), squarings=self.squarings)
+        mm = np.einsum("de,exyz->dxyz", affine.astype(np.float32), u)
+        return DisplacementField(mm[: self.dim].reshape(self.velocity.shape), self.grid)
+
+    def points(self, xyz_mm: Points) -> Points:
+        return self.field.points(xyz_mm)
+
+    def displacement(self, grid: Grid) -> NDArray[np.float32]:
+        return self.field.displacement(grid)
+
+    def inverse(self) -> "VelocityField":
+        return VelocityField(-self.velocity, self.grid, self.squarings)
