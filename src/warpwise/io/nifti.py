@@ -44,21 +44,33 @@ def read_image(path: str | Path, *, kind: Kind = "intensity", volume: int | None
     data = _voxels(path, image)
     affine = _affine(path, image)
     data = _one_volume(path, data, volume)
-    if data.dtype.kind == "f":
-        bad = data.size - int(np.isfinite(data).sum())
-        if bad and not nan_to_zero:
-            raise InputError(f"{path}: {bad} of {data.size} voxels are NaN or infinite.", hint="Pass --nan-to-zero.")
-        data = np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0, copy=False) if bad else data
+    data = finite(data, name=str(path), nan_to_zero=nan_to_zero)
     try:
         grid = Grid(data.shape, plane_affine(affine) if data.ndim == 2 else affine)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", hint=error.hint) from None
-    if kind == "labels" and data.dtype.kind == "f":
-        rounded = np.rint(data)
-        if not np.array_equal(rounded, data):
-            raise InputError(f"{path}: a label map must hold whole numbers.")
-        data = rounded.astype(np.int32)
+    data = whole(data, name=str(path)) if kind == "labels" else data
     return Image(data[None], grid, kind, str(path))
+
+
+def finite(data: NDArray[Any], *, name: str, nan_to_zero: bool) -> NDArray[Any]:
+    """The same data, or with 0 for NaN and infinity where that is wanted."""
+    if data.dtype.kind != "f":
+        return data
+    bad = data.size - int(np.isfinite(data).sum())
+    if bad and not nan_to_zero:
+        raise InputError(f"{name}: {bad} of {data.size} voxels are NaN or infinite.", hint="Pass --nan-to-zero.")
+    return np.nan_to_num(data, nan=0.0, posinf=0.0, neginf=0.0) if bad else data
+
+
+def whole(data: NDArray[Any], *, name: str) -> NDArray[Any]:
+    """A label map's values as integers."""
+    if data.dtype.kind != "f":
+        return data
+    rounded = np.rint(data)
+    if not np.array_equal(rounded, data):
+        raise InputError(f"{name}: a label map must hold whole numbers.")
+    return rounded.astype(np.int32)
 
 
 def _open(path: Path) -> Any:
@@ -197,7 +209,6 @@ def write_displacement(path: Path, vectors_mm: NDArray[np.floating], grid: Grid)
     for d in range(dim):
         plane = np.rint(vectors_mm[d] * np.float32(1024 * (-1 if d < 2 else 1)))
         plane *= np.float32(1 / 1024)
-        out[..., d].reshape(-1, order="A")  # the layout that follows stays in file order
         out[(slice(None),) * dim + (0,) * (4 - dim) + (d,)] = plane
     affine = np.eye(4)
     affine[:dim, :dim], affine[:dim, 3] = grid.affine[:dim, :dim], grid.affine[:dim, dim]

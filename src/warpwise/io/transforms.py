@@ -79,22 +79,27 @@ def read_transform(path: str | Path) -> Transform:
         reason = first_line(error) if "ITK ERROR" not in str(error) else "ITK cannot read it"
         raise InputError(f"{path}: not a readable transform ({reason}).") from None
     try:
-        return _from_itk(found)
+        return from_itk(found)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", hint=error.hint) from None
 
 
-def _from_itk(found: Any) -> Transform:
+def from_itk(found: Any) -> Transform:
+    """A SimpleITK transform as one of ours, LPS turned to RAS.
+
+    Raises:
+        InputError: it is of a kind that is not known here.
+    """
     dim = int(found.GetDimension())
     name = str(found.GetName())
     if name == "CompositeTransform":
         chain = sitk.CompositeTransform(found)
-        parts = [_from_itk(chain.GetNthTransform(k)) for k in reversed(range(chain.GetNumberOfTransforms()))]
+        parts = [from_itk(chain.GetNthTransform(k)) for k in reversed(range(chain.GetNumberOfTransforms()))]
         if not parts:
             return Affine(np.eye(dim + 1))
         return parts[0] if len(parts) == 1 else reduce(lambda a, b: a.then(b), parts)
     if name == "DisplacementFieldTransform":
-        return _field_from_itk(sitk.DisplacementFieldTransform(found).GetDisplacementField(), dim)
+        return _field(sitk.DisplacementFieldTransform(found).GetDisplacementField(), dim)
     if not found.IsLinear():
         raise InputError(f"a {name} is not supported.", hint="Affine kinds and displacement fields are.")
     # Any linear transform is known from where it sends the origin and the unit points.
@@ -106,7 +111,7 @@ def _from_itk(found: Any) -> Transform:
     return Affine(_flip(dim) @ matrix @ _flip(dim))
 
 
-def _field_from_itk(image: Any, dim: int) -> DisplacementField:
+def _field(image: Any, dim: int) -> DisplacementField:
     raw = sitk.GetArrayViewFromImage(image)
     flip = _flip(dim)
     affine = np.eye(dim + 1)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from warpwise.errors import RunError
 from warpwise.ops.cpu import launch
 from warpwise.pair import Triple
 from warpwise.registrars import fold
@@ -42,42 +43,82 @@ class Certificate:
         return asdict(self)
 
 
-def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1) -> tuple[Array, Array, Certificate]:
-    """A repaired field, its inverse (3, *shape) on the full grid, and the certificate of both. All in voxels.
+@dataclass(frozen=True, eq=False)
+class Certified:
+    """A field free of folds, and its inverse on the part of the grid where either is not 0.
+
+    Attributes:
+        field: (3, x, y, z) on the nodes of the full grid.
+        inverse: (3, X, Y, Z) on voxels from `start` on; 0 beyond.
+    """
+
+    field: Array
+    inverse: Array
+    start: Triple
+    certificate: Certificate
+
+
+def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1) -> Certified:
+    """A repaired field, its inverse, and the certificate of both. All in voxels of the full grid.
 
     Besides folds, nodes are softened where forward and inverse miss each other by more than `limit`.
     """
     repaired = 0
-    for attempt in range(8):
-        field, count = fold.repair(field, factors, shape)
-        repaired += count
-        full = launch.upsample(field, shape, factors)
-        inverse, _ = launch.invert(field, factors=factors, shape=shape)
-        back, _ = launch.invert(field, factors=factors, shape=shape, inner=full)
+    for attempt in range(12):
+        first, start, size = support(field, factors, shape)
+        part = np.ascontiguousarray(field[(slice(None), *first)])
+        full = launch.upsample(part, size, factors)
+        lowest, _, volume = launch.digital(full)
+        if lowest.size and lowest.min() < fold.FLOOR:
+            field, count = fold.repair(field, factors, shape)
+            repaired += count
+            continue
+        inverse, _ = launch.invert(part, factors=factors, shape=size)
+        back, _ = launch.invert(part, factors=factors, shape=size, inner=full)
         back += full
-        missed = lengths(back)
-        again = lengths(launch.compose(full, inverse))
+        missed, again = lengths(back), lengths(launch.compose(full, inverse))
         bad = np.maximum(missed, again) > limit
         if not bad.any():
             break
         # A miss shows up where the map arrives; the cause lies round there or where it comes from.
-        field = fold.soften(field, fold.nodes_of(bad, factors, field.shape[1:]), width=1.0 + 0.5 * attempt)
+        marked = np.zeros(field.shape[1:], np.float32)
+        marked[first] = fold.nodes_of(bad, factors, part.shape[1:])
+        field = fold.soften(field, marked, width=1.0 + 0.5 * attempt)
+    else:
+        raise RunError("The deformation could not be made invertible.", hint="Please report this with the two images.")
     file = lengths(launch.compose(inverse, full))
-    _, _, volume = launch.digital(full)
     folded = int((launch.determinant(full) <= 0).sum())
     voxels = float(np.prod(shape))
+    cells = max(float(np.prod([max(n - 1, 1) for n in shape])), 1.0)
+
+    def mean(values: Array) -> float:
+        return float(values.sum(dtype=np.float64)) / voxels
+
     certificate = Certificate(
-        100 * folded / voxels,
-        100 * volume / max(float(np.prod([max(n - 1, 1) for n in shape])), 1.0),
-        float(missed.mean(dtype=np.float64)),
-        float(missed.max()),
-        float(again.mean(dtype=np.float64)),
-        float(again.max()),
-        float(file.mean(dtype=np.float64)),
-        float(file.max()),
-        repaired,
+        percent_folded=100 * folded / voxels,
+        percent_ndv=100 * volume / cells,
+        forward_inverse_mean=mean(missed),
+        forward_inverse_max=float(missed.max()),
+        inverse_forward_mean=mean(again),
+        inverse_forward_max=float(again.max()),
+        inverse_file_mean=mean(file),
+        inverse_file_max=float(file.max()),
+        repaired_cells=repaired,
     )
-    return field, inverse, certificate
+    return Certified(field, inverse, start, certificate)
+
+
+def support(field: Array, factors: Triple, shape: Triple) -> tuple[tuple[slice, ...], Triple, Triple]:
+    """The nodes round all that is not 0, the first voxel they span, and how many voxels: the rest of the grid rests."""
+    moved = (field != 0).any(0)
+    nodes: list[slice] = []
+    for axis in range(3):
+        used = np.flatnonzero(moved.any(tuple(a for a in range(3) if a != axis)))
+        low, high = (int(used[0]), int(used[-1])) if used.size else (0, 0)
+        nodes.append(slice(max(low - 2, 0), min(high + 3, field.shape[axis + 1])))
+    start = [n.start * f for n, f in zip(nodes, factors, strict=True)]
+    size = [min((n.stop - n.start - 1) * f + 1, t - s) for n, f, t, s in zip(nodes, factors, shape, start, strict=True)]
+    return tuple(nodes), (start[0], start[1], start[2]), (size[0], size[1], size[2])
 
 
 def lengths(field: Array) -> Array:

@@ -217,10 +217,11 @@ def deliver(
         certificate, velocity = Certificate(), None
     else:
         x, y, z = pair.grid.shape
-        field, back, start, certificate = certify(solution.field, solution.factors, (x, y, z))
+        sound = certify(solution.field, solution.factors, (x, y, z))
+        certificate = sound.certificate
         node_grid = pair.grid.coarser(solution.factors)
-        forward = in_mm(field, node_grid, pair.grid, fixed.grid)
-        backward = in_mm(back, pair.grid.cropped(start, back.shape[1:]), pair.grid, fixed.grid)
+        forward = in_mm(sound.field, node_grid, pair.grid, fixed.grid)
+        backward = in_mm(sound.inverse, pair.grid.cropped(sound.start, sound.inverse.shape[1:]), pair.grid, fixed.grid)
         transform = Composite((forward, *after))
         inverse = transform.inverse()
         undo = tuple(part.inverse() for part in reversed(after))
@@ -247,7 +248,7 @@ def deliver(
 
 def in_mm(field: NDArray[np.float32], nodes: Grid, voxels: Grid, original: Grid) -> DisplacementField:
     """A field in voxels of a 3-D grid as a displacement in world mm, in as many dimensions as the original."""
-    mm = launch.mix(field, voxels.affine[:3, :3])
+    mm = launch.map_vectors(field, voxels.affine[:3, :3])
     if original.dim == 3:
         return DisplacementField(mm, nodes)
     keep = [0, 1, 3]

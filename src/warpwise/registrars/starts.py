@@ -116,24 +116,35 @@ def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float
     return entropy(rows) + entropy(columns) - entropy(p), covariance / np.sqrt(np.maximum(variance, 1e-9))
 
 
+def coarsest(pair: Pair) -> Pair:
+    """The pair at the first level of at most 16,000 voxels, where starts are compared."""
+    level = 0
+    while np.prod(pyramid_shape(pair, level)) > 16_000 and level < 6:
+        level += 1
+    return pyramid_level(pair, level)
+
+
+def given(pair: Pair) -> Start:
+    """The start that `pair.to_moving` is, judged but not changed."""
+    small = coarsest(pair)
+    information, correlation = ranking(small, small.to_moving[None])
+    return Start(pair.to_moving, "initial", float(correlation[0]), float(information[0]))
+
+
 def choose(pair: Pair) -> Start:
     """The best of all starts, after a few rigid steps from the most promising ones on the coarsest images.
 
     The header's orientation is kept unless another is clearly better: people are nearly symmetric, and a head turned
     by 180° fits almost as well.
     """
-    level = 0
-    while np.prod(pyramid_shape(pair, level)) > 16_000 and level < 6:
-        level += 1
-    small = pyramid_level(pair, level)
+    small = coarsest(pair)
     names, world = candidates(small)
     matrices = small.moving_grid.inverse_affine @ world @ small.grid.affine
     information, _ = ranking(small, matrices)
     order = [0, 1, *[int(k) for k in np.argsort(-information[2:])[:REFINED] + 2]]
-    problem_similarity = "mi"
     found: list[tuple[Matrix, str]] = []
     for k in order:
-        problem = Problem(small, problem_similarity, bins=BINS)
+        problem = Problem(small, "mi", bins=BINS)
         matrix, value, _ = minimise(problem, matrices[k], generators(small, "rigid"), iterations=12, tolerance_voxels=0.05)
         if np.isfinite(value):
             found.append((matrix, names[k]))

@@ -3,19 +3,15 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.pair import Pair, pyramid_level
+from warpwise.pair import Pair
 from warpwise.registrars import starts
-from warpwise.registrars.affine import lift, pyramid_shape
 
 
 def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.float32]) -> tuple[str, ...]:
     """Warnings about a finished registration; `pair` carries the affine that was found."""
     out: list[str] = []
-    level = 0
-    while np.prod(pyramid_shape(pair, level)) > 16_000 and level < 6:
-        level += 1
-    small = pyramid_level(pair, level)
-    information, _ = starts.ranking(small, np.stack([small.to_moving]))
+    small = starts.coarsest(pair)
+    information, _ = starts.ranking(small, small.to_moving[None])
     linear = pair.moving_grid.affine @ pair.to_moving @ pair.grid.inverse_affine
     if start.name == "rotation" or start.name == "principal axes":
         out.append(
@@ -32,7 +28,7 @@ def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.floa
         )
     if information[0] < 0.1:
         out.append(f"The images share little after the affine stage (mutual information {information[0]:.3f} nats).")
-    inside = overlap_share(small, lift(small.to_moving, small, small))
+    inside = overlap_share(small)
     if inside < 0.5:
         out.append(f"Only {100 * inside:.0f} % of the fixed foreground lies in the moving image's field of view.")
     if float(np.abs(displacement_mm).max()) > 1e4:
@@ -40,8 +36,9 @@ def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.floa
     return tuple(out)
 
 
-def overlap_share(pair: Pair, matrix: NDArray[np.float64]) -> float:
-    """Share of the fixed foreground that maps into the moving grid."""
+def overlap_share(pair: Pair) -> float:
+    """Share of the fixed foreground that `pair.to_moving` maps into the moving grid."""
+    matrix = pair.to_moving
     at = np.argwhere(pair.fixed[0] > 0.1)
     if len(at) == 0:
         return 0.0

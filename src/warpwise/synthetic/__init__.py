@@ -1,0 +1,1 @@
+"""Images and deformations with known truth."""

@@ -45,7 +45,7 @@ class InverseField(Transform):
         matrix = mine.inverse_affine @ wanted.affine
         x, y, z = wanted.shape
         w, _ = launch.invert(self._nodes(), factors=(1, 1, 1), shape=(x, y, z), matrix=matrix)
-        mm = np.einsum("de,exyz->dxyz", mine.affine[:3, :3].astype(np.float32), w)
+        mm = launch.map_vectors(w, mine.affine[:3, :3])
         return mm[: self.dim].reshape(self.dim, *grid.shape)
 
     def _nodes(self) -> NDArray[np.float32]:
@@ -53,4 +53,4 @@ class InverseField(Transform):
         grid = self.forward.grid.embedded()
         vectors = np.zeros((3, *grid.shape), np.float32)
         vectors[: self.dim] = self.forward.vectors.reshape(self.dim, *grid.shape)
-        return np.ascontiguousarray(np.einsum("de,exyz->dxyz", grid.inverse_affine[:3, :3].astype(np.float32), vectors))
+        return launch.map_vectors(vectors, grid.inverse_affine[:3, :3])

@@ -49,9 +49,8 @@ class VelocityField(Transform):
         affine = self.grid.embedded().affine[:3, :3]
         v = np.zeros((3, *self.grid.embedded().shape), np.float32)
         v[: self.dim] = self.velocity.reshape(self.dim, *v.shape[1:])
-        voxels = np.einsum("de,exyz->dxyz", np.linalg.inv(affine), v, dtype=np.float32, casting="same_kind")
-        u = exponential(np.ascontiguousarray(voxels), squarings=self.squarings)
-        mm = np.einsum("de,exyz->dxyz", affine.astype(np.float32), u)
+        u = exponential(launch.map_vectors(v, np.linalg.inv(affine)), squarings=self.squarings)
+        mm = launch.map_vectors(u, affine)
         return DisplacementField(mm[: self.dim].reshape(self.velocity.shape), self.grid)
 
     def points(self, xyz_mm: Points) -> Points:

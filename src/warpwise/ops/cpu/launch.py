@@ -303,6 +303,12 @@ def pose_histograms(
     return counts
 
 
+def map_vectors(field: Array, matrix: NDArray[Any]) -> Array:
+    """matrix (3, 3) times every vector of a field (3, X, Y, Z)."""
+    m = np.asarray(matrix, np.float32)
+    return (m @ field.reshape(3, -1)).reshape(field.shape)
+
+
 def determinant(field: Array) -> Array:
     """det of the Jacobian of x + u (X, Y, Z), central differences; an axis of one voxel counts as not deformed."""
     out = np.empty(field.shape[1:], np.float32)
