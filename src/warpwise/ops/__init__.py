@@ -1,0 +1,23 @@
+"""The hot path: operators on tensors, a reference and kernels for each; `functions` lists them.
+
+Names resolve on use, so that solvers, which call the CPU kernels on NumPy arrays, never import torch.
+"""
+
+from typing import Any
+
+_NAMES = (
+    "warp", "warp_with_gradient", "compose", "exponential", "inverse", "gaussian", "box", "pyramid", "lncc", "ncc",
+    "mse", "mutual_information", "mind_ssc", "diffusion", "bending", "jacobian_determinant", "digital_determinants",
+)  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        from warpwise.ops import functions  # noqa: PLC0415 - imports torch
+
+        return getattr(functions, name)
+    raise AttributeError(name)
+
+
+def __dir__() -> list[str]:
+    return [*_NAMES]

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.ops.cpu import launch
+from warpwise.ops.statistics import correlation, information
 from warpwise.pair import Pair
-from warpwise.similarity.information import MutualInformation, information
-from warpwise.similarity.intensity import correlation
+from warpwise.similarity.information import MutualInformation
 
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]

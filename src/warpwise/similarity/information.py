@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from warpwise.ops.cpu import launch
+from warpwise.ops.statistics import information
 from warpwise.similarity.base import Array, Fused
 
 
@@ -52,18 +52,3 @@ class MutualInformation:
             return total
 
         return evaluate
-
-
-def information(counts: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-    """Mutual information (nats) of a joint histogram of weight N, and its derivative by each count.
-
-    With p = counts / N and N fixed: MI = Σ p·log(p / (p_f·p_w)), dMI/dcount = (log(p / (p_f·p_w)) − 1 ) / N up to a
-    constant along each row, which has no effect because the windows of one voxel always add up to its weight.
-    """
-    total = max(float(counts.sum()), 1e-12)
-    p = counts / total
-    outer = p.sum(1, keepdims=True) * p.sum(0, keepdims=True)
-    ratio = np.log(np.where(p > 0, p, 1.0) / np.where(p > 0, outer, 1.0))
-    # Empty bins get the slope of the emptiest occupied one, not 0: 0 would say that moving there is free.
-    floor = np.log((p + 1e-8) / (outer + 1e-8))
-    return float((p * ratio).sum()), np.where(p > 0, ratio, floor) / total

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from warpwise.ops.cpu import launch
+from warpwise.ops.statistics import correlation
 from warpwise.similarity.base import Array, Fused
 
 
@@ -55,15 +56,3 @@ class NCC:
             return total
 
         return evaluate
-
-
-def correlation(sums: Any) -> tuple[float, Any]:
-    """Correlation of weighted moments (1, f, w, f², w², fw), and (a, b, c): its derivative is weight·(a·f + b·w + c)."""
-    n = max(float(sums[0]), 1e-12)
-    mean_f, mean_w = float(sums[1]) / n, float(sums[2]) / n
-    variance_f = max(float(sums[3]) / n - mean_f**2, 1e-12)
-    variance_w = max(float(sums[4]) / n - mean_w**2, 1e-12)
-    r = (float(sums[5]) / n - mean_f * mean_w) / np.sqrt(variance_f * variance_w)
-    a = 1.0 / (n * np.sqrt(variance_f * variance_w))
-    b = -r / (n * variance_w)
-    return float(r), np.array([a, b, -(a * mean_f + b * mean_w)])

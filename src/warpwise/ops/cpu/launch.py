@@ -21,6 +21,7 @@ from warpwise.ops.cpu import jacobian as _jacobian
 from warpwise.ops.cpu import linear as _linear
 from warpwise.ops.cpu import lncc as _lncc
 from warpwise.ops.cpu import sampling as _sampling
+from warpwise.ops.cpu import slopes as _slopes
 from warpwise.ops.cpu import update as _update
 from warpwise.ops.cpu import warp as _warp
 from warpwise.ops.cpu.parallel import run
@@ -62,6 +63,32 @@ def warp_affine(image: Array, matrix: NDArray[Any], *, out: Array) -> Array:
     m = np.ascontiguousarray(np.asarray(matrix)[None, :3, :4], np.float32)
     zero = np.zeros((1, 3, 1, 1, 1), np.float32)
     run(_warp.warp_linear, out.shape[1], image[None], zero, np.array(out.shape[1:]), m, out[None])
+    return out
+
+
+def warp_with_gradient(image: Array, field: Array) -> tuple[Array, Array]:
+    """image (N, …) at x + u(x), and its slopes there (N, 3, X, Y, Z)."""
+    image, field = check("image", image), check("field", field)
+    out = np.empty((image.shape[0], *field.shape[1:]), np.float32)
+    slopes = np.empty((image.shape[0], 3, *field.shape[1:]), np.float32)
+    run(_slopes.warp_with_gradient, field.shape[1], image, field, out, slopes)
+    return out, slopes
+
+
+def warp_gradient(image: Array, field: Array, derivative: Array) -> Array:
+    """Derivative (3, X, Y, Z) by u of Σ derivative · image(x + u(x))."""
+    image, field = check("image", image), check("field", field)
+    out = np.empty_like(field)
+    derivative = check("derivative", derivative, (image.shape[0], *field.shape[1:]))
+    run(_slopes.warp_gradient, field.shape[1], image, field, derivative, out)
+    return out
+
+
+def warp_adjoint(field: Array, derivative: Array, shape: Sequence[int]) -> Array:
+    """Derivative (N, *shape) by the image of Σ derivative · image(x + u(x))."""
+    field, derivative = check("field", field), check("derivative", derivative)
+    out = np.zeros((derivative.shape[0], *shape), np.float32)
+    run(_slopes.warp_adjoint, out.shape[0], field, derivative, out)
     return out
 
 
@@ -140,7 +167,10 @@ def _clipped(size: int, kind: tuple[str, float], stride: int) -> tuple[Array, Ar
 def separable(
     image: Array, kinds: Sequence[tuple[str, float]], *, stride: Triple = (1, 1, 1), out: Array | None = None
 ) -> Array:
-    """Each axis of image (N, X, Y, Z) filtered with ("gaussian", σ) or ("box", radius), every stride-th voxel kept."""
+    """Each axis of image (N, X, Y, Z) filtered with ("gaussian", σ) or ("box", radius), every stride-th voxel kept.
+
+    Windows that the border clips are renormalised.
+    """
     image = check("image", image)
     shape = [-(-n // s) for n, s in zip(image.shape[1:], stride, strict=True)]
     out = np.empty((image.shape[0], *shape), np.float32) if out is None else out
@@ -149,6 +179,17 @@ def separable(
     rows = [_clipped(n, kind, s) for n, kind, s in zip(image.shape[1:], kinds, stride, strict=True)]
     taps, scales = [row[0] for row in rows], [row[1] for row in rows]
     run(_filters.separable, shape[0], image, *taps, *scales, np.array(stride), out)
+    return out
+
+
+def separable_adjoint(gradient: Array, kinds: Sequence[tuple[str, float]]) -> Array:
+    """Adjoint of `separable` at stride 1: scale, then filter without renormalising."""
+    rows = [_clipped(n, kind, 1) for n, kind in zip(gradient.shape[1:], kinds, strict=True)]
+    taps, (sx, sy, sz) = [row[0] for row in rows], [row[1] for row in rows]
+    scaled = gradient * (sx[:, None, None] * sy[:, None] * sz)
+    out = np.empty_like(scaled)
+    ones = [np.ones(n, np.float32) for n in gradient.shape[1:]]
+    run(_filters.separable, scaled.shape[1], scaled, *taps, *ones, np.ones(3, np.int64), out)
     return out
 
 
@@ -179,9 +220,19 @@ def lncc(
     r = np.array(radius)
     run(_lncc.lncc_coefficients, blocks, fixed, warped, weight, r, np.float32(epsilon), signed, maps, partial)
     if gradient is not None:
-        check("gradient", gradient, fixed.shape)
-        run(_lncc.lncc_gradient, blocks, fixed, warped, maps, r, np.asarray(scale, np.float32), gradient)
+        lncc_gradient(fixed, warped, maps, radius=radius, scale=scale, gradient=gradient)
     return partial.sum(1)
+
+
+def lncc_gradient(
+    fixed: Array, warped: Array, maps: Array, *, radius: Triple, scale: NDArray[Any], gradient: Array
+) -> Array:
+    """gradient (by warped) = scale[n] · derivative of the sum that left `maps` behind."""
+    check("gradient", gradient, fixed.shape)
+    blocks = -(-fixed.shape[1] // _lncc.BLOCK)
+    r, s = np.array(radius), np.asarray(scale, np.float32)
+    run(_lncc.lncc_gradient, blocks, fixed, warped, maps, r, s, gradient)
+    return gradient
 
 
 def force(derivative: Array, warped: Array, *, factors: Triple, out: Array) -> Array:

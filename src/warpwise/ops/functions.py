@@ -1,0 +1,203 @@
+"""The operators: pure functions of tensors, 2-D and 3-D, batched, differentiable, twice.
+
+Images are (B, C, *space), displacements (B, D, *space) in voxels with components along the grid's axes. float32
+tensors on a CPU run numba kernels; everything else, and every second derivative, runs the reference in plain PyTorch.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from warpwise.errors import InputError
+from warpwise.ops.cpu import bridge
+from warpwise.ops.operation import Kernels, Operation
+from warpwise.ops.reference import energies, filters, sampling, similarity
+
+_warp = Operation(sampling.warp, Kernels(bridge.warp, bridge.warp_backward))
+_warp_exact = Operation(sampling.warp, Kernels(bridge.warp))
+_warp_with_gradient = Operation(sampling.warp_with_gradient, Kernels(bridge.warp_with_gradient))
+_inverse = Operation(sampling.inverse, Kernels(bridge.inverse))
+_gaussian = Operation(filters.gaussian, Kernels(bridge.smooth, bridge.smooth_backward))
+_gaussian_strided = Operation(filters.gaussian, Kernels(bridge.smooth))
+_box = Operation(filters.box, Kernels(bridge.smooth, bridge.smooth_backward))
+_lncc = Operation(similarity.lncc, Kernels(bridge.lncc, bridge.lncc_backward))
+_ncc = Operation(similarity.ncc, Kernels(bridge.ncc, bridge.kept_backward))
+_mse = Operation(similarity.mse, Kernels(bridge.mse, bridge.mse_backward))
+_mutual_information = Operation(similarity.mutual_information, Kernels(bridge.mutual_information, bridge.kept_backward))
+_jacobian_determinant = Operation(energies.jacobian_determinant, Kernels(bridge.jacobian_determinant))
+
+INTERPOLATIONS = ("linear", "nearest", "cubic")
+
+
+def warp(image: Tensor, displacement: Tensor, *, interpolation: str = "linear") -> Tensor:
+    """image (B, C, *shape) at x + u(x), the border replicated: (B, C, *space of u).
+
+    Cubic is the interpolating B-spline, mirrored at the border, whose second derivatives are continuous; linear has
+    kinks at voxel centres, where Hessian products are meaningless.
+    """
+    check_field(image, displacement)
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(f"Unknown interpolation {interpolation!r}.", hint=f"Known: {', '.join(INTERPOLATIONS)}.")
+    operation = _warp if interpolation == "linear" else _warp_exact
+    return operation(image, displacement, interpolation=interpolation)
+
+
+def warp_with_gradient(image: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear warp, and the image's spatial gradient at x + u(x) (B, C, D, *space), 0 beyond the border."""
+    check_field(image, displacement)
+    return _warp_with_gradient(image, displacement)
+
+
+def compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """Displacement of (id + outer)∘(id + inner)."""
+    return inner + warp(outer, inner)
+
+
+def exponential(velocity: Tensor, *, squarings: int = 7) -> Tensor:
+    """Displacement of exp(v) by scaling and squaring (Arsigny et al., MICCAI 2006)."""
+    out = velocity / 2**squarings
+    for _ in range(squarings):
+        out = compose(out, out)
+    return out
+
+
+def inverse(displacement: Tensor, *, iterations: int = 50) -> Tensor:
+    """w with w(x) + u(x + w(x)) = 0; `iterations` of the fixed point where no kernel solves it by Newton steps.
+
+    Source: Chen et al., Medical Physics 2008. First and second derivatives are those of the implicit function.
+    """
+    return _inverse(displacement, iterations=iterations)
+
+
+def gaussian(image: Tensor, *, sigma_voxels: float | Sequence[float], stride: int | Sequence[int] = 1) -> Tensor:
+    """Gaussian to three standard deviations, renormalised at the border, every stride-th voxel kept."""
+    dim = image.dim() - 2
+    sigma = per_axis(sigma_voxels, dim, "sigma_voxels")
+    steps = [int(s) for s in per_axis(stride, dim, "stride")]
+    if min(sigma) < 0 or min(steps) < 1:
+        raise InputError(f"gaussian: σ {sigma} must not be negative, stride {steps} must be at least 1.")
+    operation = _gaussian if max(steps) == 1 else _gaussian_strided
+    return operation(image, sigma=sigma, stride=steps)
+
+
+def box(image: Tensor, *, radius: int | Sequence[int]) -> Tensor:
+    """Mean over windows of 2·radius + 1 voxels, clipped at the border."""
+    return _box(image, radius=whole_radius(image, radius))
+
+
+def pyramid(image: Tensor, *, levels: int) -> list[Tensor]:
+    """The image and `levels − 1` halvings of it (σ 0.7 voxel before each), fine to coarse; voxel 0 stays in place."""
+    out = [image]
+    for _ in range(levels - 1):
+        halve = [n > 1 for n in out[-1].shape[2:]]
+        out.append(gaussian(out[-1], sigma_voxels=[0.7 * h for h in halve], stride=[1 + h for h in halve]))
+    return out
+
+
+def lncc(
+    fixed: Tensor,
+    warped: Tensor,
+    *,
+    radius: int | Sequence[int] = 2,
+    weight: Tensor | None = None,
+    signed: bool = False,
+    epsilon: float = 1e-6,
+) -> Tensor:
+    """Local correlation (B, C), squared or signed, averaged over space by `weight` (B or 1, 1, *space).
+
+    Variances p, q and covariance s over a window give s²/(pq + ε), or s/√(pq + ε).
+    """
+    check_images(fixed, warped, weight)
+    return _lncc(fixed, warped, weight, radius=whole_radius(fixed, radius), signed=signed, epsilon=float(epsilon))
+
+
+def ncc(fixed: Tensor, warped: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Correlation coefficient (B, C)."""
+    check_images(fixed, warped, weight)
+    return _ncc(fixed, warped, weight)
+
+
+def mse(fixed: Tensor, warped: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Mean squared difference (B, C)."""
+    check_images(fixed, warped, weight)
+    return _mse(fixed, warped, weight)
+
+
+def mutual_information(
+    fixed: Tensor, warped: Tensor, *, bins: int = 32, upper: float = 1.2, weight: Tensor | None = None
+) -> Tensor:
+    """Mutual information (B, C), nats, with cubic B-spline windows; intensities 0 … upper fill the inner bins.
+
+    Source: Mattes et al., IEEE TMI 2003.
+    """
+    check_images(fixed, warped, weight)
+    return _mutual_information(fixed, warped, weight, bins=bins, upper=float(upper))
+
+
+def mind_ssc(image: Tensor, *, radius: int = 1, dilation: int = 2) -> Tensor:
+    """Self-similarity descriptors (B, C·12, *space), C·4 in 2-D (Heinrich et al., MICCAI 2013)."""
+    return similarity.mind_ssc(image, radius=radius, dilation=dilation, mean_filter=box)
+
+
+def diffusion(displacement: Tensor) -> Tensor:
+    """Mean of ‖∇u‖² (B,), forward differences, voxels."""
+    return energies.diffusion(displacement)
+
+
+def bending(displacement: Tensor) -> Tensor:
+    """Mean of the squared second derivatives of u (B,), voxels (Rueckert et al., IEEE TMI 1999)."""
+    return energies.bending(displacement)
+
+
+def jacobian_determinant(displacement: Tensor) -> Tensor:
+    """det of the Jacobian of x + u (B, *space), central differences, one-sided at the border."""
+    return _jacobian_determinant(displacement)
+
+
+def digital_determinants(displacement: Tensor) -> Tensor:
+    """The ten determinants of every cell (B, 10, *(space − 1)), four in 2-D (Liu et al., IJCV 2024)."""
+    return energies.digital_determinants(displacement)
+
+
+def per_axis(value: float | Sequence[float], dim: int, name: str) -> list[float]:
+    """A number for each axis."""
+    out = [float(value)] * dim if isinstance(value, int | float) else [float(v) for v in value]
+    if len(out) != dim:
+        raise InputError(f"{name}: {len(out)} values for {dim} axes.")
+    return out
+
+
+def whole_radius(image: Tensor, radius: int | Sequence[int]) -> list[int]:
+    """Window radius per axis; 0 along an axis of one voxel."""
+    values = per_axis(radius, image.dim() - 2, "radius")
+    if min(values) < 0:
+        raise InputError(f"radius {values} must not be negative.")
+    return [int(r) if n > 1 else 0 for r, n in zip(values, image.shape[2:], strict=True)]
+
+
+def check_field(image: Tensor, displacement: Tensor) -> None:
+    """Batch, dimension, dtype and device agree.
+
+    Raises:
+        InputError: they do not.
+    """
+    dim = image.dim() - 2
+    if dim not in (2, 3) or displacement.dim() != dim + 2 or displacement.shape[1] != dim:
+        raise InputError(f"A field {tuple(displacement.shape)} cannot warp an image {tuple(image.shape)}.")
+    if image.shape[0] != displacement.shape[0] or image.dtype != displacement.dtype:
+        raise InputError(
+            f"Image and field differ in batch or type: {image.shape[0]} {image.dtype}, "
+            f"{displacement.shape[0]} {displacement.dtype}."
+        )
+
+
+def check_images(fixed: Tensor, warped: Tensor, weight: Tensor | None) -> None:
+    """Shapes agree.
+
+    Raises:
+        InputError: they do not.
+    """
+    if fixed.shape != warped.shape or fixed.dim() not in (4, 5):
+        raise InputError(f"Images of shapes {tuple(fixed.shape)} and {tuple(warped.shape)} cannot be compared.")
+    if weight is not None and (weight.shape[1:] != (1, *fixed.shape[2:]) or weight.shape[0] not in (1, len(fixed))):
+        raise InputError(f"A weight {tuple(weight.shape)} does not fit images {tuple(fixed.shape)}.")
