@@ -1,0 +1,58 @@
+"""warpwise aligns medical images by smooth, invertible deformations, and learns how to do so.
+
+Example:
+    >>> import warpwise as ww
+    >>> pair = ww.brain_pair((32, 38, 30), seed=1)
+    >>> result = ww.register(pair.fixed, pair.moving, preset="fast")
+    >>> result.certificate.percent_ndv
+    0.0
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from warpwise.errors import InputError, RunError, WarpwiseError
+
+__version__ = "0.1.0"
+
+# Where public names live; each is imported when first used, so that `import warpwise` costs nothing.
+_LAZY = {
+    "Grid": "warpwise.grid",
+    "Image": "warpwise.image",
+    "Result": "warpwise.registrars.result",
+    "apply": "warpwise.registrars.apply",
+    "brain_pair": "warpwise.synthetic.phantoms",
+    "evaluate": "warpwise.evaluation.metrics",
+    "load_image": "warpwise.io.nifti",
+    "load_transform": "warpwise.io.transforms",
+    "register": "warpwise.registrars.register",
+    "set_threads": "warpwise.ops.cpu.parallel",
+}
+_RENAMED = {"load_image": "read_image", "load_transform": "read_transform", "apply": "apply_transform"}
+
+if TYPE_CHECKING:
+    from warpwise.evaluation.metrics import evaluate
+    from warpwise.grid import Grid
+    from warpwise.image import Image
+    from warpwise.io.nifti import read_image as load_image
+    from warpwise.io.transforms import read_transform as load_transform
+    from warpwise.ops.cpu.parallel import set_threads
+    from warpwise.registrars.apply import apply_transform as apply
+    from warpwise.registrars.register import register
+    from warpwise.registrars.result import Result
+    from warpwise.synthetic.phantoms import brain_pair
+
+__all__ = [
+    "Grid", "Image", "InputError", "Result", "RunError", "WarpwiseError", "apply", "brain_pair", "evaluate",
+    "load_image", "load_transform", "register", "set_threads",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), _RENAMED.get(name, name))
+    raise AttributeError(f"module 'warpwise' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

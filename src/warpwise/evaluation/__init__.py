@@ -1,0 +1,1 @@
+"""Measures of a registration: overlap, distance of surfaces, and how regular the deformation is."""

@@ -44,11 +44,8 @@ def read_image(path: str | Path, *, kind: Kind = "intensity", volume: int | None
     data = _voxels(path, image)
     affine = _affine(path, image)
     data = _one_volume(path, data, volume)
+    grid = _grid(path, data.shape, affine)
     data = finite(data, name=str(path), nan_to_zero=nan_to_zero)
-    try:
-        grid = Grid(data.shape, plane_affine(affine) if data.ndim == 2 else affine)
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}", hint=error.hint) from None
     data = whole(data, name=str(path)) if kind == "labels" else data
     return Image(data[None], grid, kind, str(path))
 
@@ -71,6 +68,27 @@ def whole(data: NDArray[Any], *, name: str) -> NDArray[Any]:
     if not np.array_equal(rounded, data):
         raise InputError(f"{name}: a label map must hold whole numbers.")
     return rounded.astype(np.int32)
+
+
+def read_grid(path: str | Path) -> Grid:
+    """The grid of an image file, from its header.
+
+    Raises:
+        InputError: see `read_image`.
+    """
+    path = Path(path)
+    image = _open(path)
+    shape = tuple(int(n) for n in image.shape[:3])
+    while len(shape) > 2 and shape[-1] == 1:
+        shape = shape[:-1]
+    return _grid(path, shape, _affine(path, image))
+
+
+def _grid(path: Path, shape: tuple[int, ...], affine: NDArray[np.float64]) -> Grid:
+    try:
+        return Grid(shape, plane_affine(affine) if len(shape) == 2 else affine)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", hint=error.hint) from None
 
 
 def _open(path: Path) -> Any:

@@ -27,6 +27,7 @@ class LevelSettings(Settings):
         iterations: at most so many.
         radius: of the local window, voxels of this level (similarities without a window ignore it).
         step: length of a typical large step, voxels of the field.
+        sigma: update_sigma and field_sigma of this level, where they differ from those of the whole.
     """
 
     image: int
@@ -34,6 +35,7 @@ class LevelSettings(Settings):
     iterations: int
     radius: int = 2
     step: float = 0.5
+    sigma: tuple[float, float] | None = None
 
 
 class DescentSettings(Settings):
@@ -135,9 +137,16 @@ class LevelWork:
             return field
         return np.multiply(field, np.array(self.factors, np.float32)[:, None, None, None], out=out)
 
-    def sigmas(self, sigma: float) -> list[float]:
-        """A Gaussian's width per axis: none along an axis of one node."""
-        return [sigma if n > 1 else 0.0 for n in self.nodes]
+    def rested(self, field: Array) -> Array:
+        """The field faded to 0 at sides that were cut: smoothing spreads a little motion to where steps are 0."""
+        x, y, z = self.taper
+        return field * (x[:, None, None] * y[:, None] * z)
+
+    def sigmas(self, settings: DescentSettings) -> tuple[list[float], list[float]]:
+        """Widths per axis of the Gaussians of the force and of the field: none along an axis of one node."""
+        both = self.settings.sigma or (settings.update_sigma, settings.field_sigma)
+        update, field = ([sigma if n > 1 else 0.0 for n in self.nodes] for sigma in both)
+        return update, field
 
 
 def overlap(pair: Pair) -> Array | None:
@@ -193,7 +202,7 @@ def solve(
         moves = motion(work, settings)  # type: ignore[call-arg] - every Motion is built from these two
         field, stop = descend(work, field, moves, settings, recorder)
         stops.append(stop)
-        field, moved = unfold(field, moves)
+        field, moved = unfold(work.rested(field), moves)
     assert field is not None
     assert moved is not None
     x, y, z = pair.grid.shape
@@ -237,6 +246,7 @@ def _descend(  # noqa: PLR0917 - the arguments of `descend`, and the step
     work: LevelWork, field: Array, moves: Motion, settings: DescentSettings, recorder: Recorder, step: float
 ) -> tuple[Array, str] | None:
     iterations = work.settings.iterations
+    sigma, _ = work.sigmas(settings)
     force, spare, momentum = np.empty_like(field), np.empty_like(field), np.zeros_like(field)
     for iteration in range(iterations):
         energy = moves.energy_and_force(field, force)
@@ -244,7 +254,7 @@ def _descend(  # noqa: PLR0917 - the arguments of `descend`, and the step
             return None
         if recorder.add(work.number, iterations, energy):
             return field, "converged"
-        launch.gaussian(force, work.sigmas(settings.update_sigma), out=spare)
+        launch.gaussian(force, sigma, out=spare)
         typical = launch.typical_length(spare, settings.quantile)
         if typical == 0.0:
             return field, "no force"

@@ -15,12 +15,13 @@ Array = NDArray[np.float32]
 FLOOR = 0.05
 
 
-def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR, attempts: int = 40) -> tuple[Array, int]:
+def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR, attempts: int = 80) -> tuple[Array, int]:
     """A field all of whose cells on the full grid are above `floor`, and how many cells had to be changed.
 
     field (3, …) has a node every `factors` voxels of `shape`, values in voxels of the full grid. Round each bad cell
-    the field is blended with a Gaussian of itself, wider at every attempt; should that not suffice, the whole field
-    is smoothed and scaled down, which ends at the identity.
+    the field is blended with a narrow Gaussian of itself, again and again: heat flows from where it is steep, and a wide
+    Gaussian would fold the border of what it replaces. Should 60 rounds not suffice, the whole field is smoothed and
+    scaled down, which ends at the identity.
     """
     changed = 0
     for attempt in range(attempts):
@@ -32,10 +33,10 @@ def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR
             return field, changed
         if attempt == 0:
             changed = count
-        field = soften(field, nodes_of(bad, factors, field.shape[1:]), width=1.0 + 0.25 * attempt)
-        if attempt >= attempts // 2:
-            axes = [2.0 if n > 1 else 0.0 for n in field.shape[1:]]
-            field = launch.gaussian(field, axes) * np.float32(0.8)
+        field = soften(field, nodes_of(bad, factors, field.shape[1:]), width=min(1.0 + 0.05 * attempt, 2.0))
+        if attempt >= 60:
+            axes = [1.0 if n > 1 else 0.0 for n in field.shape[1:]]
+            field = launch.gaussian(field, axes) * np.float32(0.9)
     return np.zeros_like(field), changed
 
 

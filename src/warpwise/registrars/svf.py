@@ -55,7 +55,7 @@ class Exponential(Motion):
         self.evaluate = work.fused(work.fixed)
         self.warped, self.derivative = work.blank(), work.blank()
         self.voxels = np.empty((3, *work.nodes), np.float32)
-        self.sigma = work.sigmas(settings.field_sigma)
+        _, self.sigma = work.sigmas(settings)
 
     def energy_and_force(self, field: Array, force: Array) -> float:
         work = self.work

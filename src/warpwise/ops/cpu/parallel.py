@@ -9,9 +9,11 @@ concurrent callers, and need no OpenMP runtime beside PyTorch's.
 """
 
 import os
+import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -39,6 +41,23 @@ def kernel(function: Callable[..., Any]) -> Any:
 def helper(function: Callable[..., Any]) -> Any:
     """Compile a piece that kernels call and that is merged into them."""
     return numba.njit(nogil=True, fastmath=FAST, error_model="numpy", inline="never")(function)
+
+
+def compiled() -> bool:
+    """Whether machine code of these kernels is on disk already."""
+    folder = Path(numba.config.CACHE_DIR) if numba.config.CACHE_DIR else Path(__file__).parent / "__pycache__"
+    return any(folder.rglob("*.nbi"))
+
+
+def _cache_folder() -> None:
+    """Where neither the package nor the home folder can be written to, keep machine code in a temporary folder."""
+    home = Path.home() / ".cache"
+    places = [Path(__file__).parent, home if home.exists() else home.parent]
+    if not numba.config.CACHE_DIR and not any(os.access(place, os.W_OK) for place in places):
+        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="warpwise-numba-")
+
+
+_cache_folder()
 
 
 def set_threads(count: int) -> None:

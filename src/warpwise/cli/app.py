@@ -1,0 +1,31 @@
+"""The table of verbs."""
+
+import typer
+
+from warpwise.cli.apply import apply
+from warpwise.cli.demo import demo
+from warpwise.cli.evaluate import evaluate
+from warpwise.cli.register import register
+
+app = typer.Typer(
+    name="warpwise",
+    help="Align medical images by smooth, invertible deformations.",
+    epilog="Any command takes --debug, which shows the traceback of an error.",
+    no_args_is_help=True,
+    invoke_without_command=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for verb in (register, apply, evaluate, demo):
+    app.command()(verb)
+
+
+@app.callback()
+def root(version: bool = typer.Option(False, "--version", is_eager=True, help="Show the version and stop.")) -> None:
+    """Align medical images by smooth, invertible deformations."""
+    if version:
+        from warpwise import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
