@@ -74,19 +74,22 @@ def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1)
             repaired += count
             continue
         inverse, _ = launch.invert(part, factors=factors, shape=size)
-        back, _ = launch.invert(part, factors=factors, shape=size, inner=full)
-        back += full
-        missed, again = lengths(back), lengths(launch.compose(full, inverse))
+        # One buffer for three fields: fresh pages cost as much as the work.
+        spare, _ = launch.invert(part, factors=factors, shape=size, inner=full)
+        spare += full
+        missed = lengths(spare)
+        again = lengths(launch.compose(full, inverse, out=spare))
         bad = np.maximum(missed, again) > limit
         if not bad.any():
             break
         # A miss shows up where the map arrives; the cause lies round there or where it comes from.
-        marked = np.zeros(field.shape[1:], np.float32)
-        marked[first] = fold.nodes_of(bad, factors, part.shape[1:])
-        field = fold.soften(field, marked, width=1.0 + 0.5 * attempt)
+        nodes = fold.nodes_round(bad, factors, part.shape[1:]) + np.array([n.start for n in first])
+        field = field.copy()
+        for cluster in fold.clusters(nodes):
+            fold.soften(field, cluster, width=1.0 + 0.25 * attempt)
     else:
         raise RunError("The deformation could not be made invertible.", hint="Please report this with the two images.")
-    file = lengths(launch.compose(inverse, full))
+    file = lengths(launch.compose(inverse, full, out=spare))
     folded = int((launch.determinant(full) <= 0).sum())
     voxels = float(np.prod(shape))
     cells = max(float(np.prod([max(n - 1, 1) for n in shape])), 1.0)

@@ -219,15 +219,22 @@ def unfold(field: Array, moves: Motion) -> tuple[Array, Array]:
     if moved is field:
         field, _ = fold.repair(field, (1, 1, 1), (x, y, z))
         return field, field
-    for attempt in range(30):
-        lowest, _, _ = launch.digital(moved)
-        bad = lowest < fold.FLOOR
-        if not bad.any():
+    field = field.copy()
+    for attempt in range(fold.LOCAL_ROUNDS):
+        nodes, count = fold.folded_nodes(moved, (1, 1, 1), (x, y, z), fold.FLOOR)
+        if count == 0:
             return field, moved
         # A velocity carries a fold along its path: calm it where it starts and where it arrives, wider every time.
-        field = fold.soften(field, fold.nodes_of(bad, (1, 1, 1), (x, y, z)), width=1.0 + 0.5 * attempt)
+        for part in fold.clusters(np.unique(np.concatenate([nodes, arrivals(nodes, moved)]), axis=0)):
+            fold.soften(field, part, width=1.0 + 0.1 * attempt)
         moved = moves.displacement(field)
-    return np.zeros_like(field), np.zeros_like(field)
+    raise RunError("A velocity field kept folding.", hint="Use --transform greedy.")
+
+
+def arrivals(nodes: NDArray[np.int64], moved: Array) -> NDArray[np.int64]:
+    """The nodes nearest to where these nodes are moved."""
+    at = nodes + moved[(slice(None), *nodes.T)].T
+    return np.clip(np.rint(at), 0, np.array(moved.shape[1:]) - 1).astype(np.int64)
 
 
 def descend(

@@ -1,5 +1,6 @@
 """No folds in what we deliver: the ten determinants of every cell, and a local repair where one is too small."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,55 +14,85 @@ Array = NDArray[np.float32]
 # Cells whose smallest determinant is below this are repaired: above 0, so that rounding to a file's float32 and the
 # linear inverse (steeper by one over the determinant) stay sound.
 FLOOR = 0.05
+LOCAL_ROUNDS = 60
+BLOCK = 32  # nodes: folds that lie further apart are worked on apart
 
 
-def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR, attempts: int = 80) -> tuple[Array, int]:
+def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR) -> tuple[Array, int]:
     """A field all of whose cells on the full grid are above `floor`, and how many cells had to be changed.
 
     field (3, …) has a node every `factors` voxels of `shape`, values in voxels of the full grid. Round each bad cell
-    the field is blended with a narrow Gaussian of itself, again and again: heat flows from where it is steep, and a wide
-    Gaussian would fold the border of what it replaces. Should 60 rounds not suffice, the whole field is smoothed and
+    the field is blended with a narrow Gaussian of itself, again and again: heat flows from where it is steep, and a
+    wide Gaussian would fold the border of what it replaces. Should that not suffice, the whole field is smoothed and
     scaled down, which ends at the identity.
     """
-    changed = 0
-    for attempt in range(attempts):
-        full = field if factors == (1, 1, 1) else launch.upsample(field, shape, factors)
-        lowest, _, _ = launch.digital(full)
-        bad = lowest < floor
-        count = int(bad.sum())
-        if count == 0:
+    marked, changed = folded_nodes(field, factors, shape, floor)
+    if changed:
+        field = field.copy()
+    for attempt in range(LOCAL_ROUNDS):
+        if not len(marked):
             return field, changed
-        if attempt == 0:
-            changed = count
-        field = soften(field, nodes_of(bad, factors, field.shape[1:]), width=min(1.0 + 0.05 * attempt, 2.0))
-        if attempt >= 60:
-            axes = [1.0 if n > 1 else 0.0 for n in field.shape[1:]]
-            field = launch.gaussian(field, axes) * np.float32(0.9)
-    return np.zeros_like(field), changed
+        regions = [soften(field, part, width=min(1.0 + 0.05 * attempt, 2.0)) for part in clusters(marked)]
+        # What lies outside these boxes has not changed, and was sound.
+        found = [folded_nodes_in(field, region, factors, shape, floor) for region in regions]
+        marked = np.unique(np.concatenate(found), axis=0)
+    while len(marked):
+        axes = [1.0 if n > 1 else 0.0 for n in field.shape[1:]]
+        field = launch.gaussian(field, axes) * np.float32(0.9)
+        field = np.where(np.abs(field) < 1e-3, np.float32(0), field)
+        marked, _ = folded_nodes(field, factors, shape, floor)
+    return field, changed
 
 
-def nodes_of(bad: NDArray[Any], factors: Triple, nodes: tuple[int, ...]) -> Array:
-    """Indicator (x, y, z) of the nodes round the marked cells or voxels of the full grid."""
-    out = np.zeros(nodes, np.float32)
-    at = np.nonzero(bad)
-    low = [a // f for a, f in zip(at, factors, strict=True)]
-    for corner in np.ndindex(2, 2, 2):
-        out[tuple(np.minimum(a + c, n - 1) for a, c, n in zip(low, corner, nodes, strict=True))] = 1
-    return out
+def folded_nodes(field: Array, factors: Triple, shape: Triple, floor: float) -> tuple[NDArray[np.int64], int]:
+    """Nodes (n, 3) round the cells below the floor, and how many cells these are."""
+    full = field if factors == (1, 1, 1) else launch.upsample(field, shape, factors)
+    lowest, _, _ = launch.digital(full)
+    if lowest.size == 0 or lowest.min() >= floor:
+        return np.empty((0, 3), np.int64), 0
+    bad = lowest < floor
+    return nodes_round(bad, factors, field.shape[1:]), int(bad.sum())
 
 
-def soften(field: Array, marked: Array, *, width: float) -> Array:
-    """The field blended with its Gaussian (σ = width nodes) round the marked nodes; untouched elsewhere."""
-    at = np.nonzero(marked)
+def folded_nodes_in(
+    field: Array, region: tuple[slice, ...], factors: Triple, shape: Triple, floor: float
+) -> NDArray[np.int64]:
+    """The same, looking only at a box of nodes."""
+    part = np.ascontiguousarray(field[(slice(None), *region)])
+    first = [r.start for r in region]
+    x, y, z = (
+        min((r.stop - r.start - 1) * f + 1, n - r.start * f) for r, f, n in zip(region, factors, shape, strict=True)
+    )
+    nodes, _ = folded_nodes(part, factors, (x, y, z), floor)
+    return nodes + np.array(first, np.int64)
+
+
+def nodes_round(bad: NDArray[Any], factors: Triple, nodes: tuple[int, ...]) -> NDArray[np.int64]:
+    """Nodes (n, 3) of the cells that hold the marked cells or voxels of the full grid."""
+    low = np.argwhere(bad) // np.array(factors)
+    corners = [np.minimum(low + np.array(corner), np.array(nodes) - 1) for corner in np.ndindex(2, 2, 2)]
+    return np.unique(np.concatenate(corners), axis=0)
+
+
+def clusters(marked: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """The nodes, block by block."""
+    block = marked // BLOCK
+    for one in np.unique(block, axis=0):
+        yield marked[(block == one).all(1)]
+
+
+def soften(field: Array, marked: NDArray[np.int64], *, width: float) -> tuple[slice, ...]:
+    """Blend the field, in place, with its Gaussian (σ = width nodes) round some nodes (n, 3); returns the box changed."""
+    nodes = np.array(field.shape[1:])
     margin = int(np.ceil(6 * width)) + 2
-    lows = [max(int(a.min()) - margin, 0) for a in at]
-    highs = [min(int(a.max()) + margin + 1, n) for a, n in zip(at, marked.shape, strict=True)]
-    box = tuple(slice(a, b) for a, b in zip(lows, highs, strict=True))
-    sigma = [width if n > 1 else 0.0 for n in field.shape[1:]]
+    low, high = np.maximum(marked.min(0) - margin, 0), np.minimum(marked.max(0) + margin + 1, nodes)
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    sigma = [width if n > 1 else 0.0 for n in nodes]
     part = np.ascontiguousarray(field[(slice(None), *box)])
-    spread = launch.gaussian(np.ascontiguousarray(marked[box])[None], sigma)[0]
+    where = np.zeros((1, *part.shape[1:]), np.float32)
+    where[0][tuple((marked - low).T)] = 1
+    spread = launch.gaussian(where, sigma)[0]
     blend = np.minimum(spread * np.float32((2.6 * width) ** sum(s > 0 for s in sigma)), np.float32(1))
-    smooth = launch.gaussian(part, sigma)
-    out = field.copy()
-    out[(slice(None), *box)] = part + blend * (smooth - part)
-    return out
+    field[(slice(None), *box)] += blend * (launch.gaussian(part, sigma) - part)
+    # One node more on each side: cells there have a corner that moved.
+    return tuple(slice(max(b.start - 1, 0), min(b.stop + 1, int(n))) for b, n in zip(box, nodes, strict=True))

@@ -13,36 +13,29 @@ class Preset(Settings):
     deformable: DescentSettings
 
 
+_COARSE = LevelSettings(image=2, field=2, iterations=20, radius=3, step=0.35)
+_MIDDLE = LevelSettings(image=1, field=1, iterations=20, radius=2, step=0.5)
+_FINE = LevelSettings(image=0, field=1, iterations=20, radius=4, step=0.5)
+_FULL = LevelSettings(image=0, field=0, iterations=15, radius=4, step=0.5)
+
 PRESETS: dict[str, Preset] = {
     "fast": Preset(
         affine=AffineSettings(),
         deformable=DescentSettings(
             levels=(
-                LevelSettings(image=2, field=2, iterations=20, step=0.35),
-                LevelSettings(image=1, field=1, iterations=20, step=0.5),
-                LevelSettings(image=0, field=1, iterations=6, step=0.5),
+                _COARSE.replace(iterations=12, step=0.5),
+                _MIDDLE.replace(iterations=12),
+                _FINE.replace(iterations=6),
             )
         ),
     ),
     "balanced": Preset(
         affine=AffineSettings(),
-        deformable=DescentSettings(
-            levels=(
-                LevelSettings(image=2, field=2, iterations=20, step=0.35),
-                LevelSettings(image=1, field=1, iterations=40, step=0.35),
-                LevelSettings(image=0, field=1, iterations=20, step=0.5),
-            )
-        ),
+        deformable=DescentSettings(levels=(_COARSE, _MIDDLE, _FULL.replace(iterations=5, step=0.7))),
     ),
     "accurate": Preset(
         affine=AffineSettings(),
-        deformable=DescentSettings(
-            levels=(
-                LevelSettings(image=2, field=2, iterations=40, step=0.35),
-                LevelSettings(image=1, field=1, iterations=60, step=0.35),
-                LevelSettings(image=0, field=1, iterations=60, step=0.5),
-            )
-        ),
+        deformable=DescentSettings(levels=(_COARSE, _MIDDLE, _FINE, _FULL)),
     ),
 }
 

@@ -1,10 +1,15 @@
 """The interface of a similarity, in two forms: a term on tensors, and a fused evaluation for solvers."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warpwise.state import State
 
 Array = NDArray[np.float32]
 
@@ -15,7 +20,7 @@ Fused = Callable[[Array, Array], float]
 class Similarity(Protocol):
     """A frozen dataclass of its settings."""
 
-    def __call__(self, state: Any) -> Any:
+    def __call__(self, state: "State") -> "Tensor":
         """0-dim tensor for a `State`; differentiable, twice."""
         ...
 

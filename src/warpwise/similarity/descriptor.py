@@ -1,13 +1,18 @@
 """MIND-SSC: self-similarity descriptors, for images of different contrast."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from warpwise.ops.cpu import launch
 from warpwise.similarity.base import Array, Fused
 from warpwise.similarity.intensity import MSE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warpwise.state import State
 
 # The twelve pairs of six-neighbours that are √2 voxels apart.
 _AXES = [(a, s) for a in range(3) for s in (1, -1)]
@@ -26,11 +31,11 @@ class MIND:
     radius: int = 1
     dilation: int = 2
 
-    def __call__(self, state: Any) -> Any:
+    def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
         options = {"radius": self.radius, "dilation": self.dilation}
-        fixed = ops.mind_ssc(state.pair.fixed, **options)
+        fixed = ops.mind_ssc(state.fixed, **options)
         return ops.mse(fixed, ops.mind_ssc(state.warped, **options), weight=state.weight).mean()
 
     def channels(self, image: Array) -> Array:

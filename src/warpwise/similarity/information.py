@@ -1,13 +1,18 @@
 """Mutual information."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from warpwise.ops.cpu import launch
 from warpwise.ops.statistics import information
 from warpwise.similarity.base import Array, Fused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warpwise.state import State
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,10 @@ class MutualInformation:
 
     bins: int = 32
 
-    def __call__(self, state: Any) -> Any:
+    def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
-        return -ops.mutual_information(state.pair.fixed, state.warped, bins=self.bins, weight=state.weight).mean()
+        return -ops.mutual_information(state.fixed, state.warped, bins=self.bins, weight=state.weight).mean()
 
     def channels(self, image: Array) -> Array:
         return image

@@ -1,7 +1,7 @@
 """Similarities of intensities themselves: squared difference and global correlation."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -9,15 +9,20 @@ from warpwise.ops.cpu import launch
 from warpwise.ops.statistics import correlation
 from warpwise.similarity.base import Array, Fused
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warpwise.state import State
+
 
 @dataclass(frozen=True)
 class MSE:
     """Mean squared difference over the mask."""
 
-    def __call__(self, state: Any) -> Any:
+    def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
-        return ops.mse(state.pair.fixed, state.warped, weight=state.weight).mean()
+        return ops.mse(state.fixed, state.warped, weight=state.weight).mean()
 
     def channels(self, image: Array) -> Array:
         return image
@@ -36,10 +41,10 @@ class MSE:
 class NCC:
     """Global normalised cross-correlation over the mask, negated."""
 
-    def __call__(self, state: Any) -> Any:
+    def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
-        return -ops.ncc(state.pair.fixed, state.warped, weight=state.weight).mean()
+        return -ops.ncc(state.fixed, state.warped, weight=state.weight).mean()
 
     def channels(self, image: Array) -> Array:
         return image

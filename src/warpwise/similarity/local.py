@@ -1,12 +1,17 @@
 """Local normalised cross-correlation."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from warpwise.ops.cpu import launch
 from warpwise.similarity.base import Array, Fused
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warpwise.state import State
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,11 @@ class LNCC:
     signed: bool = False
     epsilon: float = 1e-6
 
-    def __call__(self, state: Any) -> Any:
+    def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
         value = ops.lncc(
-            state.pair.fixed, state.warped, radius=self.radius, weight=state.weight, signed=self.signed, epsilon=self.epsilon
+            state.fixed, state.warped, radius=self.radius, weight=state.weight, signed=self.signed, epsilon=self.epsilon
         )
         return -value.mean()
 

@@ -42,13 +42,13 @@ class Affine(Transform):
 
     def displacement(self, grid: Grid) -> NDArray[np.float32]:
         motion = (self.matrix - np.eye(self.dim + 1)) @ grid.affine
-        axes = [np.arange(n, dtype=np.float64) for n in grid.shape]
         out = np.empty((self.dim, *grid.shape), np.float32)
         for d in range(self.dim):
-            total = np.float64(motion[d, -1])
-            for axis, index in enumerate(axes):
-                total = total + (motion[d, axis] * index).reshape([-1 if a == axis else 1 for a in range(self.dim)])
-            out[d] = total
+            rows = [motion[d, axis] * np.arange(n) for axis, n in enumerate(grid.shape)]
+            rows[0] += motion[d, -1]
+            # Sums of two axes in float64; the last is added in float32, good to 1e-5 mm at 200 mm.
+            first = rows[0] if self.dim == 2 else np.add.outer(rows[0], rows[1])
+            np.add.outer(first.astype(np.float32), rows[-1].astype(np.float32), out=out[d])
         return out
 
     def inverse(self) -> "Affine":

@@ -357,6 +357,8 @@ def pose_histograms(
 def map_vectors(field: Array, matrix: NDArray[Any]) -> Array:
     """matrix (3, 3) times every vector of a field (3, X, Y, Z)."""
     m = np.asarray(matrix, np.float32)
+    if not (m - np.diag(np.diag(m))).any():
+        return np.diag(m).reshape(3, 1, 1, 1) * field
     return (m @ field.reshape(3, -1)).reshape(field.shape)
 
 
@@ -404,12 +406,13 @@ def invert(
     inner: Array | None = None,
     tolerance: float = 1e-4,
     iterations: int = 40,
+    out: Array | None = None,
 ) -> tuple[Array, float]:
     """w (3, *shape) with w + u(y + w) = 0 at y = matrix·(x + inner(x)), and the largest residual, in voxels of y.
 
     `field` as in `warp`: nodes every `factors` voxels of the space of y. Without matrix and inner, y = x.
     """
-    out = np.empty((3, *shape), np.float32)
+    out = np.empty((3, *shape), np.float32) if out is None else check("out", out, (3, *shape))
     worst = np.zeros(shape[0], np.float32)
     m = np.eye(4)[:3] if matrix is None else np.asarray(matrix)[:3, :4]
     given = _NONE4 if inner is None else check("inner", inner, (3, *shape))

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ llvm.set_option("warpwise", "-memory-check-merge-threshold=200")
 # Sums may be reordered and multiply-adds contracted, so that loops vectorise; NaN and infinity keep
 # their meaning, because a diverging step must be seen.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
+
+SMALL = 20_000  # numbers; below, handing work to another thread takes longer than the work
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
@@ -60,11 +63,11 @@ def _cache_folder() -> None:
 _cache_folder()
 
 
-def set_threads(count: int) -> None:
+def set_threads(number: int) -> None:
     """Use this many threads from now on."""
     global _threads, _pool
     with _lock:
-        _threads = max(1, count)
+        _threads = max(1, number)
         if _pool is not None:
             _pool.shutdown()
             _pool = None
@@ -86,14 +89,21 @@ def _executor() -> ThreadPoolExecutor:
 def run(loop: Callable[..., Any], slabs: int, *arguments: Any) -> None:
     """Call `loop(*arguments, start, stop)` so that the ranges cover 0 … slabs."""
     threads = min(_threads, slabs)
-    if threads <= 1:
+    if threads <= 1 or max(getattr(a, "size", 0) for a in arguments) < SMALL:
         loop(*arguments, 0, slabs)
         return
-    # Two ranges a thread even out the load when one core is busy elsewhere.
-    parts = threads if slabs < 4 * threads else 2 * threads
+    # Whoever is free takes the next range, so that a core that is busy elsewhere holds nobody up.
+    parts = min(slabs, 4 * threads)
     edges = [slabs * part // parts for part in range(parts + 1)]
+    turns = count()
+
+    def work() -> None:
+        while (part := next(turns)) < parts:
+            loop(*arguments, edges[part], edges[part + 1])
+
     executor = _executor()
-    futures = [executor.submit(loop, *arguments, edges[i], edges[i + 1]) for i in range(1, parts)]
-    loop(*arguments, edges[0], edges[1])
-    for future in futures:
-        future.result()
+    helpers = [executor.submit(work) for _ in range(threads - 1)]
+    work()
+    for helping in helpers:
+        if not helping.cancel():
+            helping.result()
