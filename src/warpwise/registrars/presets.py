@@ -13,18 +13,18 @@ class Preset(Settings):
     deformable: DescentSettings
 
 
-_COARSE = LevelSettings(image=2, field=2, iterations=20, radius=3, step=0.35)
-_MIDDLE = LevelSettings(image=1, field=1, iterations=20, radius=2, step=0.5)
-_FINE = LevelSettings(image=0, field=1, iterations=20, radius=4, step=0.5)
-_FULL = LevelSettings(image=0, field=0, iterations=15, radius=4, step=0.5)
+_COARSE = LevelSettings(image=2, field=2, iterations=20, radius=3)
+_MIDDLE = LevelSettings(image=1, field=1, iterations=15, radius=2, step=0.6)
+_FINE = LevelSettings(image=0, field=1, iterations=20, radius=4)
+_FULL = LevelSettings(image=0, field=0, iterations=15, radius=4)
 
 PRESETS: dict[str, Preset] = {
     "fast": Preset(
         affine=AffineSettings(),
         deformable=DescentSettings(
             levels=(
-                _COARSE.replace(iterations=12, step=0.5),
-                _MIDDLE.replace(iterations=12),
+                _COARSE.replace(iterations=12),
+                _MIDDLE.replace(iterations=12, step=0.5),
                 _FINE.replace(iterations=6),
             )
         ),

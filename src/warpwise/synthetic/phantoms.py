@@ -45,7 +45,7 @@ class Brain:
     @classmethod
     def random(cls, rng: np.random.Generator) -> "Brain":
         """A new person. Rows are waves: direction / wavelength (3) and phase."""
-        return cls(_waves(rng, 10, (14.0, 26.0)), _waves(rng, 14, (9.0, 30.0)))
+        return cls(_waves(rng, 10, (14.0, 26.0)), _waves(rng, 14, (7.0, 20.0)))
 
     def __call__(self, points: Array) -> tuple[Array, NDArray[np.uint8]]:
         """Intensity (n,) 0 … 1 and label (n,) at points (3, n), mm from the brain's centre."""
@@ -64,7 +64,7 @@ class Brain:
         nuclei = np.maximum(left, right)
         image += nuclei * (np.float32(GREY + 0.06) - image)
         image += np.maximum(ventricles, cleft * surface) * (np.float32(CSF) - image)
-        image += surface * _sum(self.texture, points) * np.float32(0.02)
+        image += surface * _sum(self.texture, points) * np.float32(0.05)
         label = np.zeros(image.shape, np.uint8)
         for value, where in ((1, surface), (2, inner), (4, left), (5, right), (3, ventricles)):
             label[where > 0.5] = value
@@ -119,7 +119,7 @@ def brain_pair(shape: tuple[int, int, int] = (128, 152, 120), *, seed: int = 0, 
     affine[:3, 3] = [-s * (n - 1) / 2 for s, n in zip(spacing, shape, strict=True)]
     grid = Grid(shape, affine)
     brain = Brain.random(rng)
-    bend = random_deformation(grid, rng, sigma_mm=16.0, amplitude_mm=5.0)
+    bend = random_deformation(grid, rng, sigma_mm=16.0, amplitude_mm=3.0)
     turn = small_rotation(rng, degrees=8)
     linear = random_affine(rng, centre_mm=np.zeros(3), rotation=turn, shift_mm=6.0, scaling=0.06)
     truth = Composite((bend, linear))

@@ -63,12 +63,12 @@ class DisplacementField(Transform):
 
     def _node_factors(self, grid: Grid) -> tuple[int, int, int] | None:
         """Voxels of `grid` a node, where this field's nodes are that grid's voxels 0, f, 2f, … to the end."""
-        if self.dim == 2:
-            return (1, 1, 1) if self.grid.same_as(grid) else None
         steps = np.array(self.grid.spacing_mm) / np.array(grid.spacing_mm)
         whole = tuple(max(1, int(s)) for s in np.rint(steps))
-        x, y, z = whole
-        return (x, y, z) if self.grid.same_as(grid.coarser(whole)) else None
+        if not self.grid.same_as(grid.coarser(whole)):
+            return None
+        x, y, z = (*whole, 1)[:3]
+        return x, y, z
 
     def inverse(self) -> Transform:
         from warpwise.transforms.inverse import InverseField  # noqa: PLC0415 - it is built of this class

@@ -59,6 +59,7 @@ def warp(image: Array, field: Array, matrix: NDArray[Any], *, factors: Triple = 
 def warp_affine(image: Array, matrix: NDArray[Any], *, out: Array) -> Array:
     """out (N, X, Y, Z) = image at matrix·x, linear, border replicated."""
     image = check("image", image)
+    check("out", out, (image.shape[0], *out.shape[1:]))
     # One node serves the whole grid: the field is 0 there.
     m = np.ascontiguousarray(np.asarray(matrix)[None, :3, :4], np.float32)
     zero = np.zeros((1, 3, 1, 1, 1), np.float32)
@@ -134,8 +135,8 @@ def compose(outer: Array, inner: Array, *, out: Array | None = None) -> Array:
 
 
 def upsample(field: Array, shape: Sequence[int], factors: Triple) -> Array:
-    """A coarse field (3, …) at every voxel of `shape`; values stay in the same unit."""
-    out = np.empty((3, *shape), np.float32)
+    """A coarse field (N, …) at every voxel of `shape`; values stay in the same unit."""
+    out = np.empty((field.shape[0], *shape), np.float32)
     # A warp moves by its field, so sample the field as an image, at x / factors.
     scale = np.diag([1.0 / f for f in factors])
     return warp_affine(field, np.hstack([scale, np.zeros((3, 1))]), out=out)

@@ -1,0 +1,36 @@
+"""What every result file says about where it comes from."""
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+
+def machine() -> dict:
+    """Commit, command, machine and versions of a run."""
+
+    def of(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "absent"
+
+    cpu = platform.processor()
+    try:
+        with open("/proc/cpuinfo", encoding="ascii") as file:  # noqa: PTH123
+            cpu = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    dirty = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=False).stdout
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "commit": commit.strip() + ("+" if dirty.strip() else ""),
+        "command": "python " + " ".join(sys.argv),
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {n: of(n) for n in ("warpwise", "numpy", "numba", "torch", "antspyx", "itk-elastix", "picsl_greedy")},
+    }
