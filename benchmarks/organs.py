@@ -36,12 +36,11 @@ def mean_dice(fixed: Image, moving: Image, transform, labels: list[int]) -> floa
     return float(np.mean([*dice(fixed.data[0], moved, labels=here).values()]))
 
 
-def run_labels(folder: Path, multicontrast: bool) -> list[dict]:
+def run_labels(folder: Path) -> list[dict]:
     rows = []
     for (fixed, moving, fixed_label, moving_label), labels in label_pairs(folder):
         began = time.perf_counter()
-        options = {"similarity": "mind"} if multicontrast else {}
-        result = ww.register(fixed, moving, **options)
+        result = ww.register(fixed, moving)
         elapsed = time.perf_counter() - began
         a, b = ww.load_image(fixed_label, kind="labels"), ww.load_image(moving_label, kind="labels")
         rows.append(
@@ -77,7 +76,7 @@ def run_histology(folder: Path) -> list[dict]:
         a, b = (landmarks(folder / pair[k]) for k in ("fixed_landmarks", "moving_landmarks"))
         count = min(len(a), len(b))
         began = time.perf_counter()
-        result = ww.register(fixed, moving, similarity="mind")
+        result = ww.register(fixed, moving)
         elapsed = time.perf_counter() - began
         errors = [
             float(np.median(np.linalg.norm(t.points(a[:count]) - b[:count], axis=1)))
@@ -103,7 +102,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/organs.json"))
     arguments = parser.parse_args()
-    found = {name: run_labels(arguments.data / name, name == "spine-multicontrast") for name in SETS}
+    found = {name: run_labels(arguments.data / name) for name in SETS}
     found["histology"] = run_histology(arguments.data / "histology")
     for name, rows in found.items():
         sign = -1 if name == "histology" else 1

@@ -79,10 +79,15 @@ class Grid:
         return bool((drift @ np.array([*self.shape, 1.0])).max() < 1e-3)
 
     def embedded(self) -> "Grid":
-        """This grid in three dimensions: a 2-D one becomes a single slice, 1 mm thick."""
+        """This grid in three dimensions: a 2-D one (X, Y) becomes a slice (X, 1, Y), 1 mm thick along world z.
+
+        The thin axis is in the middle because loops split the first axis among threads and vectorise along the last.
+        """
         if self.dim == 3:
             return self
         affine = np.eye(4)
-        affine[:2, :2] = self.affine[:2, :2]
+        affine[:2, [0, 2]] = self.affine[:2, :2]
+        affine[:3, 1] = 0, 0, 1
+        affine[2, 2] = 0
         affine[:2, 3] = self.affine[:2, 2]
-        return Grid((*self.shape, 1), affine)
+        return Grid((self.shape[0], 1, self.shape[1]), affine)

@@ -1,7 +1,7 @@
 """Two images prepared for registration, at one resolution."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,14 +45,11 @@ class Pair:
     @property
     def planar(self) -> bool:
         """Whether this is a 2-D pair."""
-        return self.grid.shape[2] == 1
+        return self.grid.shape[1] == 1
 
     def moved(self, to_moving: NDArray[np.float64]) -> "Pair":
         """The same images under another starting map."""
-        return Pair(
-            self.fixed, self.moving, self.grid, self.moving_grid, to_moving,
-            self.fixed_mask, self.moving_mask, self.channel_weights,
-        )  # fmt: skip
+        return replace(self, to_moving=to_moving)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> "Pair":
         """Only this part of the fixed grid."""

@@ -47,7 +47,7 @@ def resample(
     mm = transform.displacement(grid) if displacement is None else displacement
     if grid.dim == 2:
         flat = np.zeros((3, *target.shape), np.float32)
-        flat[:2, :, :, 0] = mm
+        flat[:2, :, 0] = mm
         mm = flat
     field = launch.map_vectors(mm, target.inverse_affine[:3, :3])
     data = image.data.reshape(len(image.data), *source.shape)

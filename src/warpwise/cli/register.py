@@ -28,6 +28,7 @@ class Kind(str, Enum):
 class Measure(str, Enum):
     """Similarities."""
 
+    auto = "auto"
     lncc = "lncc"
     ncc = "ncc"
     mse = "mse"
@@ -49,7 +50,7 @@ def register(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)],
     preset: Annotated[Preset, typer.Option(help="Speed against accuracy.")] = Preset.balanced,
     transform: Annotated[Kind, typer.Option(help="What may move.")] = Kind.greedy,
-    similarity: Annotated[Measure, typer.Option(help="How images are compared; mi or mind across contrasts.")] = Measure.lncc,
+    similarity: Annotated[Measure, typer.Option(help="How images are compared; auto is lncc, or mind across contrasts.")] = Measure.auto,
     fixed_mask: Annotated[Path | None, typer.Option(help="Only fixed voxels where this is > 0 count.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Only moving voxels where this is > 0 count.")] = None,
     initial: Annotated[Path | None, typer.Option(help="Transform to begin with; no start is searched then.")] = None,

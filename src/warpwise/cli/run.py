@@ -31,7 +31,7 @@ class Options:
 
     preset: str = "balanced"
     transform: str = "greedy"
-    similarity: str = "lncc"
+    similarity: str = "auto"
     fixed_mask: Path | None = None
     moving_mask: Path | None = None
     initial: Path | None = None

@@ -127,7 +127,7 @@ def _voxels(path: Path, image: Any) -> NDArray[Any]:
         raise InputError(f"{path}: truncated after {path.stat().st_size} of {expected} bytes.")
     try:
         scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
-        data = proxy.get_scaled(dtype=np.float32) if scaled else np.asarray(proxy.get_unscaled())
+        data = np.asarray(proxy, np.float32) if scaled else np.asarray(proxy.get_unscaled())
     except (EOFError, OSError, ValueError, zlib.error) as error:
         have = _uncompressed_size(path)
         if have < expected:

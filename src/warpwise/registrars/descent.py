@@ -1,7 +1,7 @@
 """The loop that deformable solvers share: levels, steps of bounded length, and when to stop."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,9 +106,11 @@ class LevelWork:
         nodes = launch.coarse_shape(pair.fixed.shape[1:], factors)
         kind = SIMILARITIES[similarity]
         term: Similarity = kind(radius=level.radius) if similarity == "lncc" else kind()
+        weight = overlap(pair)
+        pair = on_fixed_grid(pair) if term.directed else pair
         return cls(
             pair, level.image, level, reach, factors, nodes, term,
-            term.channels(pair.fixed), term.channels(pair.moving), overlap(pair), box.taper(nodes, reach),
+            term.channels(pair.fixed), term.channels(pair.moving), weight, box.taper(nodes, reach),
         )  # fmt: skip
 
     def adopt(self, field: Array | None, reach: Triple) -> Array:
@@ -159,6 +161,12 @@ def overlap(pair: Pair) -> Array | None:
     elif pair.fixed_mask is None and float(out.min()) == 1.0:
         return None
     return out[None]
+
+
+def on_fixed_grid(pair: Pair) -> Pair:
+    """The pair with its moving image resampled under `to_moving`: only for the eyes of a similarity."""
+    moved = launch.warp_affine(pair.moving, pair.to_moving, out=np.empty_like(pair.fixed))
+    return replace(pair, moving=moved, moving_grid=pair.grid, to_moving=np.eye(4), moving_mask=None)
 
 
 class Motion(ABC):

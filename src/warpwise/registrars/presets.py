@@ -7,16 +7,35 @@ from warpwise.settings import Settings
 
 
 class Preset(Settings):
-    """Settings of both stages."""
+    """Settings of both stages.
+
+    Attributes:
+        cautious: the deformable stage where the images do not show tissue alike (`contrast.agreement`): steps have the
+            same length whatever the evidence, so weak evidence gets smooth, short ones.
+    """
 
     affine: AffineSettings
     deformable: DescentSettings
+    cautious: DescentSettings
 
 
 _COARSE = LevelSettings(image=2, field=2, iterations=20, radius=3)
 _MIDDLE = LevelSettings(image=1, field=1, iterations=15, radius=2, step=0.6)
 _FINE = LevelSettings(image=0, field=1, iterations=20, radius=4)
 _FULL = LevelSettings(image=0, field=0, iterations=15, radius=4)
+
+
+
+def _cautious(half: int, full: int) -> DescentSettings:
+    return DescentSettings(
+        levels=(
+            LevelSettings(image=1, field=2, iterations=half, radius=3, step=0.3),
+            LevelSettings(image=0, field=1, iterations=full, radius=4, step=0.3),
+        ),
+        update_sigma=2.0,
+        field_sigma=1.5,
+    )
+
 
 PRESETS: dict[str, Preset] = {
     "fast": Preset(
@@ -28,14 +47,17 @@ PRESETS: dict[str, Preset] = {
                 _FINE.replace(iterations=6),
             )
         ),
+        cautious=_cautious(8, 5),
     ),
     "balanced": Preset(
         affine=AffineSettings(),
         deformable=DescentSettings(levels=(_COARSE, _MIDDLE, _FULL.replace(iterations=5, step=0.7))),
+        cautious=_cautious(15, 10),
     ),
     "accurate": Preset(
         affine=AffineSettings(),
         deformable=DescentSettings(levels=(_COARSE, _MIDDLE, _FINE, _FULL)),
+        cautious=_cautious(30, 20),
     ),
 }
 

@@ -16,6 +16,7 @@ from warpwise.ops.cpu.parallel import get_threads
 from warpwise.pair import Pair
 from warpwise.registrars import REGISTRARS, affine, starts
 from warpwise.registrars.base import OnStep, Solution, Step, ignore
+from warpwise.registrars.contrast import ALIKE, agreement
 from warpwise.registrars.certificate import Certificate, certify
 from warpwise.registrars.presets import Preset, preset as named_preset
 from warpwise.registrars.result import Result
@@ -37,7 +38,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     *,
     preset: str | Preset = "balanced",
     transform: str = "greedy",
-    similarity: str = "lncc",
+    similarity: str = "auto",
     masks: tuple[ImageLike | None, ImageLike | None] = (None, None),
     initial: TransformLike | None = None,
     channel_weights: Sequence[float] | None = None,
@@ -50,7 +51,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
             3-D, of one or several channels.
         preset: fast, balanced or accurate, or settings of your own.
         transform: rigid, affine, greedy, svf or symmetric.
-        similarity: lncc, ncc, mse, mi or mind.
+        similarity: lncc, ncc, mse, mi or mind; auto takes lncc where the images show tissue alike, else mind.
         masks: fixed and moving; only voxels > 0 count.
         initial: a transform (or its file) to begin with; the search for a start is then left out.
         channel_weights: importance of the channels, any positive scale.
@@ -70,8 +71,8 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     settings = named_preset(preset) if isinstance(preset, str) else preset
     if transform not in (*LINEAR, *REGISTRARS):
         raise InputError(f"Unknown transform {transform!r}.", hint=f"Known: {', '.join((*LINEAR, *REGISTRARS))}.")
-    if similarity not in SIMILARITIES:
-        raise InputError(f"Unknown similarity {similarity!r}.", hint=f"Known: {', '.join(SIMILARITIES)}.")
+    if similarity not in ("auto", *SIMILARITIES):
+        raise InputError(f"Unknown similarity {similarity!r}.", hint=f"Known: auto, {', '.join(SIMILARITIES)}.")
     images = as_image(fixed, name="fixed"), as_image(moving, name="moving")
     mask_images = [None if m is None else as_image(m, name="mask", kind="mask") for m in masks]
     first = None if initial is None else as_transform(initial)
@@ -79,14 +80,18 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     clock.lap("reading")
     start = starts.choose(pair) if initial is None else starts.given(pair)
     linear_name = "affine" if transform not in LINEAR else transform
-    linear_similarity = linear_choice(similarity, start)
+    pair = pair.moved(start.to_moving)
+    linear_similarity = similarity if similarity in ("ncc", "mse", "mi") else ("ncc" if agreement(pair) > ALIKE else "mi")
     linear_settings = settings.affine.replace(transform=linear_name)
-    linear = affine.solve(pair.moved(start.to_moving), linear_settings, similarity=linear_similarity, on_step=on_step)
+    linear = affine.solve(pair, linear_settings, similarity=linear_similarity, on_step=on_step)
     clock.lap("affine")
     pair = pair.moved(linear.to_moving)
     solution: Solution | None = None
+    alike = agreement(pair)
+    if similarity == "auto":
+        similarity = "lncc" if alike > ALIKE else "mind"
     if transform not in LINEAR:
-        solver = REGISTRARS[transform](settings.deformable, similarity)
+        solver = REGISTRARS[transform](settings.deformable if alike > ALIKE else settings.cautious, similarity)
         solution = solver.solve(pair, on_step=on_step)
         clock.lap("deformable")
     result = deliver(images, pair, solution, first if warped_first else None, clock)
@@ -101,6 +106,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
             "similarity": similarity,
             "affine_similarity": linear_similarity,
             "start": start.name,
+            "contrast_agreement": round(alike, 3),
             "threads": get_threads(),
             **settings.model_dump(mode="json"),
         },
@@ -194,13 +200,6 @@ def mask_on(mask: Image | None, image: Image) -> NDArray[np.float32] | None:
     return inside
 
 
-def linear_choice(similarity: str, start: starts.Start) -> str:
-    """The linear stage's similarity: its own where there is one, else ncc or mi by whether the contrasts agree."""
-    if similarity in ("ncc", "mse", "mi"):
-        return similarity
-    return "ncc" if similarity == "lncc" and start.correlation > 0.5 else "mi"
-
-
 def deliver(
     images: tuple[Image, Image], pair: Pair, solution: Solution | None, initial: Transform | None, clock: Clock
 ) -> dict[str, Any]:
@@ -251,8 +250,8 @@ def in_mm(field: NDArray[np.float32], nodes: Grid, voxels: Grid, original: Grid)
     mm = launch.map_vectors(field, voxels.affine[:3, :3])
     if original.dim == 3:
         return DisplacementField(mm, nodes)
-    keep = [0, 1, 3]
-    return DisplacementField(mm[:2, :, :, 0], Grid(nodes.shape[:2], nodes.affine[np.ix_(keep, keep)]))
+    plane = nodes.affine[np.ix_([0, 1, 3], [0, 2, 3])]
+    return DisplacementField(np.ascontiguousarray(mm[:2, :, 0]), Grid((nodes.shape[0], nodes.shape[2]), plane))
 
 
 def energies(history: Sequence[Step]) -> dict[str, float]:

@@ -9,12 +9,15 @@ from warpwise.ops.cpu import launch
 from warpwise.pair import Pair, pyramid_level
 from warpwise.registrars.affine import generators, lift, minimise, pyramid_shape
 from warpwise.registrars.gauss_newton import Problem
+from warpwise.registrars.shifts import ShiftSearch
 
 Matrix = NDArray[np.float64]
 
 BINS = 16
 ROTATIONS = 720  # about 22° apart
 REFINED = 10  # of the best ranked are refined
+UPRIGHT = ("header", "centres of mass", "best shift")  # starts that keep the header's orientation
+SHIFTED = 4_000  # voxels of the slices whose shifts are searched for every rotation
 # Another orientation than the header's must explain this much more of the mutual information to be believed.
 ADVANTAGE = 1.08
 
@@ -81,7 +84,10 @@ def moment_rotations(pair: Pair) -> list[NDArray[np.float64]]:
 
 
 def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
-    """Names and world matrices (K, 4, 4): header, centres of mass, principal axes, rotations about the centres."""
+    """Names and world matrices (K, 4, 4): header, centres of mass, best shift, principal axes, rotations.
+
+    Rotations are about the centres of mass; in a plane, where there are few, each also with its best shift.
+    """
     fixed = pair.grid.affine @ np.append(centre_of_mass(pair.fixed[0]), 1)
     moving = pair.moving_grid.affine @ np.append(centre_of_mass(pair.moving[0]), 1)
     turns = [np.eye(3), *([] if pair.planar else moment_rotations(pair))]
@@ -93,7 +99,13 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
     world[1:, :3, 3] = moving[:3] - every @ fixed[:3]
     # What the images' headers (and an initial transform) say comes first.
     world[0] = pair.moving_grid.affine @ pair.to_moving @ pair.grid.inverse_affine
-    return ["header", *named, *["rotation"] * len(many)], world
+    names = ["header", *named, *["rotation"] * len(many)]
+    tiny = coarsest(pair, SHIFTED) if pair.planar else pair
+    search = ShiftSearch(tiny)
+    turned = [1, *range(len(names) - len(many), len(names))] if pair.planar else [1]
+    back, ahead = tiny.moving_grid.inverse_affine, tiny.grid.affine
+    shifted = [tiny.moving_grid.affine @ search.best(back @ world[k] @ ahead) @ tiny.grid.inverse_affine for k in turned]
+    return [*names, "best shift", *["rotation"] * (len(turned) - 1)], np.concatenate([world, np.stack(shifted)])
 
 
 def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -116,10 +128,10 @@ def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float
     return entropy(rows) + entropy(columns) - entropy(p), covariance / np.sqrt(np.maximum(variance, 1e-9))
 
 
-def coarsest(pair: Pair) -> Pair:
-    """The pair at the first level of at most 16,000 voxels, where starts are compared."""
+def coarsest(pair: Pair, voxels: int = 16_000) -> Pair:
+    """The pair at the first level of at most so many voxels, where starts are compared."""
     level = 0
-    while np.prod(pyramid_shape(pair, level)) > 16_000 and level < 6:
+    while np.prod(pyramid_shape(pair, level)) > voxels and level < 6:
         level += 1
     return pyramid_level(pair, level)
 
@@ -141,7 +153,8 @@ def choose(pair: Pair) -> Start:
     names, world = candidates(small)
     matrices = small.moving_grid.inverse_affine @ world @ small.grid.affine
     information, _ = ranking(small, matrices)
-    order = [0, 1, *[int(k) for k in np.argsort(-information[2:])[:REFINED] + 2]]
+    upright = [k for k, name in enumerate(names) if name in UPRIGHT]
+    order = [*upright, *[int(k) for k in np.argsort(-information) if k not in upright][:REFINED]]
     found: list[tuple[Matrix, str]] = []
     for k in order:
         problem = Problem(small, "mi", bins=BINS)
@@ -150,7 +163,7 @@ def choose(pair: Pair) -> Start:
             found.append((matrix, names[k]))
     found = found or [(matrices[0], "header")]
     information, correlation = ranking(small, np.stack([matrix for matrix, _ in found]))
-    upright = [k for k, (_, name) in enumerate(found) if name in ("header", "centres of mass")]
+    upright = [k for k, (_, name) in enumerate(found) if name in UPRIGHT]
     best = int(np.argmax(information))
     if upright:
         best_upright = max(upright, key=lambda k: information[k])

@@ -13,9 +13,10 @@ def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.floa
     small = starts.coarsest(pair)
     information, _ = starts.ranking(small, small.to_moving[None])
     linear = pair.moving_grid.affine @ pair.to_moving @ pair.grid.inverse_affine
-    if start.name == "rotation" or start.name == "principal axes":
+    turned = rotation_degrees(linear[:3, :3])
+    if turned > 45:
         out.append(
-            f"The images' axes do not agree: the best start was a {start.name}, not the header's orientation. "
+            f"The images' axes do not agree: they match best after a rotation of {turned:.0f}° against the headers. "
             "Check left and right."
         )
     stretch = np.linalg.svd(linear[:3, :3], compute_uv=False)
@@ -34,6 +35,12 @@ def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.floa
     if float(np.abs(displacement_mm).max()) > 1e4:
         out.append("The displacement exceeds 10 m.")
     return tuple(out)
+
+
+def rotation_degrees(linear: NDArray[np.float64]) -> float:
+    """Angle of the rotation nearest to a linear map (3, 3)."""
+    u, _, v = np.linalg.svd(linear)
+    return float(np.degrees(np.arccos(np.clip((np.trace(u @ v) - 1) / 2, -1, 1))))
 
 
 def overlap_share(pair: Pair) -> float:

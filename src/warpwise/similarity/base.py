@@ -18,7 +18,13 @@ Fused = Callable[[Array, Array], float]
 
 
 class Similarity(Protocol):
-    """A frozen dataclass of its settings."""
+    """A frozen dataclass of its settings.
+
+    Attributes:
+        directed: whether `channels` describe directions along the grid's axes; both images must lie on one grid first.
+    """
+
+    directed: bool
 
     def __call__(self, state: "State") -> "Tensor":
         """0-dim tensor for a `State`; differentiable, twice."""

@@ -1,7 +1,7 @@
 """MIND-SSC: self-similarity descriptors, for images of different contrast."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ class MIND:
 
     radius: int = 1
     dilation: int = 2
+    directed: ClassVar[bool] = True
 
     def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch

@@ -1,7 +1,7 @@
 """Mutual information."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ class MutualInformation:
     """
 
     bins: int = 32
+    directed: ClassVar[bool] = False
 
     def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch

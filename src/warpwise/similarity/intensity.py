@@ -1,7 +1,7 @@
 """Similarities of intensities themselves: squared difference and global correlation."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class MSE:
     """Mean squared difference over the mask."""
+
+    directed: ClassVar[bool] = False
 
     def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
@@ -40,6 +42,8 @@ class MSE:
 @dataclass(frozen=True)
 class NCC:
     """Global normalised cross-correlation over the mask, negated."""
+
+    directed: ClassVar[bool] = False
 
     def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch

@@ -1,7 +1,7 @@
 """Local normalised cross-correlation."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class LNCC:
     radius: int = 2
     signed: bool = False
     epsilon: float = 1e-6
+    directed: ClassVar[bool] = False
 
     def __call__(self, state: "State") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch

@@ -56,8 +56,8 @@ class DisplacementField(Transform):
         factors = self._node_factors(grid)
         if factors is None:
             return super().displacement(grid)
-        vectors = self.vectors if self.dim == 3 else self.vectors[..., None]
-        shape = grid.shape if self.dim == 3 else (*grid.shape, 1)
+        vectors = self.vectors if self.dim == 3 else self.vectors[:, :, None]
+        shape = grid.embedded().shape
         out = launch.upsample(np.ascontiguousarray(vectors, np.float32), shape, factors)
         return out.reshape(self.dim, *grid.shape)
 
@@ -67,8 +67,7 @@ class DisplacementField(Transform):
         whole = tuple(max(1, int(s)) for s in np.rint(steps))
         if not self.grid.same_as(grid.coarser(whole)):
             return None
-        x, y, z = (*whole, 1)[:3]
-        return x, y, z
+        return (whole[0], whole[1], whole[2]) if self.dim == 3 else (whole[0], 1, whole[1])
 
     def inverse(self) -> Transform:
         from warpwise.transforms.inverse import InverseField  # noqa: PLC0415 - it is built of this class

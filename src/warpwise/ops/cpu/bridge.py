@@ -1,4 +1,4 @@
-"""Kernels for the operators: arrays (B, C, *space) in, arrays out; 2-D becomes one slice."""
+"""Kernels for the operators: arrays (B, C, *space) in, arrays out; 2-D becomes one slice (X, 1, Y)."""
 
 from typing import Any
 
@@ -13,15 +13,20 @@ Options = dict[str, Any]
 
 
 def volumes(image: Array) -> Array:
-    """(B, C, *space) as (B, C, X, Y, Z)."""
-    return image if image.ndim == 5 else image[..., None]
+    """(B, C, *space) as (B, C, X, Y, Z); a plane as (X, 1, Y), so that rows stay long."""
+    return image if image.ndim == 5 else image[:, :, :, None]
 
 
 def field3(field: Array) -> Array:
     """(B, D, *space) as (B, 3, X, Y, Z)."""
     if field.ndim == 5:
         return field
-    return np.concatenate([field, np.zeros_like(field[:, :1])], 1)[..., None]
+    return np.stack([field[:, 0], np.zeros_like(field[:, 0]), field[:, 1]], 1)[:, :, :, None]
+
+
+def components(field: Array, shape: tuple[int, ...]) -> Array:
+    """(B, 3, X, Y, Z) as (B, D, *space), the inverse of `field3`."""
+    return (field if len(shape) == 5 else field[:, [0, 2]]).reshape(shape)
 
 
 def stacked(image: Array) -> Array:
@@ -32,7 +37,7 @@ def stacked(image: Array) -> Array:
 
 def triple(values: Any, fill: float) -> Any:
     """Per-axis numbers for three axes."""
-    return (*values, *[fill] * (3 - len(values)))
+    return tuple(values) if len(values) == 3 else (values[0], fill, values[1])
 
 
 def warp(arrays: list[Any], options: Options) -> tuple[tuple[Array], None]:
@@ -68,7 +73,7 @@ def warp_backward(arrays: list[Any], kept: Any, gradients: list[Any], needs: lis
         by_image = by_image.reshape(image.shape)
     if needs[1]:
         found = [launch.warp_gradient(i, f, d) for i, f, d in zip(images, fields, derivative, strict=True)]
-        by_field = np.stack(found)[:, : field.shape[1]].reshape(field.shape)
+        by_field = components(np.stack(found), field.shape)
     return [by_image, by_field]
 
 
@@ -79,8 +84,8 @@ def warp_with_gradient(arrays: list[Any], options: Options) -> tuple[tuple[Array
     found = [launch.warp_with_gradient(i, f) for i, f in zip(images, fields, strict=True)]
     space, dim = field.shape[2:], field.shape[1]
     value = np.stack([value for value, _ in found]).reshape(*image.shape[:2], *space)
-    slopes = np.stack([slopes for _, slopes in found])[:, :, :dim]
-    return (value, slopes.reshape(*image.shape[:2], dim, *space)), None
+    slopes = np.stack([slopes for _, slopes in found]).reshape(-1, *found[0][1].shape[1:])
+    return (value, components(slopes, (len(slopes), dim, *space)).reshape(*image.shape[:2], dim, *space)), None
 
 
 def inverse(arrays: list[Any], options: Options) -> tuple[tuple[Array], None]:  # noqa: ARG001
@@ -89,7 +94,7 @@ def inverse(arrays: list[Any], options: Options) -> tuple[tuple[Array], None]:  
     fields = field3(field)
     x, y, z = fields.shape[2:]
     out = np.stack([launch.invert(f, factors=(1, 1, 1), shape=(x, y, z), tolerance=1e-5)[0] for f in fields])
-    return (out[:, : field.shape[1]].reshape(field.shape),), None
+    return (components(out, field.shape),), None
 
 
 def kinds(options: Options, fill: float = 0.0) -> list[tuple[str, float]]:
@@ -101,9 +106,9 @@ def kinds(options: Options, fill: float = 0.0) -> list[tuple[str, float]]:
 def smooth(arrays: list[Any], options: Options) -> tuple[tuple[Array], None]:
     """Gaussian or box filter."""
     image = arrays[0]
-    stride = triple(options.get("stride", ()), 1)
+    stride = triple(options.get("stride", [1] * (image.ndim - 2)), 1)
     out = launch.separable(stacked(image), kinds(options), stride=stride)
-    space = out.shape[1 : image.ndim - 1]
+    space = out.shape[1:] if image.ndim == 5 else (out.shape[1], out.shape[3])
     return (out.reshape(*image.shape[:2], *space),), None
 
 

@@ -376,8 +376,8 @@ def digital(field: Array) -> tuple[Array, int, float]:
     On one slice: the four determinants of each cell of the plane.
     """
     field = check("field", field)
-    if field.shape[3] == 1:
-        return _digital_plane(field[:2, :, :, 0])
+    if field.shape[2] == 1:
+        return _digital_plane(field[[0, 2], :, 0])
     lowest = np.empty([max(n - 1, 0) for n in field.shape[1:]], np.float32)
     partial = np.zeros((max(field.shape[1] - 1, 0), 2))
     if lowest.size:
@@ -395,7 +395,7 @@ def _digital_plane(field: Array) -> tuple[Array, int, float]:
             each.append(a[0] * b[1] - a[1] * b[0])
     every = np.stack(each)
     lowest = every.min(0)
-    return lowest[..., None], int((lowest <= 0).sum()), float(-np.minimum(every, 0).sum() / 4)
+    return lowest[:, None], int((lowest <= 0).sum()), float(-np.minimum(every, 0).sum() / 4)
 
 
 def invert(
