@@ -31,7 +31,7 @@ class AffineSettings(Settings):
     coarsest_voxels: int = 6_000
     finest_voxels: int = 1_000_000
     iterations: int = 20
-    tolerance_voxels: float = 0.005
+    tolerance_voxels: float = 0.03
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +106,8 @@ def minimise(
     shape = problem.pair.fixed.shape[1:]
     corners = np.array([[x, y, z, 1] for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])], np.float64).T
     value = problem.value(matrix)
+    if not np.isfinite(value):
+        return matrix, value, "no overlap"
     if recorder:
         recorder.begin()
     stiffness = 1.0
@@ -152,35 +154,70 @@ def pyramid_shape(pair: Pair, level: int) -> tuple[int, ...]:
     return tuple(-(-n // f) for n, f in zip(pair.grid.shape, level_factors(pair.grid, level), strict=True))
 
 
+Round = tuple[int, Freedom, str]
+"""Pyramid level, what may move, and by which similarity."""
+
+
 def solve(pair: Pair, settings: AffineSettings, *, similarity: str, on_step: OnStep = ignore) -> AffineSolution:
-    """Register linearly from `pair.to_moving`; similarity ncc, mse or mi."""
+    """Register linearly from `pair.to_moving`; similarity lncc, ncc, mse or mi.
+
+    A global similarity goes from coarse to fine. It heeds the rim of a head above all, and stretches one brain to the
+    outline of another; lncc heeds the inside too, but sees less far. So it starts from a coarse rigid answer by ncc, and
+    yields to the global route where that ends better by its own measure.
+    """
     recorder = Recorder(on_step, settings.transform, tolerance=-1.0)
-    matrix, value = pair.to_moving, float("nan")
     stops: list[str] = []
     levels = usable_levels(pair, settings)
-    for k, level in enumerate(levels):
-        small = pyramid_level(pair.moved(matrix), level)
-        rigid_first = k == 0 and settings.transform in ("affine", "similarity")
-        stages: list[Freedom] = ["rigid"] if rigid_first else [settings.transform]
-        if rigid_first and len(levels) == 1:
-            stages.append(settings.transform)
-        problem = Problem(small, similarity)
-        found = small.to_moving
-        for stage in stages:
-            found, value, stop = minimise(
+
+    images: dict[int, Pair] = {}
+
+    def at_level(level: int, matrix: Matrix) -> Pair:
+        if level not in images:
+            images[level] = pyramid_level(pair, level)
+        return images[level].moved(lift(matrix, pair, images[level]))
+
+    def follow(start: Matrix, rounds: list[Round]) -> tuple[Matrix, float]:
+        matrix, value = start, float("nan")
+        for level, freedom, measure in rounds:
+            small = at_level(level, matrix)
+            problem = Problem(small, measure)
+            matrix, value, stop = minimise(
                 problem,
-                found,
-                generators(small, stage),
+                small.to_moving,
+                generators(small, freedom),
                 iterations=settings.iterations,
                 tolerance_voxels=settings.tolerance_voxels,
                 recorder=recorder,
                 level=level,
             )
+            matrix = lift(matrix, small, pair)
             stops.append(stop)
-        matrix = lift(found, small, pair)
+        return matrix, value
+
+    freedom = settings.transform
+    if similarity != "lncc":
+        matrix, value = follow(pair.to_moving, pyramid_rounds(levels, freedom, similarity))
+        return AffineSolution(matrix, value, tuple(recorder.steps), tuple(stops))
+    finest = levels[-1]
+    last: list[Round] = [(finest, freedom, "lncc")]
+    rigid: list[Round] = [] if freedom in ("rigid", "translation") else [(finest, "rigid", "lncc")]
+    coarse: Freedom = freedom if freedom == "translation" else "rigid"
+    matrix, value = follow(pair.to_moving, [(levels[0], coarse, "ncc"), *rigid, *last])
+    other, _ = follow(pair.to_moving, pyramid_rounds(levels[:-1] or levels, freedom, "ncc"))
+    small = at_level(finest, other)
+    if Problem(small, "lncc").value(small.to_moving) < value:
+        matrix, value = follow(other, last)
     return AffineSolution(matrix, value, tuple(recorder.steps), tuple(stops))
 
 
+def pyramid_rounds(levels: Sequence[int], freedom: Freedom, similarity: str) -> list[Round]:
+    """Coarse to fine; only rigid at the coarsest level, where shapes are hardly seen."""
+    first: Freedom = "rigid" if freedom in ("affine", "similarity") else freedom
+    rounds: list[Round] = [(levels[0], first, similarity)]
+    finer: list[Round] = [(level, freedom, similarity) for level in levels[1:] or levels[:1]]
+    return rounds + (finer if finer != rounds else [])
+
+
 def lift(matrix: Matrix, small: Pair, full: Pair) -> Matrix:
-    """A matrix between two coarse grids as one between the full grids."""
+    """A matrix between the grids of one pair as one between those of another, which lie in the same world."""
     return full.moving_grid.inverse_affine @ small.moving_grid.affine @ matrix @ small.grid.inverse_affine @ full.grid.affine

@@ -73,9 +73,9 @@ def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1)
             field, count = fold.repair(field, factors, shape)
             repaired += count
             continue
-        inverse, _ = launch.invert(part, factors=factors, shape=size)
+        inverse, _ = launch.invert(full, factors=(1, 1, 1), shape=size)
         # One buffer for three fields: fresh pages cost as much as the work.
-        spare, _ = launch.invert(part, factors=factors, shape=size, inner=full)
+        spare, _ = launch.invert(full, factors=(1, 1, 1), shape=size, inner=full)
         spare += full
         missed = lengths(spare)
         again = lengths(launch.compose(full, inverse, out=spare))

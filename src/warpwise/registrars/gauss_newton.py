@@ -13,10 +13,12 @@ from warpwise.similarity.information import MutualInformation
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
+RADIUS = 2  # of the windows of lncc, voxels of the level
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A pair at one resolution and one similarity (ncc, mse or mi), with buffers that live as long.
+    """A pair at one resolution and one similarity (ncc, mse, mi or lncc), with buffers that live as long.
 
     Only voxels inside both fields of view (and masks) count, and each value is a mean over them; a step that leaves
     less than half of the best overlap is refused by an infinite value.
@@ -33,6 +35,7 @@ class Problem:
             object.__setattr__(self, f"_{name}", np.ones(shape, np.float32))
         object.__setattr__(self, "_warped", np.empty(self.pair.fixed.shape, np.float32))
         object.__setattr__(self, "_seen", [0.0])
+        object.__setattr__(self, "_prepared", [])
 
     def value(self, matrix: Matrix) -> float:
         """Similarity (lower is better) of the moving image under matrix (fixed index → moving index)."""
@@ -46,16 +49,17 @@ class Problem:
             return float("inf")
         self._seen[0] = max(self._seen[0], overlap)
         total = 0.0
+        self._prepared.clear()
         for n, share in enumerate(pair.weights):
-            total += float(share) * self._channel(n, overlap)[0]
+            value, prepare = self._channel(n, overlap)
+            self._prepared.append(prepare)
+            total += float(share) * value
         return total
 
     def normal_equations(self) -> tuple[Matrix, Matrix]:
         """Gradient (12,) and Gauss-Newton matrix (12, 12) at the matrix last given to `value`."""
-        overlap = float(self._weight.sum(dtype=np.float64))
         gradient, hessian = np.zeros((3, 4)), np.zeros((12, 12))
-        for n, share in enumerate(self.pair.weights):
-            _, prepare = self._channel(n, overlap)
+        for n, (share, prepare) in enumerate(zip(self.pair.weights, self._prepared, strict=True)):
             prepare()
             g, h = launch.normal_equations(self._derivative, self._curvature, self._warped[n])
             gradient += float(share) * g
@@ -80,6 +84,8 @@ class Problem:
                 np.multiply(weight[0], np.float32(1 / (variance * overlap)), out=self._curvature)
 
             return -value, prepare_information
+        if self.similarity == "lncc":
+            return self._local(fixed, warped, weight, overlap)
         sums = launch.moments(fixed, warped, weight)[0]
         if self.similarity == "mse":
             value = (sums[3] + sums[4] - 2 * sums[5]) / overlap
@@ -95,3 +101,19 @@ class Problem:
             np.multiply(weight[0], np.float32(curvature), out=self._curvature)
 
         return value, prepare
+
+    def _local(self, fixed: Array, warped: Array, weight: Array, overlap: float):  # noqa: ANN202
+        x, y, z = (RADIUS if n > 1 else 0 for n in fixed.shape[1:])
+        maps = np.empty((1, 3, *fixed.shape[1:]), np.float32)
+        scale = np.array([-1 / overlap])
+        options = {"radius": (x, y, z), "scale": scale}
+        total = launch.lncc(fixed, warped, weight=weight, maps=maps, gradient=None, **options)
+
+        def prepare() -> None:
+            launch.lncc_gradient(fixed, warped, maps, gradient=self._derivative[None], **options)
+            # The derivative is Σ over windows of a·f − b·w + c; held still, b is its (positive) slope.
+            windows = [("box", float(r)) for r in (x, y, z)]
+            slope = launch.separable(np.ascontiguousarray(maps[:, 1]), windows)[0]
+            np.multiply(slope, np.float32((2 * x + 1) * (2 * y + 1) * (2 * z + 1) / overlap), out=self._curvature)
+
+        return -float(total[0]) / overlap, prepare

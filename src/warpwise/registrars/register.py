@@ -81,7 +81,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     start = starts.choose(pair) if initial is None else starts.given(pair)
     linear_name = "affine" if transform not in LINEAR else transform
     pair = pair.moved(start.to_moving)
-    linear_similarity = similarity if similarity in ("ncc", "mse", "mi") else ("ncc" if agreement(pair) > ALIKE else "mi")
+    linear_similarity = similarity if similarity in ("ncc", "mse", "mi") else ("lncc" if agreement(pair) > ALIKE else "mi")
     linear_settings = settings.affine.replace(transform=linear_name)
     linear = affine.solve(pair, linear_settings, similarity=linear_similarity, on_step=on_step)
     clock.lap("affine")

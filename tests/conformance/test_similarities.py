@@ -1,0 +1,123 @@
+"""Every similarity and regularizer: fused equals autograd, twice differentiable, better when aligned, documented."""
+
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+import torch
+
+from warpwise import ops
+from warpwise.errors import InputError
+from warpwise.objective import Objective
+from warpwise.regularizers import REGULARIZERS
+from warpwise.similarity import SIMILARITIES
+from warpwise.state import State
+
+similarities = pytest.mark.parametrize("name", list(SIMILARITIES))
+shapes = pytest.mark.parametrize("space", [(13, 12), (11, 9, 10)], ids=["2-D", "3-D"])
+
+
+def images(space: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    noise = torch.rand(1, 2, *space, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    smooth = ops.gaussian(noise, sigma_voxels=1.0)
+    return ((smooth - smooth.min()) / (smooth.max() - smooth.min())).to(dtype)
+
+
+def solver_shape(tensor: torch.Tensor) -> np.ndarray:
+    """(1, C, *space) as solvers have it: (C, X, Y, Z), a plane as (C, X, 1, Y)."""
+    array = tensor[0].detach().numpy()
+    return np.ascontiguousarray(array if array.ndim == 4 else array[:, :, None])
+
+
+def state(fixed: torch.Tensor, warped: torch.Tensor, weight: torch.Tensor | None = None) -> State:
+    dim = fixed.dim() - 2
+    return State(fixed, warped, torch.zeros(1, dim, *fixed.shape[2:], dtype=fixed.dtype), weight)
+
+
+@similarities
+@shapes
+@pytest.mark.parametrize("weighted", [False, True], ids=["everywhere", "weighted"])
+def test_the_fused_form_is_the_value_and_gradient_of_the_term(name: str, space: tuple[int, ...], weighted: bool):
+    term = SIMILARITIES[name]()
+    fixed, warped = images(space, 1), images(space, 2)
+    weight = (images(space, 3)[:, :1] > 0.4).float() if weighted else None
+    # What solvers compare are channels: for descriptors those of both images, compared by their squared difference.
+    f, w = solver_shape(fixed), solver_shape(warped)
+    a, b = np.ascontiguousarray(term.channels(f)), np.ascontiguousarray(term.channels(w))
+    gradient = np.empty_like(a)
+    shares = np.full(2, 0.5, np.float32)
+    value = term.fused(a, None if weight is None else solver_shape(weight), shares)(b, gradient)
+    assert value == pytest.approx(float(term(state(fixed, warped, weight))), abs=2e-5)
+    if name == "mind":
+        step = np.random.default_rng(0).normal(0, 1, b.shape).astype(np.float32)
+        evaluate = term.fused(a, None if weight is None else solver_shape(weight), shares)
+        up, down = (evaluate(b + s * np.float32(1e-2) * step, np.empty_like(a)) for s in (1, -1))
+        assert float((gradient * step).sum()) == pytest.approx((up - down) / 2e-2, rel=1e-2)
+        return
+    leaf = warped.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(term(state(fixed, leaf, weight)), leaf)
+    expected = solver_shape(expected)
+    assert np.abs(gradient - expected).max() < 1e-4 * np.abs(expected).max() + 1e-9
+
+
+@similarities
+@shapes
+def test_terms_are_twice_differentiable(name: str, space: tuple[int, ...]):
+    term = SIMILARITIES[name]()
+    small = tuple(min(n, 7) for n in space)
+    fixed = images(small, 1, torch.float64)
+    warped = images(small, 2, torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda w: term(state(fixed, w)), warped, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda w: term(state(fixed, w)), warped, fast_mode=True)
+
+
+@similarities
+@shapes
+def test_alike_is_better_than_unlike(name: str, space: tuple[int, ...]):
+    term = SIMILARITIES[name]()
+    fixed, other = images(space, 1), images(space, 2)
+    same, unlike = term(state(fixed, fixed)), term(state(fixed, other))
+    assert same.dim() == 0
+    assert float(same) < float(unlike)
+
+
+@pytest.mark.parametrize("name", list(REGULARIZERS))
+@pytest.mark.parametrize("dim", [2, 3])
+def test_regularizers_are_zero_at_rest_and_twice_differentiable(name: str, dim: int):
+    term = REGULARIZERS[name]()
+    field = torch.rand(1, dim, *(5, 6, 4)[:dim], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    blank = torch.zeros(1, 1, *field.shape[2:], dtype=torch.float64)
+
+    def cost(u: torch.Tensor) -> torch.Tensor:
+        return term(State(blank, blank, u))
+
+    assert float(cost(torch.ones_like(field))) == 0
+    assert float(cost(field)) > 0
+    assert torch.autograd.gradcheck(cost, field.requires_grad_())
+    assert torch.autograd.gradgradcheck(cost, field)
+
+
+@pytest.mark.parametrize("table", [SIMILARITIES, REGULARIZERS], ids=lambda t: t.kind)
+def test_rows_are_frozen_and_documented(table):
+    for name in table:
+        kind = table[name]
+        assert kind.__doc__
+        assert kind() == kind()
+        for field in get_type_hints(kind):
+            if field != "directed":
+                with pytest.raises(AttributeError):
+                    setattr(kind(), field, 1)
+
+
+def test_an_objective_is_the_weighted_sum_of_its_terms():
+    terms = {"lncc": SIMILARITIES["lncc"](), "bending": REGULARIZERS["bending"]()}
+    weight = torch.tensor(0.5, requires_grad=True)
+    objective = Objective(terms, {"lncc": 1.0, "bending": weight})
+    field = torch.rand(1, 3, 6, 6, 6, generator=torch.Generator().manual_seed(0))
+    here = State(images((6, 6, 6), 1), images((6, 6, 6), 2), field)
+    values = objective.values(here)
+    total = objective(here)
+    assert float(total) == pytest.approx(float(values["lncc"] + 0.5 * values["bending"]), rel=1e-6)
+    assert float(torch.autograd.grad(total, weight)[0]) == pytest.approx(float(values["bending"]), rel=1e-6)
+    with pytest.raises(InputError, match="bending stands alone"):
+        Objective(terms, {"lncc": 1.0})

@@ -1,0 +1,72 @@
+"""Dice, HD95 and Jacobian statistics against closed forms."""
+
+import numpy as np
+import pytest
+
+from warpwise.errors import InputError
+from warpwise.evaluation.metrics import dice, evaluate, hd95, regularity
+from warpwise.grid import Grid
+from warpwise.image import Image
+from warpwise.transforms.affine import Affine
+from warpwise.transforms.displacement import DisplacementField
+
+
+def box(start: int, stop: int) -> np.ndarray:
+    out = np.zeros((24, 24, 24), bool)
+    out[start:stop, 5:15, 5:15] = True
+    return out
+
+
+def test_dice_of_shifted_boxes():
+    a, b = box(4, 14).astype(int), box(6, 16).astype(int)
+    assert dice(a, b) == {1: pytest.approx(0.8)}
+    assert dice(a, 0 * b) == {1: 0.0}
+    assert dice(a, a, labels=[1, 2]) == {1: 1.0, 2: 0.0}
+
+
+def test_hd95_of_shifted_boxes_is_the_shift_in_mm():
+    assert hd95(box(4, 14), box(7, 17), (2.0, 1.0, 1.0)) == pytest.approx(6)
+    assert hd95(box(4, 14), box(4, 14), (1.0, 1.0, 1.0)) == 0
+    assert np.isnan(hd95(box(4, 14), box(4, 4), (1.0, 1.0, 1.0)))
+
+
+def test_hd95_at_the_rim_of_the_image_counts_the_rim_as_surface():
+    full = np.ones((6, 6, 6), bool)
+    half = full.copy()
+    half[3:] = False
+    assert hd95(full, half, (1.0, 1.0, 1.0)) == pytest.approx(3)
+
+
+def test_regularity_of_an_affine_and_of_a_fold():
+    grid = Grid((12, 12, 12), np.diag([1.0, 2.0, 3.0, 1.0]))
+    linear = regularity(Affine(np.diag([1.2, 0.9, 1.0, 1.0])), grid)
+    assert linear.sd_log_jacobian == pytest.approx(0, abs=1e-4)
+    assert (linear.percent_folded, linear.percent_ndv) == (0, 0)
+    mirrored = np.zeros((3, 12, 12, 12), np.float32)
+    mirrored[0, 4:8] = -2.5 * np.arange(4)[:, None, None]
+    folded = regularity(DisplacementField(mirrored, grid), grid)
+    assert folded.percent_folded > 10
+    assert folded.percent_ndv > 10
+
+
+def test_a_known_stretch_has_its_log_as_spread():
+    grid = Grid((40, 6, 6), np.eye(4))
+    field = np.zeros((3, 40, 6, 6), np.float32)
+    # half of the image is stretched by e, half is not
+    slope = np.where(np.arange(40) < 20, 0.0, np.e - 1)
+    field[0] = np.cumsum(slope)[:, None, None]
+    assert regularity(DisplacementField(field, grid), grid).sd_log_jacobian == pytest.approx(0.5, abs=0.02)
+
+
+def test_evaluation_inside_a_mask_and_on_other_grids():
+    grid = Grid((24, 24, 24), np.eye(4))
+    a, b = (Image(m.astype(np.uint8)[None], grid, "labels") for m in (box(4, 14), box(6, 16)))
+    inside = Image(box(6, 14)[None], grid, "mask")
+    assert evaluate(a, b, mask=inside).mean_dice == 1.0
+    found = evaluate(a, b, transform=Affine(np.eye(4))).to_dict()
+    assert found["mean_dice"] == pytest.approx(0.8)
+    assert found["percent_ndv"] == 0
+    with pytest.raises(InputError, match="another grid"):
+        evaluate(a, Image(b.data, Grid((24, 24, 24), np.diag([2.0, 1, 1, 1])), "labels"))
+    with pytest.raises(InputError, match="no label"):
+        evaluate(Image(0 * a.data, grid, "labels"), Image(0 * a.data, grid, "labels"))
