@@ -69,9 +69,9 @@ def intensity_range(data: NDArray[Any]) -> tuple[float, float]:
     return low, high
 
 
-def normalised(data: NDArray[Any]) -> NDArray[np.float32]:
-    """Float32 with the robust range brought to 0 … 1 and outliers cut at 0 and 1.2."""
-    low, high = intensity_range(data)
+def normalised(data: NDArray[Any], inside: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    """Float32 with the robust range (of the voxels inside) brought to 0 … 1 and outliers cut at 0 and 1.2."""
+    low, high = intensity_range(data if inside is None else data[inside])
     scale = 1.0 / max(high - low, 1e-30)
     out = data.astype(np.float32, order="C")
     out -= np.float32(low)

@@ -10,7 +10,9 @@ from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.registrars import REGISTRARS
 from warpwise.registrars.presets import PRESETS
+from warpwise.registrars.register import prepare
 from warpwise.resampling import resample
+from warpwise.synthetic.deformations import random_deformation
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
 from warpwise.transforms.affine import Affine
 
@@ -94,18 +96,18 @@ def test_the_answer_does_not_depend_on_threads_or_repeats(name: str, pair: Known
     assert np.array_equal(fields[0], fields[2])
 
 
-def test_the_symmetric_form_is_nearly_antisymmetric(pair: KnownPair):
-    still = Image(pair.fixed.data, pair.fixed.grid)
+def test_exchanging_the_images_turns_the_symmetric_velocity_round(pair: KnownPair):
+    bend = random_deformation(pair.fixed.grid, np.random.default_rng(0), sigma_mm=20, amplitude_mm=3)
+    bent = resample(pair.fixed, pair.fixed.grid, bend)
     level = PRESETS["fast"].deformable.levels[1]
-    preset = PRESETS["fast"].replace(deformable={"levels": [level.model_dump()]})
-    near = resample(pair.fixed, pair.fixed.grid, Affine(np.diag([1.02, 0.98, 1.0, 1.0])))
-    there = ww.register(still, near, transform="symmetric", preset=preset, initial=np.eye(4), similarity="lncc")
-    back = ww.register(near, still, transform="symmetric", preset=preset, initial=np.eye(4), similarity="lncc")
-    body = pair.body
-    both = np.linalg.norm((there.velocity.velocity + back.velocity.velocity)[:, ::1, ::1, ::1], axis=0).mean()
-    one = np.linalg.norm(there.velocity.velocity, axis=0).mean()
-    assert body.any()
-    assert both < 0.35 * one + 0.05
+    solver = REGISTRARS["symmetric"](PRESETS["fast"].deformable.replace(levels=[level.model_dump()]))
+    there, _ = prepare((pair.fixed, bent), [None, None], None, None)
+    back, _ = prepare((bent, pair.fixed), [None, None], None, None)
+    one, other = solver.solve(there).velocity, solver.solve(back).velocity
+    length = np.linalg.norm(one, axis=0).mean()
+    assert length > 0.1
+    # Equal but for rounding, which the boxes cut round each image and the steps' lengths can carry on.
+    assert np.linalg.norm(one + other, axis=0).mean() < 0.05 * length
 
 
 def test_identical_images_stay_where_they_are(pair: KnownPair):
@@ -129,13 +131,14 @@ def test_the_answer_in_mm_does_not_depend_on_how_an_image_is_stored(pair: KnownP
 
 def test_masks_keep_what_they_hide_out_of_the_comparison(pair: KnownPair):
     spoilt = pair.moving.data.copy()
-    spoilt[:, :24] = 1500  # a bright block over part of the head
+    spoilt[:, :20] = 1500  # a bright block over part of the head
     mask = np.ones(pair.moving.grid.shape, np.uint8)
-    mask[:26] = 0
+    mask[:22] = 0
     hidden = Image(spoilt, pair.moving.grid)
-    with_mask = ww.register(pair.fixed, hidden, masks=(None, Image(mask[None], pair.moving.grid, "mask")), transform="affine")
-    without = ww.register(pair.fixed, hidden, transform="affine")
-    assert endpoint_error(pair, with_mask) < 0.7 * endpoint_error(pair, without)
+    masks = (None, Image(mask[None], pair.moving.grid, "mask"))
+    with_mask = ww.register(pair.fixed, hidden, masks=masks, transform="affine", similarity="mse")
+    without = ww.register(pair.fixed, hidden, transform="affine", similarity="mse")
+    assert endpoint_error(pair, with_mask) < 0.8 * endpoint_error(pair, without)
 
 
 def test_an_initial_transform_is_built_upon(pair: KnownPair):
@@ -152,7 +155,7 @@ def test_an_initial_transform_is_built_upon(pair: KnownPair):
 def test_a_deforming_initial_transform_is_part_of_the_answer(pair: KnownPair):
     first = ww.register(pair.fixed, pair.moving, preset="fast")
     second = ww.register(pair.fixed, pair.moving, preset="fast", initial=first.transform)
-    assert endpoint_error(pair, second) < endpoint_error(pair, first) + 0.05
+    assert endpoint_error(pair, second) < endpoint_error(pair, first) + 0.1
 
 
 def test_channels_are_weighed(pair: KnownPair):

@@ -11,7 +11,7 @@ def test_the_moving_brain_under_the_truth_is_the_fixed_brain():
     pair = brain_pair((64, 76, 60), seed=1, noise=0.0)
     moved = resample(pair.moving, pair.fixed.grid, pair.truth, interpolation="cubic")
     # Borders between tissues are a third of a voxel wide here, so interpolation cannot follow them.
-    assert np.median(np.abs(moved.data - pair.fixed.data)[0][pair.body]) < 10  # of 1000
+    assert np.median(np.abs(moved.data - pair.fixed.data)[0][pair.body]) < 15  # of 1000
     before = np.abs(pair.moving.data.astype(float) - pair.fixed.data)[0][pair.body].mean()
     assert np.abs(moved.data - pair.fixed.data)[0][pair.body].mean() < 0.2 * before
 

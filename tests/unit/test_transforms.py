@@ -93,7 +93,7 @@ def test_a_velocitys_inverse_is_the_exponential_of_its_negative(velocity: np.nda
     flow = VelocityField(velocity, grid)
     points = points_in(grid)
     # voxels: linear interpolation of fields this smooth
-    assert voxels(flow.inverse().points(flow.points(points)) - points, grid) < 0.05
+    assert voxels(flow.inverse().points(flow.points(points)) - points, grid) < 0.1
 
 
 @pytest.mark.parametrize("dim", [2, 3])

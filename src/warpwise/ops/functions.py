@@ -101,11 +101,13 @@ def lncc(
     radius: int | Sequence[int] = 2,
     weight: Tensor | None = None,
     signed: bool = False,
-    epsilon: float = 1e-6,
+    epsilon: float = 5e-3,
 ) -> Tensor:
     """Local correlation (B, C), squared or signed, averaged over space by `weight` (B or 1, 1, *space).
 
-    Variances p, q and covariance s over a window give s²/(pq + ε), or s/√(pq + ε).
+    Variances p, q and covariance s over a window give (s + ε)²/((p + ε)(q + ε)), or its signed root: the correlation of
+    windows that share noise of variance ε. Equal images have 1 everywhere, also where they are flat, and nothing is
+    higher; the usual s²/(pq + ε) rewards stretching faint structure instead.
     """
     check_images(fixed, warped, weight)
     return _lncc(fixed, warped, weight, radius=whole_radius(fixed, radius), signed=signed, epsilon=float(epsilon))

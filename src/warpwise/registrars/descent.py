@@ -248,35 +248,49 @@ def arrivals(nodes: NDArray[np.int64], moved: Array) -> NDArray[np.int64]:
 def descend(
     work: LevelWork, field: Array, moves: Motion, settings: DescentSettings, recorder: Recorder
 ) -> tuple[Array, str]:
-    """Run one level; if the energy stops being finite, begin the level again with half the step."""
+    """Run one level; if the energy rises or stops being finite, begin the level again with half the step.
+
+    Raises:
+        RunError: the energy is not finite however short the steps are.
+    """
+    energy = 0.0
     for retry in range(4):
         recorder.begin()
-        found = _descend(work, field.copy(), moves, settings, recorder, work.settings.step * 0.5**retry)
-        if found is not None:
-            return found
-    raise RunError(f"Registration diverged at level {work.number} with steps of {work.settings.step} voxels.")
+        found, stop, energy = _descend(work, field.copy(), moves, settings, recorder, work.settings.step * 0.5**retry)
+        if stop != ROSE:
+            return found, stop
+    if not np.isfinite(energy):
+        raise RunError(f"Registration diverged at level {work.number} with steps of {work.settings.step} voxels.")
+    return field, "no better step"
+
+
+ROSE = "the energy rose"
+PATIENCE = 3  # iterations until the energy must be below the first: smoothing of an inherited field may cost a little
 
 
 def _descend(  # noqa: PLR0917 - the arguments of `descend`, and the step
     work: LevelWork, field: Array, moves: Motion, settings: DescentSettings, recorder: Recorder, step: float
-) -> tuple[Array, str] | None:
+) -> tuple[Array, str, float]:
     iterations = work.settings.iterations
     sigma, _ = work.sigmas(settings)
     force, spare, momentum = np.empty_like(field), np.empty_like(field), np.zeros_like(field)
+    first = np.inf
     for iteration in range(iterations):
         energy = moves.energy_and_force(field, force)
-        if not np.isfinite(energy):
-            return None
+        first = energy if iteration == 0 else first
+        worse = iteration >= min(PATIENCE, iterations - 1) and energy > first
+        if worse or not np.isfinite(energy):
+            return field, ROSE, energy
         if recorder.add(work.number, iterations, energy):
-            return field, "converged"
+            return field, "converged", energy
         launch.gaussian(force, sigma, out=spare)
         typical = launch.typical_length(spare, settings.quantile)
         if typical == 0.0:
-            return field, "no force"
+            return field, "no force", energy
         length = step * (1 - (1 - settings.decay) * iteration / max(iterations - 1, 1))
         gain = -(1 - settings.momentum) * length / typical
         launch.momentum_step(
             spare, momentum, keep=settings.momentum, gain=gain, cap=settings.cap, taper=work.taper, out=force
         )
         moves.stepped(field, force, spare)
-    return field, "all iterations"
+    return field, "all iterations", first

@@ -167,23 +167,24 @@ def prepare(
         if weights.shape != (len(fixed.data),) or not (weights > 0).all():
             raise InputError(f"{len(fixed.data)} positive channel weights are needed; got {channel_weights}.")
         weights = (weights / weights.sum()).astype(np.float32)
+    inside = mask_on(masks[0], fixed), mask_on(masks[1], moving)
     pair = Pair(
-        normalised_channels(fixed),
-        normalised_channels(moving),
+        normalised_channels(fixed, inside[0]),
+        normalised_channels(moving, inside[1]),
         grid,
         moving_grid,
         moving_grid.inverse_affine @ world @ grid.affine,
-        mask_on(masks[0], fixed),
-        mask_on(masks[1], moving),
+        *inside,
         weights,
     )
     return pair, deforming
 
 
-def normalised_channels(image: Image) -> NDArray[np.float32]:
-    """Channels (C, X, Y, Z) with intensities 0 … 1.2."""
+def normalised_channels(image: Image, mask: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """Channels (C, X, Y, Z) with intensities 0 … 1.2, by the range inside the mask."""
     shape = (len(image.data), *image.grid.embedded().shape)
-    return np.stack([normalised(channel) for channel in image.data]).reshape(shape)
+    inside = None if mask is None else mask.reshape(image.grid.shape) > 0
+    return np.stack([normalised(channel, inside) for channel in image.data]).reshape(shape)
 
 
 def mask_on(mask: Image | None, image: Image) -> NDArray[np.float32] | None:

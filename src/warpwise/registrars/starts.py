@@ -18,8 +18,10 @@ ROTATIONS = 720  # about 22° apart
 REFINED = 10  # of the best ranked are refined
 UPRIGHT = ("header", "centres of mass", "best shift")  # starts that keep the header's orientation
 SHIFTED = 4_000  # voxels of the slices whose shifts are searched for every rotation
-# Another orientation than the header's must explain this much more of the mutual information to be believed.
-ADVANTAGE = 1.08
+# An orientation this far from the header's (degrees) must have so many times the mutual information of the header's own
+# to be believed, a nearer one less in proportion: heads are nearly symmetric, and one turned round fits almost as well.
+TURNED = 45
+ADVANTAGE = 1.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,10 +70,19 @@ def centre_of_mass(image: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.array([float(s @ np.arange(s.size)) / total for s in sums])
 
 
+def masked(pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """First channels, dark where a mask hides them."""
+    fixed, moving = pair.fixed[0], pair.moving[0]
+    return (
+        fixed if pair.fixed_mask is None else fixed * pair.fixed_mask,
+        moving if pair.moving_mask is None else moving * pair.moving_mask,
+    )
+
+
 def moment_rotations(pair: Pair) -> list[NDArray[np.float64]]:
     """Rotations that bring the principal axes of the two images together (four sign choices)."""
     axes: list[NDArray[np.float64]] = []
-    for image, grid in ((pair.fixed[0], pair.grid), (pair.moving[0], pair.moving_grid)):
+    for image, grid in zip(masked(pair), (pair.grid, pair.moving_grid), strict=True):
         at = np.argwhere(image > 0.1)
         if len(at) < 4:
             return []
@@ -88,8 +99,9 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
 
     Rotations are about the centres of mass; in a plane, where there are few, each also with its best shift.
     """
-    fixed = pair.grid.affine @ np.append(centre_of_mass(pair.fixed[0]), 1)
-    moving = pair.moving_grid.affine @ np.append(centre_of_mass(pair.moving[0]), 1)
+    seen = masked(pair)
+    fixed = pair.grid.affine @ np.append(centre_of_mass(seen[0]), 1)
+    moving = pair.moving_grid.affine @ np.append(centre_of_mass(seen[1]), 1)
     turns = [np.eye(3), *([] if pair.planar else moment_rotations(pair))]
     named = ["centres of mass", *["principal axes"] * (len(turns) - 1)]
     many = plane_rotations(71) if pair.planar else rotations(ROTATIONS)
@@ -111,11 +123,16 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
 def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mutual information and correlation (K,) of binned images under each matrix (fixed index → moving index)."""
     binned = [np.minimum(image[0] * (BINS / 1.2), BINS - 1).astype(np.int32) for image in (pair.fixed, pair.moving)]
-    stride = max(1, pair.fixed[0].size // 8000)
-    points = np.ascontiguousarray(np.stack(np.unravel_index(np.arange(0, pair.fixed[0].size, stride), pair.fixed.shape[1:])), np.float32)
-    fixed = np.ascontiguousarray(binned[0].ravel()[::stride])
+    if pair.moving_mask is not None:
+        binned[1][pair.moving_mask < 0.5] = BINS  # counts for nothing
+    seen = np.flatnonzero(pair.fixed_mask > 0.5) if pair.fixed_mask is not None else np.arange(pair.fixed[0].size)
+    seen = seen[:: max(1, seen.size // 8000)]
+    points = np.ascontiguousarray(np.stack(np.unravel_index(seen, pair.fixed.shape[1:])), np.float32)
+    fixed = np.ascontiguousarray(binned[0].ravel()[seen])
     counts = launch.pose_histograms(fixed, points, binned[1], matrices, bins=BINS).astype(np.float64)
-    p = counts / counts.sum((1, 2), keepdims=True)
+    totals = counts.sum((1, 2), keepdims=True)
+    p = counts / np.maximum(totals, 1)
+    share = totals[:, 0, 0] / max(float(totals.max()), 1)
     rows, columns = p.sum(2), p.sum(1)
 
     def entropy(q: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -125,7 +142,8 @@ def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float
     mean_f, mean_m = rows @ levels, columns @ levels
     variance = (rows @ levels**2 - mean_f**2) * (columns @ levels**2 - mean_m**2)
     covariance = np.einsum("kij,i,j->k", p, levels, levels) - mean_f * mean_m
-    return entropy(rows) + entropy(columns) - entropy(p), covariance / np.sqrt(np.maximum(variance, 1e-9))
+    # A pose that hides much behind a mask must not win by having little to explain.
+    return share * (entropy(rows) + entropy(columns) - entropy(p)), covariance / np.sqrt(np.maximum(variance, 1e-9))
 
 
 def coarsest(pair: Pair, voxels: int = 16_000) -> Pair:
@@ -146,8 +164,7 @@ def given(pair: Pair) -> Start:
 def choose(pair: Pair) -> Start:
     """The best of all starts, after a few rigid steps from the most promising ones on the coarsest images.
 
-    The header's orientation is kept unless another is clearly better: people are nearly symmetric, and a head turned
-    by 180° fits almost as well.
+    The header's orientation is kept unless another is clearly better, see `ADVANTAGE`.
     """
     small = coarsest(pair)
     names, world = candidates(small)
@@ -163,11 +180,14 @@ def choose(pair: Pair) -> Start:
             found.append((matrix, names[k]))
     found = found or [(matrices[0], "header")]
     information, correlation = ranking(small, np.stack([matrix for matrix, _ in found]))
-    upright = [k for k, (_, name) in enumerate(found) if name in UPRIGHT]
-    best = int(np.argmax(information))
-    if upright:
-        best_upright = max(upright, key=lambda k: information[k])
-        if information[best] < ADVANTAGE * information[best_upright]:
-            best = best_upright
+    world = [small.moving_grid.affine @ matrix @ small.grid.inverse_affine for matrix, _ in found]
+    turned = np.array([rotation_degrees(matrix[:3, :3]) for matrix in world])
+    best = int(np.argmax(information / (1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1))))
     matrix, name = found[best]
     return Start(lift(matrix, small, pair), name, float(correlation[best]), float(information[best]))
+
+
+def rotation_degrees(linear: NDArray[np.float64]) -> float:
+    """Angle of the rotation nearest to a linear map (3, 3)."""
+    u, _, v = np.linalg.svd(linear)
+    return float(np.degrees(np.arccos(np.clip((np.trace(u @ v) - 1) / 2, -1, 1))))

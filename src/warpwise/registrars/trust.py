@@ -13,8 +13,8 @@ def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.floa
     small = starts.coarsest(pair)
     information, _ = starts.ranking(small, small.to_moving[None])
     linear = pair.moving_grid.affine @ pair.to_moving @ pair.grid.inverse_affine
-    turned = rotation_degrees(linear[:3, :3])
-    if turned > 45:
+    turned = starts.rotation_degrees(linear[:3, :3])
+    if turned > starts.TURNED:
         out.append(
             f"The images' axes do not agree: they match best after a rotation of {turned:.0f}° against the headers. "
             "Check left and right."
@@ -35,12 +35,6 @@ def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.floa
     if float(np.abs(displacement_mm).max()) > 1e4:
         out.append("The displacement exceeds 10 m.")
     return tuple(out)
-
-
-def rotation_degrees(linear: NDArray[np.float64]) -> float:
-    """Angle of the rotation nearest to a linear map (3, 3)."""
-    u, _, v = np.linalg.svd(linear)
-    return float(np.degrees(np.arccos(np.clip((np.trace(u @ v) - 1) / 2, -1, 1))))
 
 
 def overlap_share(pair: Pair) -> float:

@@ -19,15 +19,15 @@ class LNCC:
     """Local normalised cross-correlation in boxes of 2·radius + 1 voxels, negated, averaged over the mask.
 
     The squared form ignores the sign of the correlation, so tissue may be bright in one image and dark in the other.
-    `epsilon` is the product of variances (intensities 0 … 1) below which a window counts as flat: noise there would
-    otherwise pull as hard as anatomy.
+    `epsilon` is the variance (intensities 0 … 1) of noise that both windows are taken to share: where there is less than
+    that, noise would otherwise pull as hard as anatomy. See `ops.lncc`.
 
     Source: Avants et al., Medical Image Analysis 2008.
     """
 
     radius: int = 2
     signed: bool = False
-    epsilon: float = 1e-6
+    epsilon: float = 5e-3
     directed: ClassVar[bool] = False
 
     def __call__(self, state: "State") -> "Tensor":

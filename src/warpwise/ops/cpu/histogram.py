@@ -94,10 +94,11 @@ def pose_histograms(binned, points, moving, matrices, counts, start, stop):
     """counts[k] (bins, bins) = joint histogram of the fixed points and the moving image at matrices[k]·x.
 
     binned (V,) holds the fixed bins, points (3, V) their voxels, moving (X, Y, Z) its bins; a point that maps outside
-    meets bin 0, the background. Nearest neighbour: poses are ranked here, not refined.
+    meets bin 0, the background, and one that meets a value beyond the bins (a masked voxel) does not count. Nearest neighbour: poses are ranked here, not refined.
     """
     mx, my, mz = moving.shape
     flat = moving.reshape(-1)
+    bins = counts.shape[1]
     half = np.float32(0.5)
     zero = np.float32(0)
     hx, hy, hz = np.float32(mx), np.float32(my), np.float32(mz)
@@ -111,6 +112,7 @@ def pose_histograms(binned, points, moving, matrices, counts, start, stop):
             p2 = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3] + half
             if p0 >= zero and p0 < hx and p1 >= zero and p1 < hy and p2 >= zero and p2 < hz:
                 o = (np.uint32(p0) * np.uint32(my) + np.uint32(p1)) * np.uint32(mz) + np.uint32(p2)
-                table[binned[v], flat[o]] += 1
+                if flat[o] < bins:
+                    table[binned[v], flat[o]] += 1
             else:
                 table[binned[v], 0] += 1

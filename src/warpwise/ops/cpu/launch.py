@@ -206,7 +206,7 @@ def lncc(
     radius: Triple,
     weight: Array | None = None,
     signed: bool = False,
-    epsilon: float = 1e-6,
+    epsilon: float = 5e-3,
     scale: NDArray[Any],
     maps: Array,
     gradient: Array | None,
@@ -250,8 +250,9 @@ def typical_length(field: Array, quantile: float) -> float:
     """
     counts = np.zeros((field.shape[1], _update.BINS), np.int64)
     run(_update.length_histogram, field.shape[1], check("field", field), counts)
-    # Positive float32 numbers end with bin 4079; infinity and NaN lie beyond.
-    edges = (np.arange(1, 2040, dtype=np.uint32) << 19).view(np.float32).astype(np.float64)
+    # Finite float32 numbers end with bin 4079; infinity and NaN lie beyond.
+    edges = (np.arange(1, 4080, dtype=np.uint32) << 19).view(np.float32).astype(np.float64)
+    edges[0] = 0.0  # the bin of 0 itself
     running = np.cumsum(counts.sum(0)[: edges.size] * edges)
     if running[-1] <= 0:
         return 0.0

@@ -86,19 +86,20 @@ def add_rows(rows, sums, y, sign):
 
 @helper
 def squared_row(box, inverse, epsilon, values, ma, mb, mc):
-    """Value s²/(pq + ε) and coefficients of one row, from its box sums."""
+    """Value (s + ε)²/((p + ε)(q + ε)) and coefficients of one row, from its box sums."""
     b0, b1, b2, b3, b4 = box[0], box[1], box[2], box[3], box[4]
     for z in range(values.shape[0]):
         k = inverse[z]
         mf = b0[z] * k
         mw = b1[z] * k
-        p = max(b2[z] * k - mf * mf, np.float32(0))
-        q = max(b3[z] * k - mw * mw, np.float32(0))
-        s = b4[z] * k - mf * mw
-        d = s / (p * q + epsilon)
-        a = (d + d) * k
-        b = d * p * a
-        values[z] = s * d
+        p = max(b2[z] * k - mf * mf, np.float32(0)) + epsilon
+        q = max(b3[z] * k - mw * mw, np.float32(0)) + epsilon
+        s = b4[z] * k - mf * mw + epsilon
+        r = s / (p * q)
+        v = s * r
+        a = (r + r) * k
+        b = p * r * a
+        values[z] = v
         ma[z] = a
         mb[z] = b
         mc[z] = b * mw - a * mf
@@ -106,20 +107,20 @@ def squared_row(box, inverse, epsilon, values, ma, mb, mc):
 
 @helper
 def signed_row(box, inverse, epsilon, values, ma, mb, mc):
-    """Value s/√(pq + ε) and coefficients of one row, from its box sums."""
+    """Value (s + ε)/√((p + ε)(q + ε)) and coefficients of one row, from its box sums."""
     b0, b1, b2, b3, b4 = box[0], box[1], box[2], box[3], box[4]
     for z in range(values.shape[0]):
         k = inverse[z]
         mf = b0[z] * k
         mw = b1[z] * k
-        p = max(b2[z] * k - mf * mf, np.float32(0))
-        q = max(b3[z] * k - mw * mw, np.float32(0))
-        s = b4[z] * k - mf * mw
-        d = np.float32(1) / (p * q + epsilon)
+        p = max(b2[z] * k - mf * mf, np.float32(0)) + epsilon
+        q = max(b3[z] * k - mw * mw, np.float32(0)) + epsilon
+        d = np.float32(1) / (p * q)
         root = np.sqrt(d)
+        v = (b4[z] * k - mf * mw + epsilon) * root
         a = root * k
-        b = s * root * d * p * k
-        values[z] = s * root
+        b = v * p * d * k
+        values[z] = v
         ma[z] = a
         mb[z] = b
         mc[z] = b * mw - a * mf
@@ -140,8 +141,8 @@ def lncc_coefficients(fixed, warped, weight, radius, epsilon, signed, maps, part
     """First sweep, over blocks: coefficient maps and per-slab sums of the weighted correlation.
 
     fixed, warped (N, X, Y, Z); weight (N or 1, X, Y, Z) or empty; maps (N, 3, X, Y, Z); partial (N, X).
-    With box means F, W, variances p, q and covariance s of a window: value s²/(pq + ε) (or s/√(pq + ε));
-    its derivative with respect to w at voxel i of the window is (a·(f_i − F) − b·(w_i − W))/n.
+    With box means F, W, variances p, q and covariance s of a window: value
+    (s + ε)²/((p + ε)(q + ε)) (or its root, signed); its derivative with respect to w at voxel i of the window is (a·(f_i − F) − b·(w_i − W))/n.
     """
     number, nx, ny, nz = fixed.shape
     rx, ry, rz = radius[0], radius[1], radius[2]

@@ -19,7 +19,7 @@ def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
 def lncc(
     fixed: Tensor, warped: Tensor, weight: Tensor | None = None, *, radius: Sequence[int], signed: bool, epsilon: float
 ) -> Tensor:
-    """Mean over windows of s²/(pq + ε), or of s/√(pq + ε): variances p, q, covariance s."""
+    """Mean over windows of (s + ε)²/((p + ε)(q + ε)), or of its signed root: variances p, q, covariance s."""
 
     def mean(x: Tensor) -> Tensor:
         return box(x, radius=radius)
@@ -28,7 +28,8 @@ def lncc(
     p = (mean(fixed * fixed) - f * f).clamp(min=0)
     q = (mean(warped * warped) - w * w).clamp(min=0)
     s = mean(fixed * warped) - f * w
-    value = s / (p * q + epsilon).sqrt() if signed else s * s / (p * q + epsilon)
+    root = (s + epsilon) / ((p + epsilon) * (q + epsilon)).sqrt()
+    value = root if signed else root * root
     return weighted_mean(value, weight)
 
 
