@@ -45,7 +45,16 @@ def test_register_apply_evaluate_is_one_journey(files: Path, warpwise, tmp_path:
 
 def test_result_json_holds_what_was_done(files: Path, warpwise, tmp_path: Path):
     code, _, err = warpwise(
-        "register", files / "fixed.nii.gz", files / "moving.nii.gz", "-o", tmp_path, "--preset", "fast", "--quiet", "--threads", 1
+        "register",
+        files / "fixed.nii.gz",
+        files / "moving.nii.gz",
+        "-o",
+        tmp_path,
+        "--preset",
+        "fast",
+        "--quiet",
+        "--threads",
+        1,
     )
     assert code == 0
     assert err == ""
@@ -56,7 +65,9 @@ def test_result_json_holds_what_was_done(files: Path, warpwise, tmp_path: Path):
     assert result["settings"]["similarity"] == "lncc"
     assert set(result["stop_reasons"]) == {"affine", "greedy"}
     assert result["energies"][0]["stage"] == "affine"
-    assert {"affine", "deformable", "inverse and certificate", "read files", "write files", "total"} <= set(result["timings_s"])
+    assert {"affine", "deformable", "inverse and certificate", "read files", "write files", "total"} <= set(
+        result["timings_s"]
+    )
     assert result["memory_mb"]["peak"] > 0 < result["memory_mb"]["predicted"]
     certificate = result["certificate"]
     assert certificate["percent_folded"] == certificate["percent_ndv"] == 0
@@ -127,7 +138,9 @@ def test_rigid_affine_and_svf_write_the_same_files(files: Path, warpwise, tmp_pa
 
 def test_an_initial_transform_and_masks_are_used(files: Path, warpwise, tmp_path: Path):
     first = tmp_path / "first"
-    assert warpwise("register", files / "fixed.nii.gz", files / "moving.nii.gz", "-o", first, "--transform", "affine")[0] == 0
+    assert (
+        warpwise("register", files / "fixed.nii.gz", files / "moving.nii.gz", "-o", first, "--transform", "affine")[0] == 0
+    )
     code, _, err = warpwise(
         "register", files / "fixed.nii.gz", files / "moving.nii.gz", "-o", tmp_path / "second",
         "--initial", first / "transform.h5", "--fixed-mask", files / "fixed_labels.nii.gz",

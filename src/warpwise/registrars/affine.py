@@ -220,4 +220,6 @@ def pyramid_rounds(levels: Sequence[int], freedom: Freedom, similarity: str) -> 
 
 def lift(matrix: Matrix, small: Pair, full: Pair) -> Matrix:
     """A matrix between the grids of one pair as one between those of another, which lie in the same world."""
-    return full.moving_grid.inverse_affine @ small.moving_grid.affine @ matrix @ small.grid.inverse_affine @ full.grid.affine
+    return (
+        full.moving_grid.inverse_affine @ small.moving_grid.affine @ matrix @ small.grid.inverse_affine @ full.grid.affine
+    )

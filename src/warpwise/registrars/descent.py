@@ -268,7 +268,7 @@ ROSE = "the energy rose"
 PATIENCE = 3  # iterations until the energy must be below the first: smoothing of an inherited field may cost a little
 
 
-def _descend(  # noqa: PLR0917 - the arguments of `descend`, and the step
+def _descend(
     work: LevelWork, field: Array, moves: Motion, settings: DescentSettings, recorder: Recorder, step: float
 ) -> tuple[Array, str, float]:
     iterations = work.settings.iterations

@@ -66,7 +66,7 @@ class Problem:
             hessian += float(share) * h
         return gradient.ravel(), hessian
 
-    def _channel(self, n: int, overlap: float):  # noqa: ANN202
+    def _channel(self, n: int, overlap: float):
         fixed, warped, weight = self.pair.fixed[n : n + 1], self._warped[n : n + 1], self._weight[None]
         if self.similarity == "mi":
             term = MutualInformation(self.bins)
@@ -102,7 +102,7 @@ class Problem:
 
         return value, prepare
 
-    def _local(self, fixed: Array, warped: Array, weight: Array, overlap: float):  # noqa: ANN202
+    def _local(self, fixed: Array, warped: Array, weight: Array, overlap: float):
         x, y, z = (RADIUS if n > 1 else 0 for n in fixed.shape[1:])
         maps = np.empty((1, 3, *fixed.shape[1:]), np.float32)
         scale = np.array([-1 / overlap])

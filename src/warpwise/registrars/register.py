@@ -16,9 +16,10 @@ from warpwise.ops.cpu.parallel import get_threads
 from warpwise.pair import Pair
 from warpwise.registrars import REGISTRARS, affine, starts
 from warpwise.registrars.base import OnStep, Solution, Step, ignore
-from warpwise.registrars.contrast import ALIKE, agreement
 from warpwise.registrars.certificate import Certificate, certify
-from warpwise.registrars.presets import Preset, preset as named_preset
+from warpwise.registrars.contrast import ALIKE, agreement
+from warpwise.registrars.presets import Preset
+from warpwise.registrars.presets import preset as named_preset
 from warpwise.registrars.result import Result
 from warpwise.registrars.trust import suspicions
 from warpwise.resampling import resample
@@ -147,7 +148,7 @@ def prepare(
     if len(fixed.data) != len(moving.data):
         raise InputError(f"{fixed.name} has {len(fixed.data)} channels and {moving.name} has {len(moving.data)}.")
     for image in images:
-        if min(image.grid.shape) < 4 and image.grid.dim == 2 or max(image.grid.shape) < 4:
+        if (min(image.grid.shape) < 4 and image.grid.dim == 2) or max(image.grid.shape) < 4:
             raise InputError(f"{image.name}: {image.grid.shape} voxels are too few to register.")
         for channel in image.data:
             if channel.min() == channel.max():
