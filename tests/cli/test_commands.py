@@ -172,9 +172,9 @@ def test_help_is_quick_to_load_and_lists_the_verbs():
 
 
 def test_a_registration_never_imports_torch(files: Path, tmp_path: Path):
+    arguments = ["register", str(files / "fixed.nii.gz"), str(files / "moving.nii.gz"), "-o", str(tmp_path)]
     code = (
-        "import sys; from warpwise.cli import run;"
-        f"code = run(['register', {str(files / 'fixed.nii.gz')!r}, {str(files / 'moving.nii.gz')!r}, '-o', {str(tmp_path)!r}]);"
+        f"import sys; from warpwise.cli import run; code = run({arguments!r});"
         "sys.exit('imported torch' if 'torch' in sys.modules else code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

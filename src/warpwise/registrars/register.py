@@ -148,7 +148,7 @@ def prepare(
     if len(fixed.data) != len(moving.data):
         raise InputError(f"{fixed.name} has {len(fixed.data)} channels and {moving.name} has {len(moving.data)}.")
     for image in images:
-        if (min(image.grid.shape) < 4 and image.grid.dim == 2) or max(image.grid.shape) < 4:
+        if sum(n >= 4 for n in image.grid.shape) < 2:
             raise InputError(f"{image.name}: {image.grid.shape} voxels are too few to register.")
         for channel in image.data:
             if channel.min() == channel.max():
@@ -269,4 +269,4 @@ def energies(history: Sequence[Step]) -> dict[str, float]:
 def predicted_memory_mb(fixed: Grid, moving: Grid, channels: int) -> float:
     """Peak memory of a registration, from measured use: a base for Python and its libraries, and bytes a voxel."""
     voxels_fixed, voxels_moving = float(np.prod(fixed.shape)), float(np.prod(moving.shape))
-    return round(230 + (voxels_fixed * (64 + 24 * channels) + voxels_moving * 12 * channels) / 1e6, 1)
+    return round(230 + (voxels_fixed * (100 + 14 * channels) + voxels_moving * 12 * channels) / 1e6, 1)
