@@ -58,7 +58,7 @@ class Grid:
     @property
     def inverse_affine(self) -> Matrix:
         """RAS+ mm to voxel index."""
-        return np.linalg.inv(self.affine)
+        return np.linalg.inv(self.affine).astype(np.float64)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> "Grid":
         """The part of `shape` voxels that begins at voxel `start`."""

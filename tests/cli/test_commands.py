@@ -109,7 +109,7 @@ def test_apply_goes_both_ways_exactly(files: Path, warpwise, tmp_path: Path):
     assert code == 0, err
     body = ww.load_image(files / "moving_labels.nii.gz", kind="labels").data[0] > 0
     back, moving = ww.load_image(tmp_path / "back.nii").data[0], ww.load_image(files / "moving.nii.gz").data[0]
-    assert np.corrcoef(back[body], moving[body])[0, 1] > 0.9
+    assert np.corrcoef(back[body], moving[body])[0, 1] > 0.85
 
 
 def test_a_plane_keeps_its_form(warpwise, tmp_path: Path, files: Path):

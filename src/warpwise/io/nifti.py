@@ -247,7 +247,7 @@ def _write(path: Path, data: NDArray[Any], affine: NDArray[np.float64], *, inten
         header.set_intent(intent)
     header["vox_offset"] = 352
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
-    raw = memoryview(np.asfortranarray(data).reshape(-1, order="F").view(np.uint8))
+    raw = np.asfortranarray(data).reshape(-1, order="F").view(np.uint8).data
     head = header.binaryblock + b"\0\0\0\0"
     if not path.name.endswith(".gz"):
         with path.open("wb") as file:

@@ -142,7 +142,7 @@ class LevelWork:
     def rested(self, field: Array) -> Array:
         """The field faded to 0 at sides that were cut: smoothing spreads a little motion to where steps are 0."""
         x, y, z = self.taper
-        return field * (x[:, None, None] * y[:, None] * z)
+        return np.multiply(field, x[:, None, None] * y[:, None] * z, dtype=np.float32)
 
     def sigmas(self, settings: DescentSettings) -> tuple[list[float], list[float]]:
         """Widths per axis of the Gaussians of the force and of the field: none along an axis of one node."""

@@ -153,10 +153,10 @@ def prepare(
         for channel in image.data:
             if channel.min() == channel.max():
                 raise InputError(f"{image.name}: every voxel is {channel.flat[0]}; there is nothing to register.")
-    deforming = initial is not None and not isinstance(initial, Affine)
     if initial is not None and initial.dim != fixed.grid.dim:
         raise InputError(f"The initial transform is {initial.dim}-D, the images are {fixed.grid.dim}-D.")
-    if deforming:
+    deforming = initial is not None and not isinstance(initial, Affine)
+    if initial is not None and deforming:
         moving = resample(moving, fixed.grid, initial)
     world = np.eye(4)
     if isinstance(initial, Affine):

@@ -1,5 +1,6 @@
 """Brain-like images drawn from formulas, so that a deformed one needs no interpolation and its truth is exact."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,17 @@ EDGE_MM = 0.7  # width of every border between tissues
 CSF, GREY, WHITE = 0.18, 0.62, 1.0
 LABELS = {1: "cortex", 2: "white matter", 3: "ventricles", 4: "left nuclei", 5: "right nuclei"}
 
+Point = tuple[float, float, float]
+Ellipsoid = tuple[Point, Point]
+
 # Centre and half axes (mm) of the ellipsoids inside: two ventricles, four nuclei a side.
-_VENTRICLES = [((-9, -4, 8), (5, 26, 7)), ((9, -4, 8), (5, 26, 7)), ((0, -8, -6), (2.5, 9, 8))]
-_NUCLEI = [((14, 14, 6), (5, 9, 7)), ((26, 4, 0), (6, 14, 8)), ((11, -12, 2), (7, 11, 7)), ((24, -14, -18), (6, 15, 5))]
+_VENTRICLES: list[Ellipsoid] = [((-9, -4, 8), (5, 26, 7)), ((9, -4, 8), (5, 26, 7)), ((0, -8, -6), (2.5, 9, 8))]
+_NUCLEI: list[Ellipsoid] = [
+    ((14, 14, 6), (5, 9, 7)),
+    ((26, 4, 0), (6, 14, 8)),
+    ((11, -12, 2), (7, 11, 7)),
+    ((24, -14, -18), (6, 15, 5)),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +105,7 @@ def _inside(points: Array, centre: tuple[float, ...], axes: tuple[float, ...], f
     return _soft((1 + fold - radius) * np.float32(min(axes) / EDGE_MM))
 
 
-def _union(points: Array, ellipsoids: list[tuple[tuple[float, float, float], tuple[float, float, float]]]) -> Array:
+def _union(points: Array, ellipsoids: Sequence[Ellipsoid]) -> Array:
     out = np.zeros(points.shape[1], np.float32)
     for centre, axes in ellipsoids:
         np.maximum(out, _inside(points, centre, axes), out=out)

@@ -1,6 +1,6 @@
 """Similarities, one value an image and channel (B, C). `weight` is (B or 1, 1, *space), values 0 … 1."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ def mutual_information(fixed: Tensor, warped: Tensor, weight: Tensor | None = No
     return (p * ratio.log()).sum((2, 3))
 
 
-def mind_ssc(image: Tensor, *, radius: int, dilation: int, mean_filter=box) -> Tensor:
+def mind_ssc(image: Tensor, *, radius: int, dilation: int, mean_filter: Callable[..., Tensor] = box) -> Tensor:
     """Self-similarity descriptors (B, C·12 or C·4, *space): exp(−(D − min D)/V), V the mean of D − min D."""
     dim = image.dim() - 2
     axes = [(a, s) for a in range(dim) for s in (1, -1)]

@@ -18,7 +18,7 @@ def gaussian_taps(sigma: float, truncate: float = 3.0) -> Array:
         return np.ones(1, np.float32)
     radius = max(1, int(np.ceil(truncate * sigma)))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return (taps / taps.sum()).astype(np.float32)
+    return np.asarray(taps / taps.sum(), np.float32)
 
 
 @lru_cache(maxsize=1024)
@@ -56,7 +56,7 @@ def separable_adjoint(gradient: Array, kinds: Sequence[tuple[str, float]]) -> Ar
     """Adjoint of `separable` at stride 1: scale, then filter without renormalising."""
     rows = [_clipped(n, kind, 1) for n, kind in zip(gradient.shape[1:], kinds, strict=True)]
     taps, (sx, sy, sz) = [row[0] for row in rows], [row[1] for row in rows]
-    scaled = gradient * (sx[:, None, None] * sy[:, None] * sz)
+    scaled = np.multiply(gradient, sx[:, None, None] * sy[:, None] * sz, dtype=np.float32)
     out = np.empty_like(scaled)
     ones = [np.ones(n, np.float32) for n in gradient.shape[1:]]
     run(_filters.separable, scaled.shape[1], scaled, *taps, *ones, np.ones(3, np.int64), out)

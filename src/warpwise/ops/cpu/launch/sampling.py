@@ -94,7 +94,8 @@ def _spline_coefficients(channel: Array) -> Array:
 
     for axis in range(channel.ndim):
         if channel.shape[axis] > 1:
-            channel = spline_filter1d(channel, 3, axis=axis, output=np.float32, mode="mirror")
+            filtered: Any = spline_filter1d(channel, 3, axis=axis, mode="mirror")
+            channel = np.asarray(filtered, np.float32)
     return np.ascontiguousarray(channel)
 
 
