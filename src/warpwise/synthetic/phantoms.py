@@ -59,10 +59,10 @@ class Brain:
     def __call__(self, points: Array) -> tuple[Array, NDArray[np.uint8]]:
         """Intensity (n,) 0 … 1 and label (n,) at points (3, n), mm from the brain's centre."""
         fold = _sum(self.folds, points) * np.float32(0.035)
-        surface = _inside(points, (0, 0, 0), HEAD_MM, fold * 0.5)
+        surface = _inside(points, (0, 0, 0), HEAD_MM, fold * 0.3)
         # Grey matter is about 4 mm thick, thicker where the folds dip.
         core = tuple(a - 4.5 for a in HEAD_MM)
-        inner = _inside(points, (0, 0, 0), (core[0], core[1], core[2]), fold * 1.8 - np.float32(0.02))
+        inner = _inside(points, (0, 0, 0), (core[0], core[1], core[2]), fold * 1.5 - np.float32(0.02))
         gap = _soft((np.abs(points[0]) - 0.8) / np.float32(EDGE_MM))
         cleft = _soft((points[2] - 22) / np.float32(EDGE_MM)) * (1 - gap)
         left = _union(points, [((-x, y, z), axes) for (x, y, z), axes in _NUCLEI])
@@ -73,7 +73,7 @@ class Brain:
         nuclei = np.maximum(left, right)
         image += nuclei * (np.float32(GREY + 0.06) - image)
         image += np.maximum(ventricles, cleft * surface) * (np.float32(CSF) - image)
-        image += surface * _sum(self.texture, points) * np.float32(0.05)
+        image += surface * _sum(self.texture, points) * np.float32(0.04)
         label = np.zeros(image.shape, np.uint8)
         for value, where in ((1, surface), (2, inner), (4, left), (5, right), (3, ventricles)):
             label[where > 0.5] = value
