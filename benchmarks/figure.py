@@ -1,6 +1,6 @@
 """Draw docs/registration.png: the synthetic pair before and after, and the deformation.
 
-    python benchmarks/figure.py
+python benchmarks/figure.py
 """
 
 from pathlib import Path

@@ -136,8 +136,14 @@ def main() -> None:
         }
         print(name, found[name], flush=True)
     differences = {
-        "warp": float((ops.warp(moving, field) - F.grid_sample(moving, coordinates, align_corners=True, padding_mode="border")).abs().max()),
-        "LNCC 9³ gradient": float((torch.from_numpy(gradient_of(a, b, maps, gradient)) - torch_lncc_backward(4)[0]).abs().max() * a.size),
+        "warp": float(
+            (ops.warp(moving, field) - F.grid_sample(moving, coordinates, align_corners=True, padding_mode="border"))
+            .abs()
+            .max()
+        ),
+        "LNCC 9³ gradient": float(
+            (torch.from_numpy(gradient_of(a, b, maps, gradient)) - torch_lncc_backward(4)[0]).abs().max() * a.size
+        ),
     }
     text = {"machine": machine(), "threads": arguments.threads, "copy_bandwidth_gb_s": round(bandwidth, 1),
             "largest_difference_to_pytorch": differences, "operators": found}  # fmt: skip

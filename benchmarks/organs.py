@@ -1,6 +1,6 @@
 """Other organs with the default preset: Dice or landmark error before and after registration.
 
-    python benchmarks/organs.py [--data DIR] [--out benchmarks/results/organs.json]
+python benchmarks/organs.py [--data DIR] [--out benchmarks/results/organs.json]
 """
 
 import argparse
@@ -43,18 +43,16 @@ def run_labels(folder: Path) -> list[dict]:
         result = ww.register(fixed, moving)
         elapsed = time.perf_counter() - began
         a, b = ww.load_image(fixed_label, kind="labels"), ww.load_image(moving_label, kind="labels")
-        rows.append(
-            {
-                "pair": f"{fixed.name.split('.')[0]} ← {moving.name.split('.')[0]}",
-                "before": round(mean_dice(a, b, Affine(np.eye(a.grid.dim + 1)), labels), 4),
-                "affine": round(mean_dice(a, b, Affine(result.affine_only), labels), 4),
-                "after": round(mean_dice(a, b, result.transform, labels), 4),
-                "seconds": round(elapsed, 2),
-                "percent_ndv": result.certificate.percent_ndv,
-                "percent_folded": result.certificate.percent_folded,
-                "warnings": list(result.warnings),
-            }
-        )
+        rows.append({
+            "pair": f"{fixed.name.split('.')[0]} ← {moving.name.split('.')[0]}",
+            "before": round(mean_dice(a, b, Affine(np.eye(a.grid.dim + 1)), labels), 4),
+            "affine": round(mean_dice(a, b, Affine(result.affine_only), labels), 4),
+            "after": round(mean_dice(a, b, result.transform, labels), 4),
+            "seconds": round(elapsed, 2),
+            "percent_ndv": result.certificate.percent_ndv,
+            "percent_folded": result.certificate.percent_folded,
+            "warnings": list(result.warnings),
+        })
     return rows
 
 
@@ -82,18 +80,16 @@ def run_histology(folder: Path) -> list[dict]:
             float(np.median(np.linalg.norm(t.points(a[:count]) - b[:count], axis=1)))
             for t in (Affine(np.eye(3)), Affine(result.affine_only), result.transform)
         ]
-        rows.append(
-            {
-                "pair": f"{Path(pair['fixed']).stem} ← {Path(pair['moving']).stem}",
-                "before": round(errors[0], 2),
-                "affine": round(errors[1], 2),
-                "after": round(errors[2], 2),
-                "seconds": round(elapsed, 2),
-                "percent_ndv": result.certificate.percent_ndv,
-                "percent_folded": result.certificate.percent_folded,
-                "warnings": list(result.warnings),
-            }
-        )
+        rows.append({
+            "pair": f"{Path(pair['fixed']).stem} ← {Path(pair['moving']).stem}",
+            "before": round(errors[0], 2),
+            "affine": round(errors[1], 2),
+            "after": round(errors[2], 2),
+            "seconds": round(elapsed, 2),
+            "percent_ndv": result.certificate.percent_ndv,
+            "percent_folded": result.certificate.percent_folded,
+            "warnings": list(result.warnings),
+        })
     return rows
 
 

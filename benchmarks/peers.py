@@ -105,14 +105,26 @@ def summary(pairs: list[dict]) -> dict:
         rows = [p[name] for p in pairs if name in p]
         if not rows:
             continue
-        keys = ("dice", "seconds", "memory_mb", "affine_dice", "affine_seconds", "sd_log_jacobian", "percent_folded", "percent_ndv")
+        keys = (
+            "dice",
+            "seconds",
+            "memory_mb",
+            "affine_dice",
+            "affine_seconds",
+            "sd_log_jacobian",
+            "percent_folded",
+            "percent_ndv",
+        )
         out[name] = {k: round(float(np.mean([r[k] for r in rows])), 4) for k in keys if all(k in r for r in rows)}
         out[name]["worst_memory_mb"] = max(r["memory_mb"] for r in rows)
     return out
 
 
 def table(found: dict) -> str:
-    lines = ["| program | mean Dice | affine Dice | mean s | × greedy's time | worst MB | folds |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| program | mean Dice | affine Dice | mean s | × greedy's time | worst MB | folds |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     base = found.get("greedy", {}).get("seconds", float("nan"))
     for name, row in found.items():
         label = f"**warpwise {name}**" if name in PRESETS else name

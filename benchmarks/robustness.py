@@ -1,6 +1,6 @@
 """Folds under stress, random poses, known PD-to-T1 transforms, repeatability.
 
-    python benchmarks/robustness.py [folds poses contrast repeat] [--data DIR] [--out benchmarks/results/robustness.json]
+python benchmarks/robustness.py [folds poses contrast repeat] [--data DIR] [--out benchmarks/results/robustness.json]
 """
 
 import argparse
@@ -18,7 +18,7 @@ from warpwise.ops.cpu import launch
 from warpwise.pair import shrink
 from warpwise.registrars.descent import DescentSettings, LevelSettings
 from warpwise.registrars.presets import PRESETS
-from warpwise.synthetic.deformations import random_affine, random_deformation, random_rotation, small_rotation
+from warpwise.synthetic.deformations import random_affine, random_rotation, small_rotation
 
 
 def folds(data: Path, count: int = 1000) -> dict:
@@ -36,7 +36,9 @@ def folds(data: Path, count: int = 1000) -> dict:
             axes = [sigma] * len(shape) if not planar else [sigma, 0.0, sigma]
             smooth = launch.gaussian(noise.reshape(1, *Grid(shape, np.eye(len(shape) + 1)).embedded().shape), axes)
             images.append(Image(smooth.reshape(1, *shape), Grid(shape, np.eye(len(shape) + 1))))
-        level = LevelSettings(image=0, field=int(rng.integers(0, 2)), iterations=30, radius=int(rng.integers(1, 4)), step=1.0)
+        level = LevelSettings(
+            image=0, field=int(rng.integers(0, 2)), iterations=30, radius=int(rng.integers(1, 4)), step=1.0
+        )
         solver = DescentSettings(
             levels=(level.replace(image=1, field=1), level),
             update_sigma=float(rng.uniform(0.3, 0.8)),
@@ -114,14 +116,12 @@ def contrast(data: Path) -> dict:
         result = ww.register(fixed, posed, transform="affine" if affine else "rigid", similarity="mi")
         found = np.linalg.inv(known.matrix) @ result.affine_only
         kind = "affine" if affine else "rigid"
-        rows.append(
-            {
-                "kind": kind,
-                "error_mm": distance(found, still[kind], body),
-                "start": result.settings["start"],
-                "warnings": list(result.warnings),
-            }
-        )
+        rows.append({
+            "kind": kind,
+            "error_mm": distance(found, still[kind], body),
+            "start": result.settings["start"],
+            "warnings": list(result.warnings),
+        })
     errors = [row["error_mm"] for row in rows]
     return {
         "transforms": rows,
@@ -153,7 +153,10 @@ def repeat(data: Path) -> dict:
         ww.set_threads(threads)
         fields.append(ww.register(folder / "1002.nii.gz", folder / "1006.nii.gz").displacement_mm)
     ww.set_threads(2)
-    return {"repeat_identical": bool(np.array_equal(fields[0], fields[1])), "threads_identical": bool(np.array_equal(fields[0], fields[2]))}
+    return {
+        "repeat_identical": bool(np.array_equal(fields[0], fields[1])),
+        "threads_identical": bool(np.array_equal(fields[0], fields[2])),
+    }
 
 
 TASKS = {"folds": folds, "poses": poses, "contrast": contrast, "repeat": repeat}
@@ -168,7 +171,11 @@ def main() -> None:
     found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for name in arguments.tasks or TASKS:
         began = time.perf_counter()
-        found[name] = {**TASKS[name](arguments.data), "elapsed_s": round(time.perf_counter() - began, 1), "machine": machine()}
+        found[name] = {
+            **TASKS[name](arguments.data),
+            "elapsed_s": round(time.perf_counter() - began, 1),
+            "machine": machine(),
+        }
         print(name, {k: v for k, v in found[name].items() if k != "machine"}, flush=True)
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(found, indent=1) + "\n")

@@ -58,7 +58,7 @@ class Grid:
     @property
     def inverse_affine(self) -> Matrix:
         """RAS+ mm to voxel index."""
-        return np.linalg.inv(self.affine)
+        return np.linalg.inv(self.affine).astype(np.float64)
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> "Grid":
         """The part of `shape` voxels that begins at voxel `start`."""
@@ -79,7 +79,7 @@ class Grid:
         return bool((drift @ np.array([*self.shape, 1.0])).max() < 1e-3)
 
     def embedded(self) -> "Grid":
-        """This grid in three dimensions: a 2-D one (X, Y) becomes a slice (X, 1, Y), 1 mm thick along world z.
+        """The same grid in three dimensions: a 2-D one (X, Y) becomes a slice (X, 1, Y), 1 mm thick along world z.
 
         The thin axis is in the middle because loops split the first axis among threads and vectorise along the last.
         """

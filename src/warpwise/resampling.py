@@ -38,9 +38,7 @@ def resample(
         InputError: dimensions do not agree, or the interpolation is unknown.
     """
     if not image.grid.dim == grid.dim == transform.dim:
-        raise InputError(
-            f"{image.name} is {image.grid.dim}-D, the grid {grid.dim}-D and the transform {transform.dim}-D."
-        )
+        raise InputError(f"{image.name} is {image.grid.dim}-D, the grid {grid.dim}-D and the transform {transform.dim}-D.")
     if interpolation not in INTERPOLATIONS:
         raise InputError(f"Unknown interpolation {interpolation!r}.", hint=f"Known: {', '.join(INTERPOLATIONS)}.")
     source, target = image.grid.embedded(), grid.embedded()

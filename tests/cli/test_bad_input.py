@@ -123,7 +123,12 @@ def test_a_bad_image_gets_one_clear_line(kind: str, place: str, warpwise, tmp_pa
 
 def test_nan_can_be_accepted(warpwise, tmp_path: Path):
     code, _, err = warpwise(
-        "register", with_nan(tmp_path / "nan.nii"), nifti(tmp_path / "good.nii", data), "-o", tmp_path / "out", "--nan-to-zero"
+        "register",
+        with_nan(tmp_path / "nan.nii"),
+        nifti(tmp_path / "good.nii", data),
+        "-o",
+        tmp_path / "out",
+        "--nan-to-zero",
     )
     assert code == 0, err
 
@@ -161,7 +166,9 @@ def test_apply_and_evaluate_refuse_too(warpwise, files: Path, tmp_path: Path):
     (tmp_path / "there.nii").touch()
     code, _, err = warpwise("apply", tmp_path / "text.h5", moving, "--like", fixed, "-o", tmp_path / "there.nii")
     assert (code, "--overwrite" in err) == (2, True)
-    code, _, err = warpwise("evaluate", "--fixed-labels", fixed, "--warped-labels", nifti(tmp_path / "other.nii", data.round()))
+    code, _, err = warpwise(
+        "evaluate", "--fixed-labels", fixed, "--warped-labels", nifti(tmp_path / "other.nii", data.round())
+    )
     assert (code, "another grid" in err) == (2, True)
     code, _, err = warpwise("evaluate", "--fixed-labels", nifti(tmp_path / "f.nii", data), "--warped-labels", fixed)
     assert (code, "whole numbers" in err) == (2, True)

@@ -107,7 +107,9 @@ def derivatives(case: Case, dim: int, dtype: torch.dtype) -> tuple[list[Tensor],
 
 def relative(exact: list[Tensor], found: list[Tensor]) -> float:
     assert len(exact) == len(found)
-    return max([float((a - b).abs().max() / a.abs().max().clamp(min=1e-9)) for a, b in zip(exact, found, strict=True)] or [0])
+    return max(
+        [float((a - b).abs().max() / a.abs().max().clamp(min=1e-9)) for a, b in zip(exact, found, strict=True)] or [0]
+    )
 
 
 @both

@@ -148,7 +148,9 @@ def test_an_initial_transform_is_built_upon(pair: KnownPair):
     result = ww.register(pair.fixed, turned, initial=far @ linear.affine_only, preset="fast")
     assert result.settings["start"] == "initial"
     assert endpoint_error(pair, ww.register(pair.fixed, pair.moving, preset="fast")) < 1
-    moved = resample(Image(pair.moving_labels.data, turned.grid, "labels"), pair.fixed.grid, result.transform, interpolation="label")
+    moved = resample(
+        Image(pair.moving_labels.data, turned.grid, "labels"), pair.fixed.grid, result.transform, interpolation="label"
+    )
     assert np.mean([*dice(pair.fixed_labels.data[0], moved.data[0]).values()]) > 0.9
 
 

@@ -141,7 +141,9 @@ def test_force_on_coarse_nodes_is_the_adjoint_of_upsampling():
     nodes = (3, *launch.coarse_shape((9, 9, 9), (2, 2, 2)))
     coarse = launch.force(derivative, warped, factors=(2, 2, 2), out=np.empty(nodes, np.float32))
     probe = rng.random(nodes).astype(np.float32)
-    assert float((coarse * probe).sum()) == pytest.approx(float((fine * launch.upsample(probe, (9, 9, 9), (2, 2, 2))).sum()), rel=1e-5)
+    assert float((coarse * probe).sum()) == pytest.approx(
+        float((fine * launch.upsample(probe, (9, 9, 9), (2, 2, 2))).sum()), rel=1e-5
+    )
 
 
 def test_typical_length_is_a_quantile_of_length_weighted_vectors():

@@ -37,7 +37,8 @@ def to_sitk_affine(matrix: np.ndarray) -> sitk.AffineTransform:
 
 @given(affines(), st.integers(0, 99))
 @pytest.mark.parametrize(
-    ("interpolation", "theirs"), [("linear", sitk.sitkLinear), ("nearest", sitk.sitkNearestNeighbor), ("cubic", sitk.sitkBSpline)]
+    ("interpolation", "theirs"),
+    [("linear", sitk.sitkLinear), ("nearest", sitk.sitkNearestNeighbor), ("cubic", sitk.sitkBSpline)],
 )
 def test_resampling_is_that_of_itk(interpolation: str, theirs: int, affine: np.ndarray, seed: int):
     rng = np.random.default_rng(seed)

@@ -134,3 +134,11 @@ def test_unrelated_images_carry_a_warning(pair: KnownPair):
     noise = np.random.default_rng(0).random(pair.fixed.grid.shape).astype(np.float32)
     result = ww.register(pair.fixed, Image(noise[None], pair.fixed.grid))
     assert result.warnings
+
+
+def test_images_that_share_nothing_are_not_flattened():
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        a, b = (rng.random((14, 18)).astype(np.float32) for _ in range(2))
+        found = ww.register(a, b, transform="affine", similarity="ncc").affine_only[:2, :2]
+        assert 0.1 < abs(np.linalg.det(found)) < 10

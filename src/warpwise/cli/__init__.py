@@ -3,8 +3,12 @@
 import os
 import sys
 import traceback
+from typing import Any
 
 from warpwise.errors import WarpwiseError
+
+STOPPED = 130  # the shell's code for Ctrl-C; typer turns the interrupt into an exit with it
+MESSAGE = "Stopped. No result was written."
 
 
 def main() -> None:
@@ -14,22 +18,27 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are one line on stderr."""
-    from click.exceptions import Abort, ClickException, Exit
+    import typer
 
     from warpwise.cli.app import app
+
+    # Newer typer carries a click of its own; BadParameter < UsageError < ClickException in either.
+    usage_error: Any = typer.BadParameter.__mro__[2]
 
     debug = "--debug" in arguments
     try:
         code = app([a for a in arguments if a != "--debug"], prog_name="warpwise", standalone_mode=False)
+        if code == STOPPED:
+            print(MESSAGE, file=sys.stderr)
         return int(code) if isinstance(code, int) else 0
-    except Exit as stop:
-        return stop.exit_code
-    except ClickException as error:
+    except typer.Exit as stop:
+        return int(stop.exit_code)
+    except usage_error as error:
         error.show()
-        return error.exit_code
-    except (KeyboardInterrupt, Abort):
-        print("Stopped. Nothing was written.", file=sys.stderr)
-        return 130
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        print(MESSAGE, file=sys.stderr)
+        return STOPPED
     except WarpwiseError as error:
         if debug:
             traceback.print_exc()

@@ -1,13 +1,13 @@
 """warpwise apply: move an image through a transform."""
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-class Interpolation(str, Enum):
+class Interpolation(StrEnum):
     """How values between voxels are made."""
 
     linear = "linear"

@@ -1,13 +1,13 @@
 """warpwise register: align two images and write everything that follows from it."""
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-class Preset(str, Enum):
+class Preset(StrEnum):
     """Settings by name."""
 
     fast = "fast"
@@ -15,7 +15,7 @@ class Preset(str, Enum):
     accurate = "accurate"
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """Transforms that can be searched for."""
 
     rigid = "rigid"
@@ -25,7 +25,7 @@ class Kind(str, Enum):
     symmetric = "symmetric"
 
 
-class Measure(str, Enum):
+class Measure(StrEnum):
     """Similarities."""
 
     auto = "auto"
@@ -36,7 +36,7 @@ class Measure(str, Enum):
     mind = "mind"
 
 
-class Device(str, Enum):
+class Device(StrEnum):
     """Where to compute."""
 
     auto = "auto"
@@ -50,7 +50,9 @@ def register(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)],
     preset: Annotated[Preset, typer.Option(help="Speed against accuracy.")] = Preset.balanced,
     transform: Annotated[Kind, typer.Option(help="What may move.")] = Kind.greedy,
-    similarity: Annotated[Measure, typer.Option(help="How images are compared; auto is lncc, or mind across contrasts.")] = Measure.auto,
+    similarity: Annotated[
+        Measure, typer.Option(help="How images are compared; auto is lncc, or mind across contrasts.")
+    ] = Measure.auto,
     fixed_mask: Annotated[Path | None, typer.Option(help="Only fixed voxels where this is > 0 count.")] = None,
     moving_mask: Annotated[Path | None, typer.Option(help="Only moving voxels where this is > 0 count.")] = None,
     initial: Annotated[Path | None, typer.Option(help="Transform to begin with; no start is searched then.")] = None,

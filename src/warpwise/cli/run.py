@@ -92,13 +92,18 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
     return result
 
 
-def read_inputs(fixed: Path, moving: Path, options: Options) -> tuple[tuple[Image, Image], tuple[Image | None, Image | None]]:
+def read_inputs(
+    fixed: Path, moving: Path, options: Options
+) -> tuple[tuple[Image, Image], tuple[Image | None, Image | None]]:
     """Both images and their masks, read side by side."""
     with ThreadPoolExecutor(2) as pool:
         jobs = [
-            pool.submit(read_image, path, volume=options.volume, nan_to_zero=options.nan_to_zero) for path in (fixed, moving)
+            pool.submit(read_image, path, volume=options.volume, nan_to_zero=options.nan_to_zero)
+            for path in (fixed, moving)
         ]
-        masks = [None if path is None else read_image(path, kind="mask") for path in (options.fixed_mask, options.moving_mask)]
+        masks = [
+            None if path is None else read_image(path, kind="mask") for path in (options.fixed_mask, options.moving_mask)
+        ]
         return (jobs[0].result(), jobs[1].result()), (masks[0], masks[1])
 
 
@@ -138,7 +143,8 @@ def describe(result: Result, fixed: Path | str, moving: Path | str, options: Opt
         "similarity": {k: round(v, 6) for k, v in result.similarity.items()},
         "stop_reasons": {k: list(v) for k, v in result.stops.items()},
         "energies": [
-            {"stage": s.stage, "level": s.level, "iteration": s.iteration, "energy": round(s.energy, 7)} for s in result.history
+            {"stage": s.stage, "level": s.level, "iteration": s.iteration, "energy": round(s.energy, 7)}
+            for s in result.history
         ],
         "affine": [[round(float(v), 9) for v in row] for row in result.affine_only],
         "certificate": result.certificate.to_dict(),

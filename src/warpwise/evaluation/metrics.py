@@ -77,13 +77,11 @@ def hd95(fixed: NDArray[np.bool_], warped: NDArray[np.bool_], spacing_mm: Sequen
     either = fixed | warped
     if not fixed.any() or not warped.any():
         return float("nan")
-    box = tuple(
-        slice(max(int(at.min()) - 1, 0), int(at.max()) + 2) for at in np.nonzero(either)
-    )
+    box = tuple(slice(max(int(at.min()) - 1, 0), int(at.max()) + 2) for at in np.nonzero(either))
     a, b = (np.pad(mask[box], 1) for mask in (fixed, warped))
-    edge_a, edge_b = (mask & ~ndimage.binary_erosion(mask) for mask in (a, b))
-    to_b = ndimage.distance_transform_edt(~edge_b, sampling=spacing_mm)[edge_a]
-    to_a = ndimage.distance_transform_edt(~edge_a, sampling=spacing_mm)[edge_b]
+    edge_a, edge_b = (mask & ~np.asarray(ndimage.binary_erosion(mask), np.bool_) for mask in (a, b))
+    to_b = np.asarray(ndimage.distance_transform_edt(~edge_b, sampling=spacing_mm))[edge_a]
+    to_a = np.asarray(ndimage.distance_transform_edt(~edge_a, sampling=spacing_mm))[edge_b]
     return float(max(np.percentile(to_b, 95), np.percentile(to_a, 95)))
 
 

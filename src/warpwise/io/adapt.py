@@ -69,7 +69,7 @@ def _from_sitk(value: sitk.Image, name: str, kind: Kind) -> Image:
     dim = value.GetDimension()
     if dim not in (2, 3):
         raise InputError(f"{name}: {dim} axes; an image has two or three.")
-    flip = np.diag([-1.0, -1.0, 1.0][:dim] + [1.0])
+    flip = np.diag([*[-1.0, -1.0, 1.0][:dim], 1.0])
     affine = np.eye(dim + 1)
     affine[:-1, :-1] = np.array(value.GetDirection()).reshape(dim, dim) * np.array(value.GetSpacing())
     affine[:-1, -1] = value.GetOrigin()

@@ -19,7 +19,9 @@ _SUFFIXES = (".nii", ".nii.gz")
 _CHUNK = 1 << 21  # bytes compressed at a time, each as a gzip member of its own
 
 
-def read_image(path: str | Path, *, kind: Kind = "intensity", volume: int | None = None, nan_to_zero: bool = False) -> Image:
+def read_image(
+    path: str | Path, *, kind: Kind = "intensity", volume: int | None = None, nan_to_zero: bool = False
+) -> Image:
     """An image from a NIfTI file.
 
     Whole numbers stay what they are unless the header scales them. A volume of a 4-D file is chosen by `volume`.
@@ -168,7 +170,9 @@ def _one_volume(path: Path, data: NDArray[Any], volume: int | None) -> NDArray[A
         raise InputError(f"{path}: {data.ndim} axes {data.shape}; at most a series of volumes can be read.")
     if data.ndim == 4:
         if volume is None:
-            raise InputError(f"{path}: a 4-D image of {data.shape[3]} volumes.", hint="Choose one with --volume K (from 0).")
+            raise InputError(
+                f"{path}: a 4-D image of {data.shape[3]} volumes.", hint="Choose one with --volume K (from 0)."
+            )
         if not 0 <= volume < data.shape[3]:
             raise InputError(f"{path}: there is no volume {volume}; it has {data.shape[3]}, counted from 0.")
         data = data[..., volume]
@@ -243,7 +247,7 @@ def _write(path: Path, data: NDArray[Any], affine: NDArray[np.float64], *, inten
         header.set_intent(intent)
     header["vox_offset"] = 352
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
-    raw = memoryview(np.asfortranarray(data).reshape(-1, order="F").view(np.uint8))
+    raw = np.asfortranarray(data).reshape(-1, order="F").view(np.uint8).data
     head = header.binaryblock + b"\0\0\0\0"
     if not path.name.endswith(".gz"):
         with path.open("wb") as file:

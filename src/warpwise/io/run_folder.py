@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def _writable(folder: Path) -> None:
 
 
 @contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
+def appearing(folder: Path) -> Generator[Path, None, None]:
     """A scratch folder beside the final place; at the end its files are renamed into `folder`, one by one.
 
     If anything fails, the scratch folder goes and what was in `folder` stays as it was.

@@ -21,7 +21,7 @@ _SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".xfm")
 
 def _flip(dim: int) -> NDArray[np.float64]:
     """RAS ↔ LPS."""
-    return np.diag([-1.0, -1.0, 1.0, 1.0][:dim] + [1.0])
+    return np.diag([*[-1.0, -1.0, 1.0][:dim], 1.0])
 
 
 def write_transform(path: Path, transform: Transform) -> None:

@@ -53,8 +53,8 @@ class _Function(torch.autograd.Function):
         ctx.operation, ctx.options, ctx.kept = operation, options, kept
         ctx.present = [t is not None for t in tensors]
         ctx.save_for_backward(*[t for t in tensors if t is not None])
-        found = tuple(torch.from_numpy(np.ascontiguousarray(out)) for out in outputs)
-        return found if len(found) > 1 else found[0]
+        found = [torch.from_numpy(np.ascontiguousarray(out)) for out in outputs]
+        return tuple(found) if len(found) > 1 else found[0]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:

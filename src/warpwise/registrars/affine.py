@@ -13,6 +13,8 @@ from warpwise.registrars.gauss_newton import Problem
 from warpwise.settings import Settings
 
 Matrix = NDArray[np.float64]
+STRETCH = 2.0  # no level may stretch or shrink by more: images that share nothing would be flattened to a point
+
 Freedom = Literal["translation", "rigid", "similarity", "affine"]
 
 
@@ -110,7 +112,7 @@ def minimise(
         return matrix, value, "no overlap"
     if recorder:
         recorder.begin()
-    stiffness = 1.0
+    stiffness, start = 1.0, matrix
     for _ in range(iterations):
         if recorder:
             recorder.add(level, iterations, value)
@@ -120,7 +122,7 @@ def minimise(
         for _attempt in range(6):
             c = -np.linalg.solve(stiffness * h, g)
             candidate = matrix @ exponential(np.einsum("k,kij->ij", c, np.stack(basis)))
-            lower = problem.value(candidate)
+            lower = problem.value(candidate) if stretch(problem.pair, start, candidate) < STRETCH else np.inf
             if lower < value:
                 break
             stiffness *= 4.0
@@ -133,6 +135,13 @@ def minimise(
         if moved < tolerance_voxels:
             return matrix, value, "converged"
     return matrix, value, "all iterations"
+
+
+def stretch(pair: Pair, start: Matrix, matrix: Matrix) -> float:
+    """By how much `matrix` stretches or shrinks space against `start`, at most in any direction."""
+    linear = (pair.grid.affine @ np.linalg.solve(start, matrix) @ pair.grid.inverse_affine)[:3, :3]
+    values = np.linalg.svd(linear, compute_uv=False)
+    return float(max(values.max(), 1 / max(values.min(), 1e-12)))
 
 
 def usable_levels(pair: Pair, settings: AffineSettings) -> list[int]:
@@ -220,4 +229,6 @@ def pyramid_rounds(levels: Sequence[int], freedom: Freedom, similarity: str) -> 
 
 def lift(matrix: Matrix, small: Pair, full: Pair) -> Matrix:
     """A matrix between the grids of one pair as one between those of another, which lie in the same world."""
-    return full.moving_grid.inverse_affine @ small.moving_grid.affine @ matrix @ small.grid.inverse_affine @ full.grid.affine
+    return (
+        full.moving_grid.inverse_affine @ small.moving_grid.affine @ matrix @ small.grid.inverse_affine @ full.grid.affine
+    )

@@ -26,7 +26,7 @@ class Step:
 OnStep = Callable[[Step], None]
 
 
-def ignore(step: Step) -> None:  # noqa: ARG001 - the shape of a callback
+def ignore(step: Step) -> None:
     """The callback for those who do not want to know."""
 
 

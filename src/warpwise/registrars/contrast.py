@@ -44,7 +44,7 @@ def local_correlation(fixed: Array, warped: Array, windows: list[tuple[str, floa
 
     f, w = mean(fixed), mean(warped)
     p, q = np.maximum(mean(fixed * fixed) - f * f, 0), np.maximum(mean(warped * warped) - w * w, 0)
-    return (mean(fixed * warped) - f * w) / np.sqrt(p * q + np.float32(1e-6))
+    return np.asarray((mean(fixed * warped) - f * w) / np.sqrt(p * q + np.float32(1e-6)), np.float32)
 
 
 def interior(fixed: Array, warped: Array, weight: Array | None, windows: list[tuple[str, float]]) -> Array:

@@ -54,10 +54,10 @@ def foreground(pair: Pair, *, multiple: Triple) -> Box:
     shape = pair.grid.shape
     warped = np.empty((len(pair.moving), *shape), np.float32)
     launch.warp_affine(pair.moving, pair.to_moving, out=warped)
-    bright = ((pair.fixed > DARK) | (warped > DARK)).any(0)
+    bright = np.asarray(((pair.fixed > DARK) | (warped > DARK)).any(0))
     start, size, low, high = [0, 0, 0], list(shape), [False] * 3, [False] * 3
     for axis in range(3):
-        occupied = np.flatnonzero(bright.any(tuple(a for a in range(3) if a != axis)))
+        occupied = np.flatnonzero(np.moveaxis(bright, axis, 0).reshape(shape[axis], -1).any(1))
         if occupied.size == 0 or shape[axis] < 4 * MARGIN:
             continue
         first = max(int(occupied[0]) - MARGIN, 0) // multiple[axis] * multiple[axis]

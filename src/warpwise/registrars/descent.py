@@ -142,7 +142,7 @@ class LevelWork:
     def rested(self, field: Array) -> Array:
         """The field faded to 0 at sides that were cut: smoothing spreads a little motion to where steps are 0."""
         x, y, z = self.taper
-        return field * (x[:, None, None] * y[:, None] * z)
+        return np.multiply(field, x[:, None, None] * y[:, None] * z, dtype=np.float32)
 
     def sigmas(self, settings: DescentSettings) -> tuple[list[float], list[float]]:
         """Widths per axis of the Gaussians of the force and of the field: none along an axis of one node."""
@@ -268,7 +268,7 @@ ROSE = "the energy rose"
 PATIENCE = 3  # iterations until the energy must be below the first: smoothing of an inherited field may cost a little
 
 
-def _descend(  # noqa: PLR0917 - the arguments of `descend`, and the step
+def _descend(
     work: LevelWork, field: Array, moves: Motion, settings: DescentSettings, recorder: Recorder, step: float
 ) -> tuple[Array, str, float]:
     iterations = work.settings.iterations

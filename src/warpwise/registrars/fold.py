@@ -60,9 +60,7 @@ def folded_nodes_in(
     """The same, looking only at a box of nodes."""
     part = np.ascontiguousarray(field[(slice(None), *region)])
     first = [r.start for r in region]
-    x, y, z = (
-        min((r.stop - r.start - 1) * f + 1, n - r.start * f) for r, f, n in zip(region, factors, shape, strict=True)
-    )
+    x, y, z = (min((r.stop - r.start - 1) * f + 1, n - r.start * f) for r, f, n in zip(region, factors, shape, strict=True))
     nodes, _ = folded_nodes(part, factors, (x, y, z), floor)
     return nodes + np.array(first, np.int64)
 

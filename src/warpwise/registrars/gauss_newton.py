@@ -1,6 +1,6 @@
 """Linear similarities in the form that Gauss-Newton needs: value, and its normal equations by a matrix."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,12 @@ from warpwise.similarity.information import MutualInformation
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]
 
+Prepare = Callable[[], None]
+"""Fills the buffers of derivative and curvature for one channel."""
+
 RADIUS = 2  # of the windows of lncc, voxels of the level
 
 
-@dataclass(frozen=True, eq=False)
 class Problem:
     """A pair at one resolution and one similarity (ncc, mse, mi or lncc), with buffers that live as long.
 
@@ -24,18 +26,14 @@ class Problem:
     less than half of the best overlap is refused by an infinite value.
     """
 
-    pair: Pair
-    similarity: str
-    bins: int = 32
-
-    def __post_init__(self) -> None:
-        shape = self.pair.fixed.shape[1:]
-        names = ("weight", "derivative", "curvature", "mask")
-        for name in names:
-            object.__setattr__(self, f"_{name}", np.ones(shape, np.float32))
-        object.__setattr__(self, "_warped", np.empty(self.pair.fixed.shape, np.float32))
-        object.__setattr__(self, "_seen", [0.0])
-        object.__setattr__(self, "_prepared", [])
+    def __init__(self, pair: Pair, similarity: str, *, bins: int = 32) -> None:
+        self.pair, self.similarity, self.bins = pair, similarity, bins
+        shape = pair.fixed.shape[1:]
+        self._weight, self._mask = np.ones(shape, np.float32), np.ones(shape, np.float32)
+        self._derivative, self._curvature = np.ones(shape, np.float32), np.ones(shape, np.float32)
+        self._warped = np.empty(pair.fixed.shape, np.float32)
+        self._largest_overlap = 0.0
+        self._prepared: list[Prepare] = []
 
     def value(self, matrix: Matrix) -> float:
         """Similarity (lower is better) of the moving image under matrix (fixed index → moving index)."""
@@ -45,9 +43,9 @@ class Problem:
         if pair.moving_mask is not None:
             weight *= launch.warp_affine(pair.moving_mask[None], matrix, out=self._mask[None])[0]
         overlap = float(weight.sum(dtype=np.float64))
-        if overlap < max(0.5 * self._seen[0], 8.0):
+        if overlap < max(0.5 * self._largest_overlap, 8.0):
             return float("inf")
-        self._seen[0] = max(self._seen[0], overlap)
+        self._largest_overlap = max(self._largest_overlap, overlap)
         total = 0.0
         self._prepared.clear()
         for n, share in enumerate(pair.weights):
@@ -66,7 +64,7 @@ class Problem:
             hessian += float(share) * h
         return gradient.ravel(), hessian
 
-    def _channel(self, n: int, overlap: float):  # noqa: ANN202
+    def _channel(self, n: int, overlap: float) -> tuple[float, Prepare]:
         fixed, warped, weight = self.pair.fixed[n : n + 1], self._warped[n : n + 1], self._weight[None]
         if self.similarity == "mi":
             term = MutualInformation(self.bins)
@@ -102,15 +100,15 @@ class Problem:
 
         return value, prepare
 
-    def _local(self, fixed: Array, warped: Array, weight: Array, overlap: float):  # noqa: ANN202
+    def _local(self, fixed: Array, warped: Array, weight: Array, overlap: float) -> tuple[float, Prepare]:
         x, y, z = (RADIUS if n > 1 else 0 for n in fixed.shape[1:])
         maps = np.empty((1, 3, *fixed.shape[1:]), np.float32)
         scale = np.array([-1 / overlap])
-        options = {"radius": (x, y, z), "scale": scale}
-        total = launch.lncc(fixed, warped, weight=weight, maps=maps, gradient=None, **options)
+        radius = (x, y, z)
+        total = launch.lncc(fixed, warped, radius=radius, weight=weight, scale=scale, maps=maps, gradient=None)
 
         def prepare() -> None:
-            launch.lncc_gradient(fixed, warped, maps, gradient=self._derivative[None], **options)
+            launch.lncc_gradient(fixed, warped, maps, radius=radius, scale=scale, gradient=self._derivative[None])
             # The derivative is Σ over windows of a·f − b·w + c; held still, b is its (positive) slope.
             windows = [("box", float(r)) for r in (x, y, z)]
             slope = launch.separable(np.ascontiguousarray(maps[:, 1]), windows)[0]

@@ -25,7 +25,6 @@ _FINE = LevelSettings(image=0, field=1, iterations=20, radius=4)
 _FULL = LevelSettings(image=0, field=0, iterations=15, radius=4)
 
 
-
 def _cautious(half: int, full: int) -> DescentSettings:
     return DescentSettings(
         levels=(

@@ -16,9 +16,10 @@ from warpwise.ops.cpu.parallel import get_threads
 from warpwise.pair import Pair
 from warpwise.registrars import REGISTRARS, affine, starts
 from warpwise.registrars.base import OnStep, Solution, Step, ignore
-from warpwise.registrars.contrast import ALIKE, agreement
 from warpwise.registrars.certificate import Certificate, certify
-from warpwise.registrars.presets import Preset, preset as named_preset
+from warpwise.registrars.contrast import ALIKE, agreement
+from warpwise.registrars.presets import Preset
+from warpwise.registrars.presets import preset as named_preset
 from warpwise.registrars.result import Result
 from warpwise.registrars.trust import suspicions
 from warpwise.resampling import resample
@@ -147,15 +148,15 @@ def prepare(
     if len(fixed.data) != len(moving.data):
         raise InputError(f"{fixed.name} has {len(fixed.data)} channels and {moving.name} has {len(moving.data)}.")
     for image in images:
-        if min(image.grid.shape) < 4 and image.grid.dim == 2 or max(image.grid.shape) < 4:
+        if sum(n >= 4 for n in image.grid.shape) < 2:
             raise InputError(f"{image.name}: {image.grid.shape} voxels are too few to register.")
         for channel in image.data:
             if channel.min() == channel.max():
                 raise InputError(f"{image.name}: every voxel is {channel.flat[0]}; there is nothing to register.")
-    deforming = initial is not None and not isinstance(initial, Affine)
     if initial is not None and initial.dim != fixed.grid.dim:
         raise InputError(f"The initial transform is {initial.dim}-D, the images are {fixed.grid.dim}-D.")
-    if deforming:
+    deforming = initial is not None and not isinstance(initial, Affine)
+    if initial is not None and deforming:
         moving = resample(moving, fixed.grid, initial)
     world = np.eye(4)
     if isinstance(initial, Affine):
@@ -268,4 +269,4 @@ def energies(history: Sequence[Step]) -> dict[str, float]:
 def predicted_memory_mb(fixed: Grid, moving: Grid, channels: int) -> float:
     """Peak memory of a registration, from measured use: a base for Python and its libraries, and bytes a voxel."""
     voxels_fixed, voxels_moving = float(np.prod(fixed.shape)), float(np.prod(moving.shape))
-    return round(230 + (voxels_fixed * (64 + 24 * channels) + voxels_moving * 12 * channels) / 1e6, 1)
+    return round(230 + (voxels_fixed * (100 + 14 * channels) + voxels_moving * 12 * channels) / 1e6, 1)

@@ -1,5 +1,6 @@
 """Brain-like images drawn from formulas, so that a deformed one needs no interpolation and its truth is exact."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,17 @@ EDGE_MM = 0.7  # width of every border between tissues
 CSF, GREY, WHITE = 0.18, 0.62, 1.0
 LABELS = {1: "cortex", 2: "white matter", 3: "ventricles", 4: "left nuclei", 5: "right nuclei"}
 
+Point = tuple[float, float, float]
+Ellipsoid = tuple[Point, Point]
+
 # Centre and half axes (mm) of the ellipsoids inside: two ventricles, four nuclei a side.
-_VENTRICLES = [((-9, -4, 8), (5, 26, 7)), ((9, -4, 8), (5, 26, 7)), ((0, -8, -6), (2.5, 9, 8))]
-_NUCLEI = [((14, 14, 6), (5, 9, 7)), ((26, 4, 0), (6, 14, 8)), ((11, -12, 2), (7, 11, 7)), ((24, -14, -18), (6, 15, 5))]
+_VENTRICLES: list[Ellipsoid] = [((-9, -4, 8), (5, 26, 7)), ((9, -4, 8), (5, 26, 7)), ((0, -8, -6), (2.5, 9, 8))]
+_NUCLEI: list[Ellipsoid] = [
+    ((14, 14, 6), (5, 9, 7)),
+    ((26, 4, 0), (6, 14, 8)),
+    ((11, -12, 2), (7, 11, 7)),
+    ((24, -14, -18), (6, 15, 5)),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +59,10 @@ class Brain:
     def __call__(self, points: Array) -> tuple[Array, NDArray[np.uint8]]:
         """Intensity (n,) 0 … 1 and label (n,) at points (3, n), mm from the brain's centre."""
         fold = _sum(self.folds, points) * np.float32(0.035)
-        surface = _inside(points, (0, 0, 0), HEAD_MM, fold * 0.5)
+        surface = _inside(points, (0, 0, 0), HEAD_MM, fold * 0.3)
         # Grey matter is about 4 mm thick, thicker where the folds dip.
         core = tuple(a - 4.5 for a in HEAD_MM)
-        inner = _inside(points, (0, 0, 0), (core[0], core[1], core[2]), fold * 1.8 - np.float32(0.02))
+        inner = _inside(points, (0, 0, 0), (core[0], core[1], core[2]), fold * 1.5 - np.float32(0.02))
         gap = _soft((np.abs(points[0]) - 0.8) / np.float32(EDGE_MM))
         cleft = _soft((points[2] - 22) / np.float32(EDGE_MM)) * (1 - gap)
         left = _union(points, [((-x, y, z), axes) for (x, y, z), axes in _NUCLEI])
@@ -64,7 +73,7 @@ class Brain:
         nuclei = np.maximum(left, right)
         image += nuclei * (np.float32(GREY + 0.06) - image)
         image += np.maximum(ventricles, cleft * surface) * (np.float32(CSF) - image)
-        image += surface * _sum(self.texture, points) * np.float32(0.05)
+        image += surface * _sum(self.texture, points) * np.float32(0.04)
         label = np.zeros(image.shape, np.uint8)
         for value, where in ((1, surface), (2, inner), (4, left), (5, right), (3, ventricles)):
             label[where > 0.5] = value
@@ -96,7 +105,7 @@ def _inside(points: Array, centre: tuple[float, ...], axes: tuple[float, ...], f
     return _soft((1 + fold - radius) * np.float32(min(axes) / EDGE_MM))
 
 
-def _union(points: Array, ellipsoids: list[tuple[tuple[float, float, float], tuple[float, float, float]]]) -> Array:
+def _union(points: Array, ellipsoids: Sequence[Ellipsoid]) -> Array:
     out = np.zeros(points.shape[1], np.float32)
     for centre, axes in ellipsoids:
         np.maximum(out, _inside(points, centre, axes), out=out)

@@ -52,4 +52,4 @@ class Affine(Transform):
         return out
 
     def inverse(self) -> "Affine":
-        return Affine(np.linalg.inv(self.matrix))
+        return Affine(np.linalg.inv(self.matrix).astype(np.float64))

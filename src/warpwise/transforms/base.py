@@ -13,7 +13,10 @@ Points = NDArray[np.float64]
 class Transform(ABC):
     """An immutable map of points (mm, RAS+) from fixed to moving space."""
 
-    dim: int
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """Number of axes, 2 or 3."""
 
     @abstractmethod
     def points(self, xyz_mm: Points) -> Points:

@@ -42,7 +42,9 @@ class Composite(Transform):
         first, rest = self.parts[0], self.parts[1:]
         if not rest or not all(isinstance(part, Affine) for part in rest):
             return first.displacement(grid) if not rest else super().displacement(grid)
-        matrix = reduce(lambda total, part: part.matrix @ total, [p for p in rest if isinstance(p, Affine)], np.eye(self.dim + 1))
+        matrix = reduce(
+            lambda total, part: part.matrix @ total, [p for p in rest if isinstance(p, Affine)], np.eye(self.dim + 1)
+        )
         out = Affine(matrix).displacement(grid)
         u = first.displacement(grid)
         for d in range(self.dim):

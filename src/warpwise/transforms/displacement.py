@@ -49,7 +49,7 @@ class DisplacementField(Transform):
             at = tuple(np.minimum(base[:, d] + corner[d], int(last[d])) for d in range(self.dim))
             weight = np.prod([t[:, d] if corner[d] else 1 - t[:, d] for d in range(self.dim)], axis=0)
             total += weight[:, None] * self.vectors[(slice(None), *at)].T
-        return xyz_mm + np.where(inside[:, None], total, 0.0)
+        return xyz_mm + total * np.reshape(inside, (-1, 1))
 
     def displacement(self, grid: Grid) -> NDArray[np.float32]:
         # The usual case, nodes on voxels of the wanted grid, costs a linear upsampling and no positions.

@@ -156,7 +156,9 @@ def lncc_backward(arrays: list[Any], kept: Array, gradients: list[Any], needs: l
     scale = gradients[0].reshape(-1) / totals(weight, fixed)
     by_fixed = by_warped = None
     if needs[1]:
-        by_warped = launch.lncc_gradient(f, w, kept, radius=radius, scale=scale, gradient=np.empty_like(f)).reshape(fixed.shape)
+        by_warped = launch.lncc_gradient(f, w, kept, radius=radius, scale=scale, gradient=np.empty_like(f)).reshape(
+            fixed.shape
+        )
     if needs[0]:
         maps, out = np.empty_like(kept), np.empty_like(f)
         launch.lncc(
@@ -186,7 +188,10 @@ def ncc(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]:  # n
     for n, sums in enumerate(launch.moments(f, w, g)):
         value[n], by_warped[n] = correlation(sums)
         _, by_fixed[n] = correlation(sums[[0, 2, 1, 4, 3, 5]])
-    kept = np.stack([launch.blend(w, f, g, by_fixed, out=np.empty_like(f)), launch.blend(f, w, g, by_warped, out=np.empty_like(f))])
+    kept = np.stack([
+        launch.blend(w, f, g, by_fixed, out=np.empty_like(f)),
+        launch.blend(f, w, g, by_warped, out=np.empty_like(f)),
+    ])
     return (value.reshape(fixed.shape[:2]),), kept
 
 

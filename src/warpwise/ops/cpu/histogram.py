@@ -94,7 +94,8 @@ def pose_histograms(binned, points, moving, matrices, counts, start, stop):
     """counts[k] (bins, bins) = joint histogram of the fixed points and the moving image at matrices[k]·x.
 
     binned (V,) holds the fixed bins, points (3, V) their voxels, moving (X, Y, Z) its bins; a point that maps outside
-    meets bin 0, the background, and one that meets a value beyond the bins (a masked voxel) does not count. Nearest neighbour: poses are ranked here, not refined.
+    meets bin 0, the background, and one that meets a value beyond the bins (a masked voxel) does not count. Nearest
+    neighbour: poses are ranked here, not refined.
     """
     mx, my, mz = moving.shape
     flat = moving.reshape(-1)

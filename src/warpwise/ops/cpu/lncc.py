@@ -142,7 +142,8 @@ def lncc_coefficients(fixed, warped, weight, radius, epsilon, signed, maps, part
 
     fixed, warped (N, X, Y, Z); weight (N or 1, X, Y, Z) or empty; maps (N, 3, X, Y, Z); partial (N, X).
     With box means F, W, variances p, q and covariance s of a window: value
-    (s + ε)²/((p + ε)(q + ε)) (or its root, signed); its derivative with respect to w at voxel i of the window is (a·(f_i − F) − b·(w_i − W))/n.
+    (s + ε)²/((p + ε)(q + ε)) (or its root, signed); its derivative with respect to w at voxel i of the window is
+    (a·(f_i − F) − b·(w_i − W))/n.
     """
     number, nx, ny, nz = fixed.shape
     rx, ry, rz = radius[0], radius[1], radius[2]

@@ -35,7 +35,9 @@ def jacobian_determinant(field: Tensor) -> Tensor:
     """det of the Jacobian of x + u (B, *space): central differences, one-sided at the border."""
     dim = field.shape[1]
     columns = [torch.gradient(field, dim=d + 2)[0] for d in range(dim)]
-    jacobian = torch.stack(columns, 2) + torch.eye(dim, dtype=field.dtype, device=field.device).reshape(dim, dim, *[1] * dim)
+    jacobian = torch.stack(columns, 2) + torch.eye(dim, dtype=field.dtype, device=field.device).reshape(
+        dim, dim, *[1] * dim
+    )
     return determinant(jacobian.movedim((1, 2), (-2, -1)))
 
 
@@ -67,7 +69,10 @@ def digital_determinants(field: Tensor) -> Tensor:
     for at in product((0, 1), repeat=dim):
         edges = []
         for d in range(dim):
-            high, low = tuple(1 if e == d else c for e, c in enumerate(at)), tuple(0 if e == d else c for e, c in enumerate(at))
+            high, low = (
+                tuple(1 if e == d else c for e, c in enumerate(at)),
+                tuple(0 if e == d else c for e, c in enumerate(at)),
+            )
             edges.append(corner(high) - corner(low))
         every.append(determinant(torch.stack(edges, -1).movedim(1, -2)))
     if dim == 3:

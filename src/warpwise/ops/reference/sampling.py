@@ -98,7 +98,7 @@ def _cubic(image: Tensor, at: Tensor) -> Tensor:
     coefficients = image
     for d, n in enumerate(shape):
         matrix = _prefilter(n).to(image)
-        coefficients = torch.tensordot(coefficients, matrix, dims=([d + 2], [1])).movedim(-1, d + 2)
+        coefficients = (coefficients.movedim(d + 2, -1) @ matrix.T).movedim(-1, d + 2)
     index: list[list[Tensor]] = []
     weights: list[list[Tensor]] = []
     for d, n in enumerate(shape):

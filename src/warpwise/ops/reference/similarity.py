@@ -1,6 +1,6 @@
 """Similarities, one value an image and channel (B, C). `weight` is (B or 1, 1, *space), values 0 … 1."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -54,9 +54,7 @@ def bspline(x: Tensor) -> Tensor:
     return torch.where(a < 1, near, far)
 
 
-def mutual_information(
-    fixed: Tensor, warped: Tensor, weight: Tensor | None = None, *, bins: int, upper: float
-) -> Tensor:
+def mutual_information(fixed: Tensor, warped: Tensor, weight: Tensor | None = None, *, bins: int, upper: float) -> Tensor:
     """Mutual information in nats, cubic B-spline windows; intensities 0 … upper fill the inner bins."""
     scale = (bins - 3) / upper
     centres = torch.arange(bins, dtype=fixed.dtype, device=fixed.device)
@@ -76,7 +74,7 @@ def mutual_information(
     return (p * ratio.log()).sum((2, 3))
 
 
-def mind_ssc(image: Tensor, *, radius: int, dilation: int, mean_filter=box) -> Tensor:  # noqa: ANN001 - a filter like `box`
+def mind_ssc(image: Tensor, *, radius: int, dilation: int, mean_filter: Callable[..., Tensor] = box) -> Tensor:
     """Self-similarity descriptors (B, C·12 or C·4, *space): exp(−(D − min D)/V), V the mean of D − min D."""
     dim = image.dim() - 2
     axes = [(a, s) for a in range(dim) for s in (1, -1)]
