@@ -9,6 +9,7 @@ from warpwise.pair import Pair
 from warpwise.registrars import descent
 from warpwise.registrars.base import OnStep, Solution, ignore
 from warpwise.registrars.descent import Array, DescentSettings, LevelWork, Motion
+from warpwise.registrars.greedy import Compositional
 from warpwise.transforms.velocity import exponential
 
 
@@ -51,23 +52,14 @@ class Exponential(Motion):
     """A velocity field, changed by addition."""
 
     def __init__(self, work: LevelWork, settings: DescentSettings) -> None:
-        self.work = work
-        self.evaluate = work.fused(work.fixed)
-        self.warped, self.derivative = work.blank(), work.blank()
-        self.voxels = np.empty((3, *work.nodes), np.float32)
-        _, self.sigma = work.sigmas(settings)
+        self.moved = Compositional(work, settings)
 
     def energy_and_force(self, field: Array, force: Array) -> float:
-        work = self.work
-        at = work.in_voxels(integrate(field), self.voxels)
-        launch.warp(work.moving, at, work.pair.to_moving, factors=work.factors, out=self.warped)
-        energy = self.evaluate(self.warped, self.derivative)
-        launch.force(self.derivative, self.warped, factors=work.factors, out=force)
-        return energy
+        return self.moved.energy_and_force(integrate(field), force)
 
     def stepped(self, field: Array, step: Array, spare: Array) -> None:
         np.add(field, step, out=spare)
-        launch.gaussian(spare, self.sigma, out=field)
+        launch.gaussian(spare, self.moved.sigma, out=field)
 
     def displacement(self, field: Array) -> Array:
         return integrate(field)
@@ -77,14 +69,15 @@ class Symmetric(Motion):
     """A velocity field that moves both images half of the way."""
 
     def __init__(self, work: LevelWork, settings: DescentSettings) -> None:
+        self.work = work
         self.whole = Exponential(work, settings)
-        self.middle, self.derivative = work.blank(), work.blank()
+        self.warped, self.middle, self.derivative = work.blank(), work.blank(), work.blank()
         self.evaluate = work.fused(self.middle)
-        self.evaluate_fixed = work.fused(self.whole.warped)
+        self.evaluate_fixed = work.fused(self.warped)
         self.voxels = np.empty((3, *work.nodes), np.float32)
 
     def energy_and_force(self, field: Array, force: Array) -> float:
-        work, warped = self.whole.work, self.whole.warped
+        work, warped = self.work, self.warped
         half = np.float32(0.5)
         at = work.in_voxels(integrate(half * field), self.voxels)
         launch.warp(work.moving, at, work.pair.to_moving, factors=work.factors, out=warped)

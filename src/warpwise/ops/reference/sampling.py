@@ -116,19 +116,6 @@ def _cubic(image: Tensor, at: Tensor) -> Tensor:
     return total
 
 
-def compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """Displacement of (id + outer)∘(id + inner)."""
-    return inner + warp(outer, inner)
-
-
-def exponential(velocity: Tensor, *, squarings: int = 7) -> Tensor:
-    """Displacement of exp(v) by scaling and squaring."""
-    out = velocity / 2**squarings
-    for _ in range(squarings):
-        out = compose(out, out)
-    return out
-
-
 def inverse(displacement: Tensor, *, iterations: int = 50) -> Tensor:
     """w with w(x) + u(x + w(x)) = 0.
 
