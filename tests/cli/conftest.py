@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from warpwise.cli import run
+from warpwise.cli import execute
 from warpwise.io.nifti import write_image
 from warpwise.synthetic.phantoms import brain_pair
 
@@ -29,7 +29,7 @@ def warpwise(capfd):
     """Run one command: (exit code, stdout, stderr)."""
 
     def call(*arguments: object) -> tuple[int, str, str]:
-        code = run([str(a) for a in arguments])
+        code = execute([str(a) for a in arguments])
         out, err = capfd.readouterr()
         return code, out, err
 

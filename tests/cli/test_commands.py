@@ -162,7 +162,7 @@ def test_the_demo_recovers_its_deformation(warpwise, tmp_path: Path):
 
 def test_help_is_quick_to_load_and_lists_the_verbs():
     code = (
-        "import sys; from warpwise.cli import run; run(['--help']);"
+        "import sys; from warpwise.cli import execute; execute(['--help']);"
         "heavy = {'torch', 'numpy', 'numba', 'scipy', 'nibabel', 'SimpleITK'} & set(sys.modules);"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
@@ -174,7 +174,7 @@ def test_help_is_quick_to_load_and_lists_the_verbs():
 def test_a_registration_never_imports_torch(files: Path, tmp_path: Path):
     arguments = ["register", str(files / "fixed.nii.gz"), str(files / "moving.nii.gz"), "-o", str(tmp_path)]
     code = (
-        f"import sys; from warpwise.cli import run; code = run({arguments!r});"
+        f"import sys; from warpwise.cli import execute; code = execute({arguments!r});"
         "sys.exit('imported torch' if 'torch' in sys.modules else code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -13,10 +13,10 @@ MESSAGE = "Stopped. No result was written."
 
 def main() -> None:
     """Run `warpwise`; exit code 0, 1 (the run failed), 2 (bad input or usage) or 130 (Ctrl-C)."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(execute(sys.argv[1:]))
 
 
-def run(arguments: list[str]) -> int:
+def execute(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are one line on stderr."""
     import typer
 

@@ -47,12 +47,14 @@ def _to_itk(part: Transform) -> Any:
         out.SetTranslation(matrix[:-1, -1].tolist())
         return out
     if isinstance(part, DisplacementField):
+        part = trimmed(part)
         order = tuple(reversed(range(1, part.dim + 1)))
         signs = np.diag(flip)[:-1]
         vectors = np.empty((*[part.grid.shape[d - 1] for d in order], part.dim), np.float64)
         for d in range(part.dim):
             vectors[..., d] = signs[d] * part.vectors[d].transpose()
         image = sitk.GetImageFromArray(vectors, isVector=True)
+        del vectors  # ITK has copied them; together with its own copies they would set the peak of memory
         affine = flip @ part.grid.affine
         spacing = np.array(part.grid.spacing_mm)
         image.SetSpacing(spacing.tolist())
@@ -60,6 +62,22 @@ def _to_itk(part: Transform) -> Any:
         image.SetDirection((affine[:-1, :-1] / spacing).ravel().tolist())
         return sitk.DisplacementFieldTransform(image)
     raise InputError(f"A {type(part).__name__} cannot be written to an ITK file.", hint="Write its displacement field.")
+
+
+def trimmed(field: DisplacementField) -> DisplacementField:
+    """The same map on fewer nodes: a field is 0 outside its grid, so a rim of zeros need not be kept."""
+    moved = np.asarray((field.vectors != 0).any(0))
+    start: list[int] = []
+    stop: list[int] = []
+    for axis, n in enumerate(field.grid.shape):
+        used = np.flatnonzero(np.moveaxis(moved, axis, 0).reshape(n, -1).any(1))
+        low, high = (int(used[0]), int(used[-1])) if used.size else (0, 0)
+        # One node of the rim stays on each side: between it and the first that moves, the field fades to 0.
+        start.append(max(low - 1, 0))
+        stop.append(min(high + 2, n))
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    shape = [b - a for a, b in zip(start, stop, strict=True)]
+    return DisplacementField(field.vectors[(slice(None), *box)], field.grid.cropped(start, shape))
 
 
 def read_transform(path: str | Path) -> Transform:
