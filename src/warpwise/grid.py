@@ -91,3 +91,17 @@ class Grid:
         affine[2, 2] = 0
         affine[:2, 3] = self.affine[:2, 2]
         return Grid((self.shape[0], 1, self.shape[1]), affine)
+
+
+def occupied(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """First and last index along each axis where anything is marked; (0, 0) where nothing is.
+
+    Example:
+        >>> occupied(np.array([[0, 1, 1, 0], [0, 0, 1, 0]], bool))
+        [(0, 1), (1, 2)]
+    """
+    out: list[tuple[int, int]] = []
+    for axis, n in enumerate(mask.shape):
+        used = np.flatnonzero(np.moveaxis(mask, axis, 0).reshape(n, -1).any(1))
+        out.append((int(used[0]), int(used[-1])) if used.size else (0, 0))
+    return out

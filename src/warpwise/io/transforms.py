@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
-from warpwise.grid import Grid
+from warpwise.grid import Grid, occupied
 from warpwise.io.nifti import first_line
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
@@ -66,17 +66,10 @@ def _to_itk(part: Transform) -> Any:
 
 def trimmed(field: DisplacementField) -> DisplacementField:
     """The same map on fewer nodes: a field is 0 outside its grid, so a rim of zeros need not be kept."""
-    moved = np.asarray((field.vectors != 0).any(0))
-    start: list[int] = []
-    stop: list[int] = []
-    for axis, n in enumerate(field.grid.shape):
-        used = np.flatnonzero(np.moveaxis(moved, axis, 0).reshape(n, -1).any(1))
-        low, high = (int(used[0]), int(used[-1])) if used.size else (0, 0)
-        # One node of the rim stays on each side: between it and the first that moves, the field fades to 0.
-        start.append(max(low - 1, 0))
-        stop.append(min(high + 2, n))
-    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-    shape = [b - a for a, b in zip(start, stop, strict=True)]
+    ends = occupied(np.asarray((field.vectors != 0).any(0)))
+    # One node of the rim stays on each side: between it and the first that moves, the field fades to 0.
+    box = tuple(slice(max(low - 1, 0), min(high + 2, n)) for (low, high), n in zip(ends, field.grid.shape, strict=True))
+    start, shape = [b.start for b in box], [b.stop - b.start for b in box]
     return DisplacementField(field.vectors[(slice(None), *box)], field.grid.cropped(start, shape))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.errors import RunError
+from warpwise.grid import occupied
 from warpwise.ops.cpu import launch
 from warpwise.pair import Triple
 from warpwise.registrars import fold
@@ -113,12 +114,8 @@ def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1)
 
 def support(field: Array, factors: Triple, shape: Triple) -> tuple[tuple[slice, ...], Triple, Triple]:
     """The nodes round all that is not 0, the first voxel they span, and how many voxels: the rest of the grid rests."""
-    moved = (field != 0).any(0)
-    nodes: list[slice] = []
-    for axis in range(3):
-        used = np.flatnonzero(moved.any(tuple(a for a in range(3) if a != axis)))
-        low, high = (int(used[0]), int(used[-1])) if used.size else (0, 0)
-        nodes.append(slice(max(low - 2, 0), min(high + 3, field.shape[axis + 1])))
+    ends = occupied(np.asarray((field != 0).any(0)))
+    nodes = [slice(max(low - 2, 0), min(high + 3, n)) for (low, high), n in zip(ends, field.shape[1:], strict=True)]
     start = [n.start * f for n, f in zip(nodes, factors, strict=True)]
     size = [min((n.stop - n.start - 1) * f + 1, t - s) for n, f, t, s in zip(nodes, factors, shape, start, strict=True)]
     return tuple(nodes), (start[0], start[1], start[2]), (size[0], size[1], size[2])

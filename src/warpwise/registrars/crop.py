@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from warpwise.grid import occupied
 from warpwise.ops.cpu import launch
 from warpwise.pair import Pair, Triple
 
@@ -56,12 +57,11 @@ def foreground(pair: Pair, *, multiple: Triple) -> Box:
     launch.warp_affine(pair.moving, pair.to_moving, out=warped)
     bright = np.asarray(((pair.fixed > DARK) | (warped > DARK)).any(0))
     start, size, low, high = [0, 0, 0], list(shape), [False] * 3, [False] * 3
-    for axis in range(3):
-        occupied = np.flatnonzero(np.moveaxis(bright, axis, 0).reshape(shape[axis], -1).any(1))
-        if occupied.size == 0 or shape[axis] < 4 * MARGIN:
+    for axis, (lowest, highest) in enumerate(occupied(bright)):
+        if not bright.any() or shape[axis] < 4 * MARGIN:
             continue
-        first = max(int(occupied[0]) - MARGIN, 0) // multiple[axis] * multiple[axis]
-        last = min(int(occupied[-1]) + 1 + MARGIN, shape[axis])
+        first = max(lowest - MARGIN, 0) // multiple[axis] * multiple[axis]
+        last = min(highest + 1 + MARGIN, shape[axis])
         start[axis], size[axis] = first, last - first
         low[axis], high[axis] = first > 0, last < shape[axis]
     return Box(
