@@ -193,3 +193,18 @@ def test_ctrl_c_stops_a_run_and_leaves_nothing(tmp_path: Path, files: Path):
     left = [p.name for p in (tmp_path / "out").iterdir()] if (tmp_path / "out").exists() else []
     assert not set(left) & set(FILES)
     assert not [name for name in left if name.startswith(".warpwise")]
+
+
+def test_the_choices_on_the_command_line_are_those_of_the_library():
+    from warpwise.cli.apply import Interpolation
+    from warpwise.cli.register import Kind, Measure, Preset
+    from warpwise.registrars import REGISTRARS
+    from warpwise.registrars.presets import PRESETS
+    from warpwise.registrars.register import LINEAR
+    from warpwise.resampling import INTERPOLATIONS
+    from warpwise.similarity import SIMILARITIES
+
+    assert [*Preset] == [*PRESETS]
+    assert [*Kind] == [*LINEAR, *REGISTRARS]
+    assert [*Measure] == ["auto", *SIMILARITIES]
+    assert [*Interpolation] == [*INTERPOLATIONS]
