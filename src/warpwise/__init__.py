@@ -23,7 +23,7 @@ _LAZY = {
     "apply": "warpwise.registrars.apply",
     "brain_pair": "warpwise.synthetic.phantoms",
     "evaluate": "warpwise.evaluation.metrics",
-    "load_image": "warpwise.io.nifti",
+    "load_image": "warpwise.io.images",
     "load_transform": "warpwise.io.transforms",
     "register": "warpwise.registrars.register",
     "set_threads": "warpwise.ops.cpu.parallel",
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from warpwise.evaluation.metrics import evaluate
     from warpwise.grid import Grid
     from warpwise.image import Image
-    from warpwise.io.nifti import read_image as load_image
+    from warpwise.io.images import read_image as load_image
     from warpwise.io.transforms import read_transform as load_transform
     from warpwise.ops.cpu.parallel import set_threads
     from warpwise.registrars.apply import apply_transform as apply

@@ -21,6 +21,7 @@ class Image:
         grid: shape and affine, RAS+ mm.
         kind: intensity (interpolated), labels (never interpolated linearly) or mask (> 0 counts).
         name: what messages call it, usually the path.
+        notes: what its reader noticed and a user should know.
 
     Raises:
         InputError: data and grid do not agree, or data is complex or not numeric.
@@ -30,6 +31,7 @@ class Image:
     grid: Grid
     kind: Kind = "intensity"
     name: str = "image"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.data.shape[1:] != self.grid.shape:

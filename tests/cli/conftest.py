@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from warpwise.cli import execute
-from warpwise.io.nifti import write_image
+from warpwise.io.images import write_image
 from warpwise.synthetic.phantoms import brain_pair
 
 

@@ -84,7 +84,11 @@ BAD: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "text named .nii": ("text.nii", text, "not a readable NIfTI"),
     "text named .nii.gz": ("text.nii.gz", text, "not compressed"),
     "packed text": ("text.nii.gz", packed_text, "not a readable NIfTI"),
-    "another type": ("image.png", text, "not a NIfTI file name"),
+    "another type": ("image.docx", text, "not an image that can be read"),
+    "text named .png": ("image.png", text, "not a readable image"),
+    "text named .nrrd": ("image.nrrd", text, "not a readable image"),
+    "text named .mha": ("image.mha", text, "not a readable image"),
+    "a folder without DICOM": ("folder", made, "without a DICOM series"),
     "truncated .nii.gz": ("cut.nii.gz", truncated, "truncated after"),
     "truncated .nii": ("cut.nii", truncated, "truncated after"),
     "corrupt": ("corrupt.nii.gz", corrupt, ""),
@@ -161,8 +165,8 @@ def test_apply_and_evaluate_refuse_too(warpwise, files: Path, tmp_path: Path):
     moving, fixed = files / "moving.nii.gz", files / "fixed.nii.gz"
     code, _, err = warpwise("apply", tmp_path / "text.h5", moving, "--like", fixed, "-o", tmp_path / "out.nii.gz")
     assert (code, "not a readable transform" in err) == (2, True)
-    code, _, err = warpwise("apply", tmp_path / "text.h5", moving, "--like", fixed, "-o", tmp_path / "out.png")
-    assert (code, "not a NIfTI file name" in err) == (2, True)
+    code, _, err = warpwise("apply", tmp_path / "text.h5", moving, "--like", fixed, "-o", tmp_path / "out.docx")
+    assert (code, "not a name for an image file" in err) == (2, True)
     (tmp_path / "there.nii").touch()
     code, _, err = warpwise("apply", tmp_path / "text.h5", moving, "--like", fixed, "-o", tmp_path / "there.nii")
     assert (code, "--overwrite" in err) == (2, True)

@@ -27,19 +27,17 @@ def apply(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Bring IMAGE onto the grid of --like through TRANSFORM, with one interpolation."""
-    from warpwise.errors import InputError
-    from warpwise.io.nifti import read_grid, read_image, write_image
+    from warpwise.io.images import image_name, read_geometry, read_image, write_image
     from warpwise.io.run_folder import appearing, claim
     from warpwise.io.transforms import read_transform
     from warpwise.resampling import resample
 
-    if not output.name.endswith((".nii", ".nii.gz")):
-        raise InputError(f"{output}: not a NIfTI file name.", hint="Expected .nii or .nii.gz.")
+    image_name(output)
     claim(output, overwrite=overwrite)
     kind = "labels" if interpolation is Interpolation.label else "intensity"
     source = read_image(image, kind=kind, volume=volume)
-    grid = read_grid(like)
+    geometry = read_geometry(like)
     chain = read_transform(transform)
-    moved = resample(source, grid, chain.inverse() if inverse else chain, interpolation=interpolation.value)
+    moved = resample(source, geometry.grid, chain.inverse() if inverse else chain, interpolation=interpolation.value)
     with appearing(output.parent) as scratch:
-        write_image(scratch / output.name, moved, like=like if grid.dim == 2 else None)
+        write_image(scratch / output.name, moved, like=geometry)

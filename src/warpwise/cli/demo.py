@@ -15,7 +15,7 @@ def demo(
 
     from warpwise.cli.run import FILES, Options, register_files
     from warpwise.evaluation.metrics import dice
-    from warpwise.io.nifti import write_image
+    from warpwise.io.images import write_image
     from warpwise.io.run_folder import appearing, claim_folder
     from warpwise.resampling import resample
     from warpwise.synthetic.phantoms import brain_pair

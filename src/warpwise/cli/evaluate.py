@@ -18,7 +18,7 @@ def evaluate(
     import json
 
     from warpwise.evaluation.metrics import evaluate as measure
-    from warpwise.io.nifti import read_image
+    from warpwise.io.images import read_image
     from warpwise.io.run_folder import appearing, claim
     from warpwise.io.transforms import read_transform
 

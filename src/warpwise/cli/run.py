@@ -15,7 +15,9 @@ from warpwise import __version__
 from warpwise.cli.progress import Progress
 from warpwise.errors import InputError
 from warpwise.image import Image
-from warpwise.io.nifti import free_memory, read_image, write_displacement, write_image
+from warpwise.io.checks import free_memory
+from warpwise.io.images import read_geometry, read_image, write_image
+from warpwise.io.nifti import write_displacement
 from warpwise.io.run_folder import appearing, claim_folder
 from warpwise.io.transforms import read_transform, write_transform
 from warpwise.ops.cpu import parallel
@@ -115,7 +117,7 @@ def size(image: Image) -> str:
 
 def write_outputs(folder: Path, result: Result, fixed: Image, like: Path | None) -> None:
     """The image and transform files, side by side."""
-    planar = like if fixed.grid.dim == 2 else None
+    planar = read_geometry(like) if like is not None and fixed.grid.dim == 2 else None
     with ThreadPoolExecutor(1) as pool:
         # ITK holds several float64 copies of a field: one file after the other keeps the peak low.
         chain = pool.submit(write_transform, folder / "transform.h5", result.transform)

@@ -2,7 +2,7 @@
 
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -10,32 +10,49 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid, occupied
-from warpwise.io.nifti import first_line
+from warpwise.io.checks import first_line
+from warpwise.io.transforms import Spaces
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 from warpwise.transforms.composite import Composite
 from warpwise.transforms.displacement import DisplacementField
+from warpwise.transforms.gridded import gridded
 
-_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".xfm")
+
+class Itk:
+    """Affine kinds, displacement fields and chains of them, 2-D or 3-D, as ITK, ANTs, elastix and 3D Slicer keep them."""
+
+    suffixes: ClassVar = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".xfm")
+
+    @staticmethod
+    def read(path: Path, spaces: Spaces) -> Transform:
+        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        try:
+            found = sitk.ReadTransform(str(path))
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            reason = first_line(error) if "ITK ERROR" not in str(error) else "ITK cannot read it"
+            raise InputError(f"{path}: not a readable transform ({reason}).") from None
+        return from_itk(found)
+
+    @staticmethod
+    def write(path: Path, transform: Transform, spaces: Spaces) -> None:
+        parts = transform.parts if isinstance(transform, Composite) else (transform,)
+        if path.suffix.lower() not in (".h5", ".hdf5") and not all(isinstance(part, Affine) for part in parts):
+            raise InputError(f"{path.name}: only .h5 holds displacement fields.", hint="Write .h5, or --to displacement.")
+        if len(parts) == 1:
+            # ANTs takes a lone affine only if it is not wrapped in a chain.
+            sitk.WriteTransform(_to_itk(parts[0]), str(path))
+            return
+        chain = sitk.CompositeTransform(transform.dim)
+        # ITK applies the transform that was added last first.
+        for part in reversed(parts):
+            chain.AddTransform(_to_itk(part))
+        sitk.WriteTransform(chain, str(path))
 
 
 def _flip(dim: int) -> NDArray[np.float64]:
     """RAS ↔ LPS."""
     return np.diag([*[-1.0, -1.0, 1.0][:dim], 1.0])
-
-
-def write_transform(path: Path, transform: Transform) -> None:
-    """Write affines and displacement fields, chained, as an ITK composite transform.
-
-    Raises:
-        InputError: a part of the chain has no counterpart in ITK's files.
-    """
-    parts = transform.parts if isinstance(transform, Composite) else (transform,)
-    chain = sitk.CompositeTransform(transform.dim)
-    # ITK applies the transform that was added last first.
-    for part in reversed(parts):
-        chain.AddTransform(_to_itk(part))
-    sitk.WriteTransform(chain, str(path))
 
 
 def _to_itk(part: Transform) -> Any:
@@ -46,6 +63,7 @@ def _to_itk(part: Transform) -> Any:
         out.SetMatrix(matrix[:-1, :-1].ravel().tolist())
         out.SetTranslation(matrix[:-1, -1].tolist())
         return out
+    part = gridded(part)
     if isinstance(part, DisplacementField):
         part = trimmed(part)
         order = tuple(reversed(range(1, part.dim + 1)))
@@ -71,28 +89,6 @@ def trimmed(field: DisplacementField) -> DisplacementField:
     box = tuple(slice(max(low - 1, 0), min(high + 2, n)) for (low, high), n in zip(ends, field.grid.shape, strict=True))
     start, shape = [b.start for b in box], [b.stop - b.start for b in box]
     return DisplacementField(field.vectors[(slice(None), *box)], field.grid.cropped(start, shape))
-
-
-def read_transform(path: str | Path) -> Transform:
-    """A transform from an ITK file: affine kinds, displacement fields and chains of them, 2-D or 3-D.
-
-    Raises:
-        InputError: missing, not a transform file, not finite, or of a kind that is not known here.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: {'is a folder, not' if path.is_dir() else 'no such file:'} a transform.")
-    if path.suffix.lower() not in _SUFFIXES:
-        raise InputError(f"{path}: not a transform file name.", hint=f"Expected one of {', '.join(_SUFFIXES)}.")
-    try:
-        found = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        reason = first_line(error) if "ITK ERROR" not in str(error) else "ITK cannot read it"
-        raise InputError(f"{path}: not a readable transform ({reason}).") from None
-    try:
-        return from_itk(found)
-    except InputError as error:
-        raise InputError(f"{path}: {error.message}", hint=error.hint) from None
 
 
 def from_itk(found: Any) -> Transform:
