@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.grid import Grid
+from warpwise.guides import LabelMaps, Landmarks
 from warpwise.ops.cpu import launch
 
 Array = NDArray[np.float32]
@@ -24,6 +25,7 @@ class Pair:
         to_moving: 4×4, fixed index → moving index; the initial transform and every affine found is in it.
         fixed_mask, moving_mask: weights 0 … 1 on the two grids, or None.
         channel_weights: (C,), adding up to 1.
+        landmarks, labels: what guides the registration besides the images.
     """
 
     fixed: Array
@@ -34,6 +36,8 @@ class Pair:
     fixed_mask: Array | None = None
     moving_mask: Array | None = None
     channel_weights: Array | None = None
+    landmarks: Landmarks | None = None
+    labels: LabelMaps | None = None
 
     @property
     def weights(self) -> Array:
@@ -65,6 +69,10 @@ class Pair:
             None if self.fixed_mask is None else np.ascontiguousarray(self.fixed_mask[at]),
             self.moving_mask,
             self.channel_weights,
+            None if self.landmarks is None else self.landmarks.shifted(start),
+            None
+            if self.labels is None
+            else replace(self.labels, fixed=np.ascontiguousarray(self.labels.fixed[(slice(None), *at)])),
         )
 
     def coarser(self, fixed_factors: Triple, moving_factors: Triple) -> "Pair":
@@ -81,6 +89,14 @@ class Pair:
             None if self.fixed_mask is None else shrink(self.fixed_mask[None], fixed_factors)[0],
             None if self.moving_mask is None else shrink(self.moving_mask[None], moving_factors)[0],
             self.channel_weights,
+            None if self.landmarks is None else self.landmarks.rescaled(fixed_factors, moving_factors),
+            None
+            if self.labels is None
+            else replace(
+                self.labels,
+                fixed=shrink(self.labels.fixed, fixed_factors),
+                moving=shrink(self.labels.moving, moving_factors),
+            ),
         )
 
 

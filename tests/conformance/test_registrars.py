@@ -10,7 +10,7 @@ from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.registrars import REGISTRARS
 from warpwise.registrars.presets import PRESETS
-from warpwise.registrars.register import prepare
+from warpwise.registrars.prepare import Inputs, prepare
 from warpwise.resampling import resample
 from warpwise.synthetic.deformations import random_deformation
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
@@ -101,8 +101,8 @@ def test_exchanging_the_images_turns_the_symmetric_velocity_round(pair: KnownPai
     bent = resample(pair.fixed, pair.fixed.grid, bend)
     level = PRESETS["fast"].deformable.levels[1]
     solver = REGISTRARS["symmetric"](PRESETS["fast"].deformable.replace(levels=[level.model_dump()]))
-    there, _ = prepare((pair.fixed, bent), [None, None], None, None)
-    back, _ = prepare((bent, pair.fixed), [None, None], None, None)
+    there = prepare(Inputs((pair.fixed, bent))).pair
+    back = prepare(Inputs((bent, pair.fixed))).pair
     one, other = solver.solve(there).velocity, solver.solve(back).velocity
     length = np.linalg.norm(one, axis=0).mean()
     assert length > 0.1

@@ -11,7 +11,7 @@ from warpwise.registrars import starts
 from warpwise.registrars.affine import exponential, generators, usable_levels
 from warpwise.registrars.gauss_newton import Problem
 from warpwise.registrars.presets import PRESETS
-from warpwise.registrars.register import prepare
+from warpwise.registrars.prepare import Inputs, prepare
 from warpwise.resampling import resample
 from warpwise.synthetic.deformations import random_rotation
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
@@ -24,7 +24,7 @@ def pair() -> KnownPair:
 
 
 def prepared(pair: KnownPair) -> Pair:
-    return prepare((pair.fixed, pair.moving), [None, None], None, None)[0]
+    return prepare(Inputs((pair.fixed, pair.moving))).pair
 
 
 def posed(image: Image, matrix: np.ndarray) -> Image:

@@ -21,7 +21,8 @@ from warpwise.io.nifti import write_displacement
 from warpwise.io.run_folder import appearing, claim_folder
 from warpwise.io.transforms import read_transform, write_transform
 from warpwise.ops.cpu import parallel
-from warpwise.registrars.register import predicted_memory_mb, register
+from warpwise.registrars.prepare import predicted_memory_mb
+from warpwise.registrars.register import register
 from warpwise.registrars.result import Result
 
 FILES = ("warped.nii.gz", "transform.h5", "inverse.h5", "displacement.nii.gz", "result.json")

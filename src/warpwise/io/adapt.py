@@ -12,6 +12,7 @@ from warpwise.image import Image, Kind
 from warpwise.io.checks import finite, grid_of, whole
 from warpwise.io.images import read_image
 from warpwise.io.itk_images import from_sitk
+from warpwise.io.points import Points, read_points
 from warpwise.io.transforms import read_transform
 from warpwise.io.transforms.itk import from_itk
 from warpwise.transforms.affine import Affine
@@ -22,6 +23,10 @@ ImageLike = Any
 
 TransformLike = Any
 """`Transform`, path, SimpleITK transform, or a matrix (dim+1, dim+1), fixed mm → moving mm, RAS+."""
+
+
+PointsLike = Any
+"""`Points`, path, or array (n, dim) in mm RAS+."""
 
 
 def as_image(value: ImageLike, *, name: str = "image", kind: Kind = "intensity") -> Image:
@@ -83,3 +88,19 @@ def as_transform(value: TransformLike) -> Transform:
     raise InputError(
         f"A {type(value).__name__} is not a transform.", hint="Give a path, a Transform, or a 4×4 matrix in RAS+ mm."
     )
+
+
+def as_points(value: PointsLike, name: str = "points") -> Points:
+    """`Points` of what is given.
+
+    Raises:
+        InputError: it is no array (n, 2 or 3) of finite numbers and no file of points.
+    """
+    if isinstance(value, Points):
+        return value
+    if isinstance(value, (str, Path)):
+        return read_points(value)
+    array = np.asarray(value, np.float64)
+    if array.ndim != 2 or array.shape[1] not in (2, 3) or not len(array) or not np.isfinite(array).all():
+        raise InputError(f"{name}: landmarks are finite numbers (n, 2 or 3), mm RAS+; got shape {array.shape}.")
+    return Points(array, name=f"{name} landmarks")

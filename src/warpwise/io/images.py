@@ -60,9 +60,7 @@ def read_image(path: str | Path, *, kind: Kind = "intensity", reading: Reading |
     elif found == "dicom":
         data, affine, notes = dicom.read(path, series=how.series, grey=how.grey)
     else:
-        data, affine = itk_images.arrays(
-            path, itk_images.execute(itk_images.reader_for(path), str(path)), grey=how.grey
-        )
+        data, affine = itk_images.arrays(path, itk_images.execute(itk_images.reader_for(path), str(path)), grey=how.grey)
         notes = ()
         if found == "picture":
             affine, notes = picture_affine(path, affine, how.spacing_mm)

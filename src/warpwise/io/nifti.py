@@ -88,8 +88,10 @@ class Nifti:
         scaled = (proxy.slope, proxy.inter) != (1.0, 0.0)
         for volume in range(self.volumes):
             data = stored[..., volume]
-            yield data * np.float32(proxy.slope) + np.float32(proxy.inter) if scaled else data.astype(
-                data.dtype.newbyteorder("="), copy=False
+            yield (
+                data * np.float32(proxy.slope) + np.float32(proxy.inter)
+                if scaled
+                else data.astype(data.dtype.newbyteorder("="), copy=False)
             )
 
     def _check_length(self) -> None:
@@ -115,7 +117,15 @@ def opened(path: Path) -> Any:
         raise InputError(f"{path}: named .gz but not compressed; it begins with {start!r}.")
     try:
         image = nib.load(path)  # type: ignore[reportPrivateImportUsage]
-    except (nib.filebasedimages.ImageFileError, EOFError, OSError, ValueError, KeyError, OverflowError, zlib.error) as error:  # type: ignore[reportPrivateImportUsage]
+    except (
+        nib.filebasedimages.ImageFileError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        OverflowError,
+        zlib.error,
+    ) as error:  # type: ignore[reportPrivateImportUsage]
         raise InputError(f"{path}: not a readable NIfTI image ({first_line(error)}).") from None
     if not isinstance(image, nib.Nifti1Pair):  # type: ignore[reportPrivateImportUsage]
         raise InputError(f"{path}: a {type(image).__name__}, not NIfTI.")

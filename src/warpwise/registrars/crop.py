@@ -51,11 +51,14 @@ class Box:
 
 
 def foreground(pair: Pair, *, multiple: Triple) -> Box:
-    """The box of both foregrounds with a margin; it begins at a multiple of the field's reach."""
+    """The box of both foregrounds and all landmarks with a margin; it begins at a multiple of the field's reach."""
     shape = pair.grid.shape
     warped = np.empty((len(pair.moving), *shape), np.float32)
     launch.warp_affine(pair.moving, pair.to_moving, out=warped)
     bright = np.asarray(((pair.fixed > DARK) | (warped > DARK)).any(0))
+    if pair.landmarks is not None:
+        at = np.clip(np.rint(pair.landmarks.fixed), 0, np.array(shape) - 1).astype(np.int64)
+        bright[tuple(at.T)] = True
     start, size, low, high = [0, 0, 0], list(shape), [False] * 3, [False] * 3
     for axis, (lowest, highest) in enumerate(occupied(bright)):
         if not bright.any() or shape[axis] < 4 * MARGIN:

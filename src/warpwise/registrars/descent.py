@@ -12,8 +12,10 @@ from warpwise.pair import Pair, Triple, level_factors, pyramid_level
 from warpwise.registrars import fold
 from warpwise.registrars.base import OnStep, Recorder, Solution
 from warpwise.registrars.crop import Box, foreground
+from warpwise.registrars.pull import Pull
 from warpwise.settings import Settings
 from warpwise.similarity import SIMILARITIES, Fused, Similarity
+from warpwise.similarity.intensity import MSE
 
 Array = NDArray[np.float32]
 
@@ -80,7 +82,7 @@ class LevelWork:
     Attributes:
         reach: voxels of the full grid a node of the field.
         factors: voxels of this level's image a node.
-        fixed, moving: the channels that are compared.
+        fixed, moving: the channels that are compared, label maps after the images.
         taper: weights of the nodes along each axis.
     """
 
@@ -108,9 +110,12 @@ class LevelWork:
         term: Similarity = kind(radius=level.radius) if similarity == "lncc" else kind()
         weight = overlap(pair)
         pair = on_fixed_grid(pair) if term.directed else pair
+        fixed, moving = term.channels(pair.fixed), term.channels(pair.moving)
+        if pair.labels is not None:
+            fixed = np.concatenate([fixed, pair.labels.fixed])
+            moving = np.concatenate([moving, pair.labels.moving])
         return cls(
-            pair, level.image, level, reach, factors, nodes, term,
-            term.channels(pair.fixed), term.channels(pair.moving), weight, box.taper(nodes, reach),
+            pair, level.image, level, reach, factors, nodes, term, fixed, moving, weight, box.taper(nodes, reach)
         )  # fmt: skip
 
     def adopt(self, field: Array | None, reach: Triple) -> Array:
@@ -127,7 +132,19 @@ class LevelWork:
 
     def fused(self, fixed: Array) -> Fused:
         """The similarity to an image on this level's grid, which is read at every call."""
-        return self.similarity.fused(fixed, self.weight, self.pair.weights)
+        labels = self.pair.labels
+        if labels is None:
+            return self.similarity.fused(fixed, self.weight, self.pair.weights)
+        count = len(fixed) - len(labels.fixed)
+        images = self.similarity.fused(fixed[:count], self.weight, self.pair.weights)
+        voxels = float(np.prod(fixed.shape[1:])) if self.weight is None else float(self.weight.sum(dtype=np.float64))
+        shares = np.full(len(labels.fixed), labels.share() * voxels, np.float32)
+        overlap = MSE().fused(fixed[count:], self.weight, shares)
+
+        def both(warped: Array, gradient: Array) -> float:
+            return images(warped[:count], gradient[:count]) + overlap(warped[count:], gradient[count:])
+
+        return both
 
     def blank(self) -> Array:
         """A buffer for compared channels on the fixed grid."""
@@ -166,7 +183,16 @@ def overlap(pair: Pair) -> Array | None:
 def on_fixed_grid(pair: Pair) -> Pair:
     """The pair with its moving image resampled under `to_moving`: only for the eyes of a similarity."""
     moved = launch.warp_affine(pair.moving, pair.to_moving, out=np.empty_like(pair.fixed))
-    return replace(pair, moving=moved, moving_grid=pair.grid, to_moving=np.eye(4), moving_mask=None)
+    back = np.linalg.inv(pair.to_moving)
+    marks, labels = pair.landmarks, pair.labels
+    if marks is not None:
+        marks = replace(marks, moving=marks.moving @ back[:3, :3].T + back[:3, 3])
+    if labels is not None:
+        codes = launch.warp_affine(labels.moving, pair.to_moving, out=np.empty_like(labels.fixed))
+        labels = replace(labels, moving=codes)
+    return replace(
+        pair, moving=moved, moving_grid=pair.grid, to_moving=np.eye(4), moving_mask=None, landmarks=marks, labels=labels
+    )
 
 
 class Motion(ABC):
@@ -274,9 +300,12 @@ def _descend(
     iterations = work.settings.iterations
     sigma, _ = work.sigmas(settings)
     force, spare, momentum = np.empty_like(field), np.empty_like(field), np.zeros_like(field)
+    pull = None if work.pair.landmarks is None else Pull(work.pair, work.pair.landmarks, work.factors)
     first = np.inf
     for iteration in range(iterations):
         energy = moves.energy_and_force(field, force)
+        if pull is not None:
+            energy += pull.look(moves.displacement(field))
         first = energy if iteration == 0 else first
         worse = iteration >= min(PATIENCE, iterations - 1) and energy > first
         if worse or not np.isfinite(energy):
@@ -285,12 +314,14 @@ def _descend(
             return field, "converged", energy
         launch.gaussian(force, sigma, out=spare)
         typical = launch.typical_length(spare, settings.quantile)
-        if typical == 0.0:
+        if typical == 0.0 and pull is None:
             return field, "no force", energy
         length = step * (1 - (1 - settings.decay) * iteration / max(iterations - 1, 1))
-        gain = -(1 - settings.momentum) * length / typical
+        gain = -(1 - settings.momentum) * length / max(typical, 1e-30)
         launch.momentum_step(
             spare, momentum, keep=settings.momentum, gain=gain, cap=settings.cap, taper=work.taper, out=force
         )
+        if pull is not None:
+            pull.add(force, cap=settings.cap)
         moves.stepped(field, force, spare)
     return field, "all iterations", first

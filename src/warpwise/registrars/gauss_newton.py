@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from warpwise.guides import Landmarks
 from warpwise.ops.cpu import launch
 from warpwise.ops.statistics import correlation, information
 from warpwise.pair import Pair
@@ -19,6 +20,20 @@ Prepare = Callable[[], None]
 RADIUS = 2  # of the windows of lncc, voxels of the level
 
 
+def compared(pair: Pair, similarity: str) -> tuple[Array, Array, list[str], list[float]]:
+    """Channels of both images, label maps among them, and for each channel its measure and its share."""
+    shares = [float(w) for w in pair.weights]
+    measures = [similarity] * len(shares)
+    if pair.labels is None:
+        return pair.fixed, pair.moving, measures, shares
+    labels = pair.labels
+    # A mean over voxels, whereas a label's share is one of all that it marks.
+    share = labels.share() * float(np.prod(pair.fixed.shape[1:]))
+    count = len(labels.fixed)
+    fixed, moving = np.concatenate([pair.fixed, labels.fixed]), np.concatenate([pair.moving, labels.moving])
+    return fixed, moving, [*measures, *["mse"] * count], [*shares, *[share] * count]
+
+
 class Problem:
     """A pair at one resolution and one similarity (ncc, mse, mi or lncc), with buffers that live as long.
 
@@ -31,14 +46,16 @@ class Problem:
         shape = pair.fixed.shape[1:]
         self._weight, self._mask = np.ones(shape, np.float32), np.ones(shape, np.float32)
         self._derivative, self._curvature = np.ones(shape, np.float32), np.ones(shape, np.float32)
-        self._warped = np.empty(pair.fixed.shape, np.float32)
+        self._fixed, self._moving, self._measures, self._shares = compared(pair, similarity)
+        self._warped = np.empty(self._fixed.shape, np.float32)
+        self._matrix = pair.to_moving
         self._largest_overlap = 0.0
         self._prepared: list[Prepare] = []
 
     def value(self, matrix: Matrix) -> float:
         """Similarity (lower is better) of the moving image under matrix (fixed index → moving index)."""
         pair, weight, warped = self.pair, self._weight, self._warped
-        launch.warp_affine(pair.moving, matrix, out=warped)
+        launch.warp_affine(self._moving, matrix, out=warped)
         launch.overlap_weight(pair.fixed_mask, pair.moving.shape[1:], matrix, out=weight)
         if pair.moving_mask is not None:
             weight *= launch.warp_affine(pair.moving_mask[None], matrix, out=self._mask[None])[0]
@@ -48,25 +65,43 @@ class Problem:
         self._largest_overlap = max(self._largest_overlap, overlap)
         total = 0.0
         self._prepared.clear()
-        for n, share in enumerate(pair.weights):
+        for n, share in enumerate(self._shares):
             value, prepare = self._channel(n, overlap)
             self._prepared.append(prepare)
-            total += float(share) * value
+            total += share * value
+        self._matrix = matrix
+        if pair.landmarks is not None:
+            off = pair.landmarks.residuals(pair.landmarks.fixed, matrix)
+            total += pair.landmarks.energy(off, pair.moving_grid.affine[:3, :3])
         return total
 
     def normal_equations(self) -> tuple[Matrix, Matrix]:
         """Gradient (12,) and Gauss-Newton matrix (12, 12) at the matrix last given to `value`."""
         gradient, hessian = np.zeros((3, 4)), np.zeros((12, 12))
-        for n, (share, prepare) in enumerate(zip(self.pair.weights, self._prepared, strict=True)):
+        for n, (share, prepare) in enumerate(zip(self._shares, self._prepared, strict=True)):
             prepare()
             g, h = launch.normal_equations(self._derivative, self._curvature, self._warped[n])
-            gradient += float(share) * g
-            hessian += float(share) * h
+            gradient += share * g
+            hessian += share * h
+        if self.pair.landmarks is not None:
+            g, h = self._landmarks(self.pair.landmarks)
+            gradient += g
+            hessian += h
         return gradient.ravel(), hessian
 
+    def _landmarks(self, landmarks: Landmarks) -> tuple[Matrix, Matrix]:
+        """The same for Σ |W(Mp − q)|²: a step B, composed on the right, moves a point by W·M·(B p) mm."""
+        mm = self.pair.moving_grid.affine[:3, :3]
+        off = landmarks.residuals(landmarks.fixed, self._matrix) @ mm.T
+        moves = mm @ self._matrix[:3, :3]
+        points = np.column_stack([landmarks.fixed, np.ones(len(off))])
+        scale = 2 * landmarks.weight / (len(off) * landmarks.scale_mm**2)
+        return scale * (moves.T @ off.T @ points), scale * np.kron(moves.T @ moves, points.T @ points)
+
     def _channel(self, n: int, overlap: float) -> tuple[float, Prepare]:
-        fixed, warped, weight = self.pair.fixed[n : n + 1], self._warped[n : n + 1], self._weight[None]
-        if self.similarity == "mi":
+        fixed, warped, weight = self._fixed[n : n + 1], self._warped[n : n + 1], self._weight[None]
+        measure = self._measures[n]
+        if measure == "mi":
             term = MutualInformation(self.bins)
             ranges = term.ranges()
             counts = launch.joint_histogram(fixed[0], warped[0], weight[0], ranges=ranges, bins=self.bins)
@@ -82,10 +117,10 @@ class Problem:
                 np.multiply(weight[0], np.float32(1 / (variance * overlap)), out=self._curvature)
 
             return -value, prepare_information
-        if self.similarity == "lncc":
+        if measure == "lncc":
             return self._local(fixed, warped, weight, overlap)
         sums = launch.moments(fixed, warped, weight)[0]
-        if self.similarity == "mse":
+        if measure == "mse":
             value = (sums[3] + sums[4] - 2 * sums[5]) / overlap
             coefficients, curvature = np.array([-2.0, 2.0, 0.0]) / overlap, 2.0 / overlap
         else:

@@ -1,36 +1,25 @@
-"""Register a pair of images: everything about files, units and checks happens here, once."""
+"""Register a pair of images: the front door."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from warpwise.errors import InputError
-from warpwise.grid import Grid
-from warpwise.image import Image, normalised
-from warpwise.io.adapt import ImageLike, TransformLike, as_image, as_transform
-from warpwise.ops.cpu import launch
+from warpwise.io.adapt import ImageLike, PointsLike, TransformLike, as_image, as_points, as_transform
 from warpwise.ops.cpu.parallel import get_threads
 from warpwise.pair import Pair
 from warpwise.registrars import REGISTRARS, affine, starts
 from warpwise.registrars.base import OnStep, Solution, Step, ignore
-from warpwise.registrars.certificate import Certificate, certify
 from warpwise.registrars.contrast import ALIKE, agreement
+from warpwise.registrars.deliver import Clock, deliver
+from warpwise.registrars.prepare import Inputs, affordable, factors_of, predicted_memory_mb, prepare
 from warpwise.registrars.presets import Preset
 from warpwise.registrars.presets import preset as named_preset
 from warpwise.registrars.result import Result
 from warpwise.registrars.trust import suspicions
-from warpwise.resampling import resample
 from warpwise.similarity import SIMILARITIES
-from warpwise.transforms.affine import Affine
-from warpwise.transforms.base import Transform
-from warpwise.transforms.composite import Composite
-from warpwise.transforms.displacement import DisplacementField
-from warpwise.transforms.velocity import VelocityField
 
 LINEAR = ("rigid", "affine")
+NEITHER = (None, None)
 
 
 def register(  # noqa: PLR0913 - the front door: what users set stands here by name
@@ -40,9 +29,16 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     preset: str | Preset = "balanced",
     transform: str = "greedy",
     similarity: str = "auto",
-    masks: tuple[ImageLike | None, ImageLike | None] = (None, None),
+    masks: tuple[ImageLike | None, ImageLike | None] = NEITHER,
+    exclude: tuple[ImageLike | None, ImageLike | None] = NEITHER,
+    labels: tuple[ImageLike | None, ImageLike | None] = NEITHER,
+    landmarks: tuple[PointsLike, PointsLike] | None = None,
+    weights: Mapping[str, float] | None = None,
     initial: TransformLike | None = None,
     channel_weights: Sequence[float] | None = None,
+    percentiles: tuple[float, float] = (0.5, 99.5),
+    bias_field: bool = False,
+    fit_memory: bool = False,
     on_step: OnStep = ignore,
 ) -> Result:
     """Align a moving image with a fixed one.
@@ -54,8 +50,15 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         transform: rigid, affine, greedy, svf or symmetric.
         similarity: lncc, ncc, mse, mi or mind; auto takes lncc where the images show tissue alike, else mind.
         masks: fixed and moving; only voxels > 0 count.
+        exclude: fixed and moving; voxels > 0 do not count: lesions, implants.
+        labels: fixed and moving label maps that should overlap, as a further term.
+        landmarks: fixed and moving points (n, dim), mm RAS+, or their files, that should meet, as a further term.
+        weights: of labels and landmarks against the similarity; 1 each by default.
         initial: a transform (or its file) to begin with; the search for a start is then left out.
         channel_weights: importance of the channels, any positive scale.
+        percentiles: intensities outside are cut: the darkest, and the brightest of what is brighter.
+        bias_field: estimate and divide out slow shading first (N4); the warped image keeps its own intensities.
+        fit_memory: where memory does not suffice, work on every second or fourth voxel instead of refusing.
         on_step: told of every iteration.
 
     Raises:
@@ -75,16 +78,27 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     if similarity not in ("auto", *SIMILARITIES):
         raise InputError(f"Unknown similarity {similarity!r}.", hint=f"Known: auto, {', '.join(SIMILARITIES)}.")
     images = as_image(fixed, name="fixed"), as_image(moving, name="moving")
-    mask_images = [None if m is None else as_image(m, name="mask", kind="mask") for m in masks]
-    first = None if initial is None else as_transform(initial)
-    pair, warped_first = prepare(images, mask_images, first, channel_weights)
+    inputs = Inputs(
+        images,
+        _two(masks, "mask"),
+        _two(exclude, "mask"),
+        _two(labels, "labels"),
+        None if landmarks is None else (as_points(landmarks[0], "fixed"), as_points(landmarks[1], "moving")),
+        {"labels": 1.0, "landmarks": 1.0, **(weights or {})},
+        None if initial is None else as_transform(initial),
+        channel_weights,
+        percentiles,
+        bias_field,
+    )
+    reduction = affordable(images[0].grid, images[1].grid, len(images[0].data), fit=fit_memory)
+    ready = prepare(inputs, reduction=reduction)
     clock.lap("reading")
+    pair = ready.pair
     start = starts.choose(pair) if initial is None else starts.given(pair)
-    linear_name = "affine" if transform not in LINEAR else transform
     pair = pair.moved(start.to_moving)
-    linear_similarity = similarity if similarity in ("ncc", "mse", "mi") else ("lncc" if agreement(pair) > ALIKE else "mi")
-    linear_settings = settings.affine.replace(transform=linear_name)
-    linear = affine.solve(pair, linear_settings, similarity=linear_similarity, on_step=on_step)
+    chosen = similarity if similarity in ("ncc", "mse", "mi") else ("lncc" if agreement(pair) > ALIKE else "mi")
+    linear_settings = settings.affine.replace(transform=transform if transform in LINEAR else "affine")
+    linear = affine.solve(pair, linear_settings, similarity=chosen, on_step=on_step)
     clock.lap("affine")
     pair = pair.moved(linear.to_moving)
     solution: Solution | None = None
@@ -95,7 +109,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         solver = REGISTRARS[transform](settings.deformable if alike > ALIKE else settings.cautious, similarity)
         solution = solver.solve(pair, on_step=on_step)
         clock.lap("deformable")
-    result = deliver(images, pair, solution, first if warped_first else None, clock)
+    result = deliver(images, pair, solution, inputs.initial if ready.warped_first else None, clock)
     history = (*linear.history, *(solution.history if solution else ()))
     return Result(
         **result,
@@ -105,155 +119,42 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         settings={
             "transform": transform,
             "similarity": similarity,
-            "affine_similarity": linear_similarity,
+            "affine_similarity": chosen,
             "start": start.name,
             "contrast_agreement": round(alike, 3),
+            "guides": guides(pair),
+            "percentiles": list(percentiles),
+            "bias_field": bias_field,
+            "voxels_used": "all" if reduction == 1 else f"one in {'×'.join(map(str, factors_of(pair.grid, reduction)))}",
             "threads": get_threads(),
             **settings.model_dump(mode="json"),
         },
         timings_s=clock.laps,
-        warnings=suspicions(pair, start, result["displacement_mm"]),
-        predicted_memory_mb=predicted_memory_mb(images[0].grid, images[1].grid, len(images[0].data)),
+        warnings=(*ready.notes, *thinned(reduction), *suspicions(pair, start, result["displacement_mm"])),
+        predicted_memory_mb=predicted_memory_mb(images[0].grid, images[1].grid, len(images[0].data), reduction=reduction),
     )
 
 
-class Clock:
-    """Seconds of each stage since the last lap."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """End a stage."""
-        now = time.perf_counter()
-        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._since, 4)
-        self._since = now
+def _two(given: tuple[ImageLike | None, ImageLike | None], kind: str) -> tuple[Any, Any]:
+    fixed, moving = (None if one is None else as_image(one, name=kind, kind=kind) for one in given)  # type: ignore[arg-type]
+    return fixed, moving
 
 
-def prepare(
-    images: tuple[Image, Image],
-    masks: Sequence[Image | None],
-    initial: Transform | None,
-    channel_weights: Sequence[float] | None,
-) -> tuple[Pair, bool]:
-    """Checked, normalised arrays of both images; True if the initial transform was applied to the moving image.
-
-    An affine initial transform becomes the pair's starting matrix. Any other is applied by resampling the moving
-    image for the solver's eyes; what is delivered is still resampled once, through the whole chain.
-    """
-    fixed, moving = images
-    if fixed.grid.dim != moving.grid.dim:
-        raise InputError(f"{fixed.name} is {fixed.grid.dim}-D and {moving.name} is {moving.grid.dim}-D.")
-    if len(fixed.data) != len(moving.data):
-        raise InputError(f"{fixed.name} has {len(fixed.data)} channels and {moving.name} has {len(moving.data)}.")
-    for image in images:
-        if sum(n >= 4 for n in image.grid.shape) < 2:
-            raise InputError(f"{image.name}: {image.grid.shape} voxels are too few to register.")
-        for channel in image.data:
-            if channel.min() == channel.max():
-                raise InputError(f"{image.name}: every voxel is {channel.flat[0]}; there is nothing to register.")
-    if initial is not None and initial.dim != fixed.grid.dim:
-        raise InputError(f"The initial transform is {initial.dim}-D, the images are {fixed.grid.dim}-D.")
-    deforming = initial is not None and not isinstance(initial, Affine)
-    if initial is not None and deforming:
-        moving = resample(moving, fixed.grid, initial)
-    world = np.eye(4)
-    if isinstance(initial, Affine):
-        dim = initial.dim
-        world[:dim, :dim], world[:dim, 3] = initial.matrix[:dim, :dim], initial.matrix[:dim, dim]
-    grid, moving_grid = fixed.grid.embedded(), moving.grid.embedded()
-    weights = None if channel_weights is None else np.asarray(channel_weights, np.float32)
-    if weights is not None:
-        if weights.shape != (len(fixed.data),) or not (weights > 0).all():
-            raise InputError(f"{len(fixed.data)} positive channel weights are needed; got {channel_weights}.")
-        weights = (weights / weights.sum()).astype(np.float32)
-    inside = mask_on(masks[0], fixed), mask_on(masks[1], moving)
-    pair = Pair(
-        normalised_channels(fixed, inside[0]),
-        normalised_channels(moving, inside[1]),
-        grid,
-        moving_grid,
-        moving_grid.inverse_affine @ world @ grid.affine,
-        *inside,
-        weights,
-    )
-    return pair, deforming
+def thinned(reduction: int) -> tuple[str, ...]:
+    """A word about voxels that were left out."""
+    if reduction == 1:
+        return ()
+    return (f"Memory is short: the registration saw one voxel in {reduction} along each axis, so it is less accurate.",)
 
 
-def normalised_channels(image: Image, mask: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """Channels (C, X, Y, Z) with intensities 0 … 1.2, by the range inside the mask."""
-    shape = (len(image.data), *image.grid.embedded().shape)
-    inside = None if mask is None else mask.reshape(image.grid.shape) > 0
-    return np.stack([normalised(channel, inside) for channel in image.data]).reshape(shape)
-
-
-def mask_on(mask: Image | None, image: Image) -> NDArray[np.float32] | None:
-    """A mask as 0 or 1 on an image's grid, through the world where it lies on another."""
-    if mask is None:
-        return None
-    if mask.grid.dim != image.grid.dim:
-        raise InputError(f"{mask.name} is {mask.grid.dim}-D and {image.name} is {image.grid.dim}-D.")
-    if not mask.grid.same_as(image.grid):
-        mask = resample(mask, image.grid, Affine(np.eye(image.grid.dim + 1)), interpolation="nearest")
-    inside = (mask.data[0] > 0).astype(np.float32).reshape(image.grid.embedded().shape)
-    if not inside.any():
-        raise InputError(f"{mask.name}: the mask is empty on the grid of {image.name}.")
-    return inside
-
-
-def deliver(
-    images: tuple[Image, Image], pair: Pair, solution: Solution | None, initial: Transform | None, clock: Clock
-) -> dict[str, Any]:
-    """Transforms in mm, certified, and the warped image."""
-    fixed, moving = images
-    dim = fixed.grid.dim
-    keep = [*range(dim), 3]
-    matrix = pair.moving_grid.affine @ pair.to_moving @ pair.grid.inverse_affine
-    linear = Affine(matrix[np.ix_(keep, keep)])
-    after: tuple[Transform, ...] = (linear,) if initial is None else (linear, initial)
-    if solution is None:
-        transform: Transform = linear if initial is None else Composite(after)
-        inverse = on_grid = transform.inverse()
-        certificate, velocity = Certificate(), None
-    else:
-        x, y, z = pair.grid.shape
-        sound = certify(solution.field, solution.factors, (x, y, z))
-        certificate = sound.certificate
-        node_grid = pair.grid.coarser(solution.factors)
-        forward = in_mm(sound.field, node_grid, pair.grid, fixed.grid)
-        backward = in_mm(sound.inverse, pair.grid.cropped(sound.start, sound.inverse.shape[1:]), pair.grid, fixed.grid)
-        transform = Composite((forward, *after))
-        inverse = transform.inverse()
-        undo = tuple(part.inverse() for part in reversed(after))
-        on_grid = Composite((*undo, backward))
-        velocity = None
-        if solution.velocity is not None:
-            v = in_mm(solution.velocity, node_grid, pair.grid, fixed.grid)
-            velocity = VelocityField(v.vectors, v.grid)
-    clock.lap("inverse and certificate")
-    displacement = transform.displacement(fixed.grid)
-    warped = resample(moving, fixed.grid, transform, displacement=displacement)
-    clock.lap("resampling")
-    return {
-        "transform": transform,
-        "inverse": inverse,
-        "inverse_on_grid": on_grid,
-        "warped": warped,
-        "displacement_mm": displacement,
-        "affine_only": linear.matrix,
-        "certificate": certificate,
-        "velocity": velocity,
-    }
-
-
-def in_mm(field: NDArray[np.float32], nodes: Grid, voxels: Grid, original: Grid) -> DisplacementField:
-    """A field in voxels of a 3-D grid as a displacement in world mm, in as many dimensions as the original."""
-    mm = launch.map_vectors(field, voxels.affine[:3, :3])
-    if original.dim == 3:
-        return DisplacementField(mm, nodes)
-    plane = nodes.affine[np.ix_([0, 1, 3], [0, 2, 3])]
-    return DisplacementField(np.ascontiguousarray(mm[:2, :, 0]), Grid((nodes.shape[0], nodes.shape[2]), plane))
+def guides(pair: Pair) -> dict[str, float]:
+    """What guided the registration besides the images, and its weight."""
+    out: dict[str, float] = {}
+    if pair.landmarks is not None:
+        out["landmarks"] = pair.landmarks.weight
+    if pair.labels is not None:
+        out["labels"] = pair.labels.weight
+    return out
 
 
 def energies(history: Sequence[Step]) -> dict[str, float]:
@@ -264,9 +165,3 @@ def energies(history: Sequence[Step]) -> dict[str, float]:
         values = [step.energy for step in history if step.stage == stage and step.level == finest]
         out[f"{stage}_before"], out[f"{stage}_after"] = values[0], values[-1]
     return out
-
-
-def predicted_memory_mb(fixed: Grid, moving: Grid, channels: int) -> float:
-    """Peak memory of a registration, from measured use: a base for Python and its libraries, and bytes a voxel."""
-    voxels_fixed, voxels_moving = float(np.prod(fixed.shape)), float(np.prod(moving.shape))
-    return round(230 + (voxels_fixed * (100 + 14 * channels) + voxels_moving * 12 * channels) / 1e6, 1)

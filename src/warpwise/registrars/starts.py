@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from warpwise.guides import Landmarks
 from warpwise.ops.cpu import launch
 from warpwise.pair import Pair, pyramid_level
 from warpwise.registrars.affine import generators, lift, minimise, pyramid_shape
@@ -161,11 +162,33 @@ def given(pair: Pair) -> Start:
     return Start(pair.to_moving, "initial", float(correlation[0]), float(information[0]))
 
 
+def fitted(pair: Pair, landmarks: Landmarks) -> Matrix:
+    """The rigid motion (fixed index → moving index) that brings landmarks together best; too few only shift.
+
+    Source: Kabsch, Acta Crystallographica 1976.
+    """
+    fixed = landmarks.fixed @ pair.grid.affine[:3, :3].T + pair.grid.affine[:3, 3]
+    moving = landmarks.moving @ pair.moving_grid.affine[:3, :3].T + pair.moving_grid.affine[:3, 3]
+    at, to = fixed.mean(0), moving.mean(0)
+    world = np.eye(4)
+    spread = np.linalg.svd((fixed - at).T @ (moving - to))
+    axes = 1 if pair.planar else 2  # points on a line (in a plane: a single point) leave the rotation open
+    if spread[1][axes - 1] > 1e-6 * max(float(spread[1][0]), 1e-12) and len(fixed) > axes:
+        u, _, v = spread
+        turn = np.diag([1.0, 1.0, np.sign(np.linalg.det(v.T @ u.T))])
+        world[:3, :3] = v.T @ turn @ u.T
+    world[:3, 3] = to - world[:3, :3] @ at
+    return pair.moving_grid.inverse_affine @ world @ pair.grid.affine
+
+
 def choose(pair: Pair) -> Start:
     """The best of all starts, after a few rigid steps from the most promising ones on the coarsest images.
 
-    The header's orientation is kept unless another is clearly better, see `ADVANTAGE`.
+    The header's orientation is kept unless another is clearly better, see `ADVANTAGE`. Landmarks settle it.
     """
+    if pair.landmarks is not None:
+        there = given(pair.moved(fitted(pair, pair.landmarks)))
+        return Start(there.to_moving, "landmarks", there.correlation, there.information)
     small = coarsest(pair)
     names, world = candidates(small)
     matrices = small.moving_grid.inverse_affine @ world @ small.grid.affine

@@ -22,7 +22,9 @@ class Ants:
 
     @staticmethod
     def read(path: Path, spaces: Spaces) -> Transform:
-        raise InputError(f"{path}: ANTs keeps a chain as files of their own.", hint="Give them as -t 1Warp -t 0GenericAffine.")
+        raise InputError(
+            f"{path}: ANTs keeps a chain as files of their own.", hint="Give them as -t 1Warp -t 0GenericAffine."
+        )
 
     @staticmethod
     def write(path: Path, transform: Transform, spaces: Spaces) -> None:

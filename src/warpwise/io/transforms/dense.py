@@ -88,6 +88,7 @@ def kind_of_field(path: Path) -> str:
         if intent in _FNIRT:
             return "fnirt"
         raise InputError(
-            f"{path}: a field of shape {shape} may be FNIRT's or Learn2Reg's.", hint="Pass --from fnirt or --from learn2reg."
+            f"{path}: a field of shape {shape} may be FNIRT's or Learn2Reg's.",
+            hint="Pass --from fnirt or --from learn2reg.",
         )
     raise InputError(f"{path}: an image of shape {shape} is not a displacement field.")

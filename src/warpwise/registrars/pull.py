@@ -1,0 +1,75 @@
+"""How landmarks pull at a field: smooth steps that bring points together, bounded like every other step."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.guides import Landmarks, Points
+from warpwise.pair import Pair, Triple
+
+Array = NDArray[np.float32]
+
+WIDTH = 4.0  # nodes: standard deviation of the Gaussian by which a point takes its surroundings along
+RIDGE = 0.3  # on the kernel's diagonal of 1: points that contradict each other meet half-way
+REACH = 3.0  # standard deviations until a Gaussian counts as 0
+
+
+class Pull:
+    """The landmark term at one level.
+
+    A step is the smoothest field (in the space of Gaussian kernels) that closes a share of every gap: a Gauss-Newton
+    step in that space, where the plain gradient would move single voxels.
+    """
+
+    def __init__(self, pair: Pair, landmarks: Landmarks, factors: Triple) -> None:
+        self.landmarks = landmarks
+        self.to_moving = pair.to_moving
+        self.linear = pair.moving_grid.affine[:3, :3]
+        self.factors = np.array(factors, np.float64)
+        self.nodes = landmarks.fixed / self.factors
+        apart = np.square(self.nodes[:, None] - self.nodes).sum(-1)
+        self.kernel = np.exp(-apart / (2 * WIDTH**2)) + RIDGE * np.eye(len(apart))
+        self.share = landmarks.weight / (1 + landmarks.weight)
+        self._wanted = np.zeros_like(self.nodes)
+
+    def look(self, displacement: Array) -> float:
+        """Judge a displacement (3, x, y, z; voxels of the nodes): its energy."""
+        moved = self.landmarks.fixed + sampled(displacement, self.nodes) * self.factors
+        off = self.landmarks.residuals(moved, self.to_moving)
+        self._wanted = -np.linalg.solve(self.to_moving[:3, :3], off.T).T / self.factors
+        return self.landmarks.energy(off, self.linear)
+
+    def add(self, step: Array, *, cap: float) -> None:
+        """Add to a step, in place, what closes the gaps last looked at; no part of it is longer than `cap`."""
+        weights = np.linalg.solve(self.kernel, self.share * self._wanted)
+        pulled = np.zeros_like(step)
+        for at, weight in zip(self.nodes, weights, strict=True):
+            box, kernel = patch(at, step.shape[1:])
+            pulled[(slice(None), *box)] += (weight[:, None, None, None] * kernel).astype(np.float32)
+        longest = float(np.sqrt(np.square(pulled).sum(0).max()))
+        step += pulled * np.float32(min(1.0, cap / max(longest, 1e-12)))
+
+
+def patch(centre: Points, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], NDArray[np.float64]]:
+    """The nodes round a point that a Gaussian reaches, and its values there."""
+    boxes: list[slice] = []
+    rows: list[NDArray[np.float64]] = []
+    for c, n in zip(centre, shape, strict=True):
+        low = int(np.clip(np.floor(c - REACH * WIDTH), 0, n - 1))
+        high = int(np.clip(np.ceil(c + REACH * WIDTH) + 1, low + 1, n))
+        boxes.append(slice(low, high))
+        rows.append(np.exp(-((np.arange(low, high) - c) ** 2) / (2 * WIDTH**2)) if n > 1 else np.ones(1))
+    return tuple(boxes), rows[0][:, None, None] * rows[1][:, None] * rows[2]
+
+
+def sampled(field: Array, points: Points) -> Points:
+    """A field (3, x, y, z) at points (n, 3), linear between nodes, the border's values beyond."""
+    last = np.array(field.shape[1:]) - 1
+    at = np.clip(points, 0, last)
+    base = np.minimum(at.astype(np.int64), np.maximum(last - 1, 0))
+    t = at - base
+    out = np.zeros_like(points)
+    for corner in np.ndindex(2, 2, 2):
+        where = np.minimum(base + corner, last)
+        weight = np.prod(np.where(np.array(corner) == 1, t, 1 - t), axis=1)
+        out += weight[:, None] * field[(slice(None), *where.T)].T
+    return out
