@@ -71,6 +71,22 @@ class Grid:
         shape = tuple(-(-(n - 1) // f) + 1 for n, f in zip(self.shape, factors, strict=True))
         return Grid(shape, self.affine @ np.diag([*[float(f) for f in factors], 1.0]))
 
+    def towards_ras(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """For each world axis, the voxel axis nearest to it, and whether that one runs the other way.
+
+        Example:
+            >>> Grid((4, 5, 6), np.array([[0, 0, 2, 0], [-1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1.0]])).towards_ras()
+            ((2, 0, 1), (False, True, False))
+        """
+        cosines = self.affine[:-1, :-1] / np.array(self.spacing_mm)
+        left = np.abs(cosines)
+        order, turned = [0] * self.dim, [False] * self.dim
+        for _ in range(self.dim):
+            world, axis = np.unravel_index(int(np.argmax(left)), left.shape)
+            order[int(world)], turned[int(world)] = int(axis), bool(cosines[world, axis] < 0)
+            left[world, :] = left[:, axis] = -1
+        return tuple(order), tuple(turned)
+
     def same_as(self, other: "Grid") -> bool:
         """Equal shape, and affines equal to 1e-3 voxel at every corner."""
         if self.shape != other.shape:

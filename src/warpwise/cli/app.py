@@ -6,6 +6,8 @@ from warpwise.cli.apply import apply
 from warpwise.cli.demo import demo
 from warpwise.cli.evaluate import evaluate
 from warpwise.cli.register import register
+from warpwise.cli.report import report
+from warpwise.cli.transforms import convert, invert, jacobian
 
 app = typer.Typer(
     name="warpwise",
@@ -17,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (register, apply, evaluate, demo):
+for verb in (register, apply, evaluate, report, convert, invert, jacobian, demo):
     app.command()(verb)
 
 

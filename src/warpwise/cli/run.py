@@ -5,46 +5,92 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from warpwise import __version__
+from warpwise.cli.chain import read_chain
 from warpwise.cli.progress import Progress
 from warpwise.errors import InputError
-from warpwise.image import Image
-from warpwise.io.checks import free_memory
-from warpwise.io.images import read_geometry, read_image, write_image
+from warpwise.image import Image, Kind
+from warpwise.io import bids
+from warpwise.io.images import Reading, read_geometry, read_image, write_image
 from warpwise.io.nifti import write_displacement
-from warpwise.io.run_folder import appearing, claim_folder
-from warpwise.io.transforms import read_transform, write_transform
+from warpwise.io.points import read_points
+from warpwise.io.run_folder import appearing, claim_folder, locked, room_on_disk
+from warpwise.io.transforms import write_transform
 from warpwise.ops.cpu import parallel
-from warpwise.registrars.prepare import predicted_memory_mb
+from warpwise.registrars.prepare import affordable, predicted_memory_mb
 from warpwise.registrars.register import register
 from warpwise.registrars.result import Result
+from warpwise.report import available
 
 FILES = ("warped.nii.gz", "transform.h5", "inverse.h5", "displacement.nii.gz", "result.json")
+REPORT = "report.html"
+# What the results of a volume take on disk at the least, bytes a voxel: the rest compresses well or badly.
+BYTES_A_VOXEL = 6
+
+Two = tuple[Path | None, Path | None]
+NEITHER: Two = (None, None)
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `warpwise register`; see its help."""
+    """The options of `warpwise register`; see its help. Pairs are (fixed, moving)."""
 
     preset: str = "balanced"
     transform: str = "greedy"
     similarity: str = "auto"
-    fixed_mask: Path | None = None
-    moving_mask: Path | None = None
-    initial: Path | None = None
-    volume: int | None = None
-    nan_to_zero: bool = False
+    initial: tuple[str, ...] = ()
+    masks: Two = NEITHER
+    exclude: Two = NEITHER
+    labels: Two = NEITHER
+    landmarks: Two = NEITHER
+    weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    points_space: str | None = None
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    bias_field: bool = False
+    reading: Reading = Reading()
+    report: bool = False
+    figures: bool = False
+    bids: bool = False
     threads: int | None = None
     device: str = "auto"
+    fit_memory: bool = False
     seed: int = 0
     overwrite: bool = False
     quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go: a folder, and what each file is called there."""
+
+    folder: Path
+    names: Mapping[str, str]
+
+    @classmethod
+    def of(cls, fixed: Path, moving: Path, folder: Path, options: Options) -> "Place":
+        """By plain names, or as BIDS has it.
+
+        Raises:
+            InputError: BIDS names are wanted and the images have none.
+        """
+        plain = {name: name for name in (*FILES, REPORT)}
+        if not options.bids:
+            return cls(folder, plain)
+        return cls(folder / bids.folder_of(moving), bids.names(fixed, moving))
+
+    def wanted(self, options: Options) -> list[str]:
+        """Names of what will be written."""
+        made = [*FILES, *([REPORT] if options.report else [])]
+        return [self.names[name] for name in made] + (["figures"] if options.figures else [])
 
 
 def register_files(fixed: Path, moving: Path, folder: Path, options: Options) -> Result:
@@ -56,58 +102,104 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
     began = time.perf_counter()
     if options.device == "cuda":
         raise InputError("There are no CUDA kernels in this version.", hint="Use --device cpu or auto.")
-    claim_folder(folder, FILES, overwrite=options.overwrite)
+    if options.report or options.figures:
+        available()
+    place = Place.of(fixed, moving, folder, options)
+    claim_folder(place.folder, place.wanted(options), overwrite=options.overwrite)
     if options.threads:
         parallel.set_threads(options.threads)
     say = Progress(quiet=options.quiet)
-    images, masks = read_inputs(fixed, moving, options)
-    initial = None if options.initial is None else read_transform(options.initial)
+    given = read_inputs(fixed, moving, options)
+    images = given["images"]
     read_s = time.perf_counter() - began
     need = predicted_memory_mb(images[0].grid, images[1].grid, len(images[0].data))
-    if need * 1e6 > free_memory():
-        raise InputError(
-            f"About {need:.0f} MB are needed and {free_memory() / 1e6:.0f} MB are free.",
-            hint="Resample the images to a coarser grid.",
-        )
+    affordable(images[0].grid, images[1].grid, len(images[0].data), fit=options.fit_memory)
+    room_on_disk(place.folder, BYTES_A_VOXEL * float(np.prod(images[0].grid.shape)))
     say.line(f"{fixed.name} {size(images[0])} ← {moving.name} {size(images[1])}; about {need:.0f} MB of memory.")
     if not parallel.compiled():
         say.line("Compiling kernels: the first run on this machine takes up to 40 s longer.")
-    with say:
-        result = register(
-            *images,
-            preset=options.preset,
-            transform=options.transform,
-            similarity=options.similarity,
-            masks=masks,
-            initial=initial,
-            on_step=say.step,
-        )
-    since = time.perf_counter()
-    with appearing(folder) as scratch:
-        write_outputs(scratch, result, images[0], fixed)
-        written_s = time.perf_counter() - since
-        summary = describe(result, fixed, moving, options)
-        summary["timings_s"] = {"read files": round(read_s, 3), **summary["timings_s"], "write files": round(written_s, 3)}
-        summary["timings_s"]["total"] = round(time.perf_counter() - began, 3)
-        text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
-        (scratch / "result.json").write_text(text + "\n", encoding="utf-8")
-    report(say, result, summary, folder)
+    with locked(place.folder):
+        with say:
+            result = register(
+                *images,
+                preset=options.preset,
+                transform=options.transform,
+                similarity=options.similarity,
+                masks=given["masks"],
+                exclude=given["exclude"],
+                labels=given["labels"],
+                landmarks=given["landmarks"],
+                weights=options.weights,
+                initial=given["initial"],
+                percentiles=options.percentiles,
+                bias_field=options.bias_field,
+                fit_memory=options.fit_memory,
+                on_step=say.step,
+            )
+        since = time.perf_counter()
+        with appearing(place.folder, last=place.names["result.json"]) as scratch:
+            write_outputs(scratch, result, images[0], fixed, place.names)
+            written_s = time.perf_counter() - since
+            summary = describe(result, fixed, moving, options)
+            summary["files"] = {name.split(".")[0]: place.names[name] for name in FILES}
+            timings = {"read files": round(read_s, 3), **summary["timings_s"], "write files": round(written_s, 3)}
+            summary["timings_s"] = {**timings, "total": round(time.perf_counter() - began, 3)}
+            if options.report or options.figures:
+                add_report(scratch, place, result, images, summary, options)
+            text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+            (scratch / place.names["result.json"]).write_text(text + "\n", encoding="utf-8")
+        if options.bids and not (folder / "dataset_description.json").exists():
+            with appearing(folder) as scratch:
+                (scratch / "dataset_description.json").write_text(bids.description(), encoding="utf-8")
+    report(say, result, summary, place.folder)
     return result
 
 
-def read_inputs(
-    fixed: Path, moving: Path, options: Options
-) -> tuple[tuple[Image, Image], tuple[Image | None, Image | None]]:
-    """Both images and their masks, read side by side."""
+def read_inputs(fixed: Path, moving: Path, options: Options) -> dict[str, Any]:
+    """Everything that is to be read: images side by side, then what belongs to them.
+
+    Raises:
+        InputError: something cannot be used.
+    """
     with ThreadPoolExecutor(2) as pool:
-        jobs = [
-            pool.submit(read_image, path, volume=options.volume, nan_to_zero=options.nan_to_zero)
-            for path in (fixed, moving)
-        ]
-        masks = [
-            None if path is None else read_image(path, kind="mask") for path in (options.fixed_mask, options.moving_mask)
-        ]
-        return (jobs[0].result(), jobs[1].result()), (masks[0], masks[1])
+        jobs = [pool.submit(read_image, path, reading=options.reading) for path in (fixed, moving)]
+        images = jobs[0].result(), jobs[1].result()
+
+    def two(paths: Two, kind: Kind) -> tuple[Image | None, Image | None]:
+        first, second = (None if path is None else read_image(path, kind=kind) for path in paths)
+        return first, second
+
+    for one, other in (options.labels, options.landmarks):
+        if (one is None) != (other is None):
+            raise InputError(f"{one or other}: the other image's file is missing.", hint="Give both, or neither.")
+    landmarks = [
+        None if path is None else read_points(path, space=options.points_space, grid=image.grid)
+        for path, image in zip(options.landmarks, images, strict=True)
+    ]
+    return {
+        "images": images,
+        "masks": two(options.masks, "mask"),
+        "exclude": two(options.exclude, "mask"),
+        "labels": two(options.labels, "labels"),
+        "landmarks": None if landmarks[0] is None else (landmarks[0], landmarks[1]),
+        "initial": read_chain(options.initial) if options.initial else None,
+    }
+
+
+def add_report(
+    scratch: Path, place: Place, result: Result, images: tuple[Image, Image], summary: dict[str, Any], options: Options
+) -> None:
+    """Write the report and its figures beside the results."""
+    from warpwise.report.material import Material
+    from warpwise.report.page import page, write_figures
+
+    since = time.perf_counter()
+    seen = Material.of_result(result, images, summary)
+    if options.figures:
+        write_figures(scratch / "figures", seen)
+    if options.report:
+        (scratch / place.names[REPORT]).write_text(page(seen), encoding="utf-8")
+    summary["timings_s"]["report"] = round(time.perf_counter() - since, 3)
 
 
 def size(image: Image) -> str:
@@ -116,15 +208,15 @@ def size(image: Image) -> str:
     return f"({'×'.join(map(str, image.grid.shape))}, {spacing} mm)"
 
 
-def write_outputs(folder: Path, result: Result, fixed: Image, like: Path | None) -> None:
+def write_outputs(folder: Path, result: Result, fixed: Image, like: Path, names: Mapping[str, str]) -> None:
     """The image and transform files, side by side."""
-    planar = read_geometry(like) if like is not None and fixed.grid.dim == 2 else None
+    planar = read_geometry(like) if fixed.grid.dim == 2 else None
     with ThreadPoolExecutor(1) as pool:
         # ITK holds several float64 copies of a field: one file after the other keeps the peak low.
-        chain = pool.submit(write_transform, folder / "transform.h5", result.transform)
-        back = pool.submit(write_transform, folder / "inverse.h5", result.inverse_on_grid)
-        write_displacement(folder / "displacement.nii.gz", result.displacement_mm, fixed.grid)
-        write_image(folder / "warped.nii.gz", result.warped, like=planar)
+        chain = pool.submit(write_transform, folder / names["transform.h5"], result.transform)
+        back = pool.submit(write_transform, folder / names["inverse.h5"], result.inverse_on_grid)
+        write_displacement(folder / names["displacement.nii.gz"], result.displacement_mm, fixed.grid)
+        write_image(folder / names["warped.nii.gz"], result.warped, like=planar)
         chain.result()
         back.result()
 
@@ -135,13 +227,13 @@ def peak_memory_mb() -> float:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
 
 
-def describe(result: Result, fixed: Path | str, moving: Path | str, options: Options) -> dict[str, Any]:
+def describe(result: Result, fixed: Path, moving: Path, options: Options) -> dict[str, Any]:
     """Plain data for result.json."""
     packages = ("numba", "numpy", "nibabel", "SimpleITK")
     return {
         "warpwise": __version__,
-        "fixed": str(fixed),
-        "moving": str(moving),
+        "fixed": str(fixed.absolute()),
+        "moving": str(moving.absolute()),
         "settings": {**result.settings, "preset": options.preset, "device": "cpu", "seed": options.seed},
         "similarity": {k: round(v, 6) for k, v in result.similarity.items()},
         "stop_reasons": {k: list(v) for k, v in result.stops.items()},
@@ -151,6 +243,7 @@ def describe(result: Result, fixed: Path | str, moving: Path | str, options: Opt
         ],
         "affine": [[round(float(v), 9) for v in row] for row in result.affine_only],
         "certificate": result.certificate.to_dict(),
+        "scores": result.scores.to_dict() if result.scores else {},
         "warnings": list(result.warnings),
         "timings_s": dict(result.timings_s),
         "memory_mb": {"predicted": result.predicted_memory_mb, "peak": peak_memory_mb()},

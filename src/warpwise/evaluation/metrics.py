@@ -85,13 +85,43 @@ def hd95(fixed: NDArray[np.bool_], warped: NDArray[np.bool_], spacing_mm: Sequen
     return float(max(np.percentile(to_b, 95), np.percentile(to_a, 95)))
 
 
-def regularity(transform: Transform, grid: Grid, mask: NDArray[np.bool_] | None = None) -> Regularity:
-    """Jacobian statistics of a transform at the voxels of a grid; the spread is that inside the mask."""
-    mm = transform.displacement(grid)
+def target_errors(
+    transform: Transform, fixed: NDArray[np.float64], moving: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Target registration error of each point: |transform(fixed) − moving|, mm.
+
+    Args:
+        transform: fixed mm → moving mm.
+        fixed, moving: corresponding points (n, dim), mm RAS+.
+
+    Raises:
+        InputError: their shapes or dimensions differ.
+    """
+    if fixed.shape != moving.shape or fixed.ndim != 2 or fixed.shape[1] != transform.dim:
+        raise InputError(f"Landmarks of shape {fixed.shape} and {moving.shape} for a {transform.dim}-D transform.")
+    return np.linalg.norm(transform.points(fixed) - moving, axis=1)
+
+
+def jacobian_map(transform: Transform, grid: Grid, *, log: bool = False) -> NDArray[np.float32]:
+    """Determinant of the Jacobian (central differences) at every voxel of a grid; its logarithm from 1e-6 up if wanted.
+
+    Where it is above 1 the moving image is larger than the fixed one.
+    """
+    values = launch.determinant(_in_voxels(transform, grid)).reshape(grid.shape)
+    return np.log(np.maximum(values, np.float32(1e-6))) if log else values
+
+
+def _in_voxels(transform: Transform, grid: Grid) -> NDArray[np.float32]:
     full = grid.embedded()
     field = np.zeros((3, *full.shape), np.float32)
-    field[: grid.dim] = mm.reshape(grid.dim, *full.shape)
-    field = launch.map_vectors(field, full.inverse_affine[:3, :3])
+    field[: grid.dim] = transform.displacement(grid).reshape(grid.dim, *full.shape)
+    return launch.map_vectors(field, full.inverse_affine[:3, :3])
+
+
+def regularity(transform: Transform, grid: Grid, mask: NDArray[np.bool_] | None = None) -> Regularity:
+    """Jacobian statistics of a transform at the voxels of a grid; the spread is that inside the mask."""
+    full = grid.embedded()
+    field = _in_voxels(transform, grid)
     determinant = launch.determinant(field)
     _, _, volume = launch.digital(field)
     inside = determinant if mask is None else determinant[mask.reshape(full.shape)]
@@ -99,7 +129,7 @@ def regularity(transform: Transform, grid: Grid, mask: NDArray[np.bool_] | None 
     return Regularity(
         float(np.log(np.maximum(inside, 1e-9)).std(dtype=np.float64)),
         100 * float((determinant <= 0).mean()),
-        100 * volume / cells,
+        100 * abs(volume) / cells,
     )
 
 

@@ -38,7 +38,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read(path: Path, *, series: str | None, grey: bool) -> tuple[NDArray[np.generic], Affine4, tuple[str, ...]]:
+def read(path: Path, *, series: tuple[str, ...], grey: bool) -> tuple[NDArray[np.generic], Affine4, tuple[str, ...]]:
     """Voxels (X, Y, Z), 4×4 RAS+ affine and notes of a series or a file.
 
     Raises:
@@ -64,22 +64,21 @@ def read(path: Path, *, series: str | None, grey: bool) -> tuple[NDArray[np.gene
     return data, affine, ()
 
 
-def chosen(path: Path, series: str | None) -> tuple[str, list[str]]:
+def chosen(path: Path, series: tuple[str, ...]) -> tuple[str, list[str]]:
     """UID and files of the series that is meant.
 
     Raises:
-        InputError: the folder has none, several and none was named, or not the one named.
+        InputError: the folder has none, several and not one of them named.
     """
     found = _series(path)
     if not found:
         raise InputError(f"{path}: a folder without a DICOM series.", hint="Give an image file or a DICOM folder.")
-    if series is None and len(found) == 1:
-        series = next(iter(found))
-    if series is None or series not in found:
+    wanted = [uid for uid in found if uid in series] or ([*found] if not series else [])
+    if len(wanted) != 1:
         lines = "; ".join(f"{uid} ({len(files)} files, {_modality(files[0])})" for uid, files in found.items())
-        problem = f"no series {series}" if series else f"{len(found)} DICOM series"
+        problem = f"no series {', '.join(series)}" if series and not wanted else f"{len(found)} DICOM series"
         raise InputError(f"{path}: {problem}. It holds: {lines}.", hint="Choose one with --series UID.")
-    return series, found[series]
+    return wanted[0], found[wanted[0]]
 
 
 def in_order(path: Path, slices: list[Slice]) -> list[Slice]:

@@ -23,14 +23,14 @@ class Reading:
 
     Attributes:
         volume: which of a 4-D series, from 0.
-        series: UID of one of several DICOM series.
+        series: UIDs of DICOM series; of a folder with several, the one among these is read.
         spacing_mm: of pixels, for pictures, which carry none that can be trusted.
         grey: take the luminance of colour images.
         nan_to_zero: take voxels that are not finite as 0.
     """
 
     volume: int | None = None
-    series: str | None = None
+    series: tuple[str, ...] = ()
     spacing_mm: tuple[float, ...] | None = None
     grey: bool = False
     nan_to_zero: bool = False

@@ -180,6 +180,26 @@ def write_volumes(path: Path, data: NDArray[Any], affine: Affine4, *, intent: st
         data = data.astype(np.uint8)
     if data.dtype in (np.int64, np.uint64):
         data = data.astype(np.int32)
+    head, raw = _parts(data, affine, intent)
+    if not path.name.endswith(".gz"):
+        with path.open("wb") as file:
+            file.write(head)
+            file.write(raw)
+        return
+    pieces = [head, *[raw[i : i + _CHUNK] for i in range(0, len(raw), _CHUNK)]]
+    # zlib works without the GIL; a file of several gzip members is a gzip file to every reader.
+    with path.open("wb") as file, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for block in pool.map(_gzip_member, pieces):
+            file.write(block)
+
+
+def packed_nifti(data: NDArray[Any], affine: Affine4) -> bytes:
+    """An array as a gzipped NIfTI file in memory, as small as gzip makes it quickly."""
+    head, raw = _parts(data, affine, None)
+    return gzip.compress(head + bytes(raw), 6, mtime=0)
+
+
+def _parts(data: NDArray[Any], affine: Affine4, intent: str | None) -> tuple[bytes, memoryview]:
     image = nib.Nifti1Image(data, affine)  # type: ignore[reportPrivateImportUsage]
     header = image.header
     header.set_xyzt_units("mm")
@@ -191,16 +211,7 @@ def write_volumes(path: Path, data: NDArray[Any], affine: Affine4, *, intent: st
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
     raw = np.asfortranarray(data).reshape(-1, order="F").view(np.uint8).data
     head = header.binaryblock + b"\0\0\0\0"
-    if not path.name.endswith(".gz"):
-        with path.open("wb") as file:
-            file.write(head)
-            file.write(raw)
-        return
-    pieces = [head, *[raw[i : i + _CHUNK] for i in range(0, len(raw), _CHUNK)]]
-    # zlib works without the GIL; a file of several gzip members is a gzip file to every reader.
-    with path.open("wb") as file, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for block in pool.map(_gzip_member, pieces):
-            file.write(block)
+    return head, raw
 
 
 def _gzip_member(piece: bytes | memoryview) -> bytes:

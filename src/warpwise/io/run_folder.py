@@ -85,8 +85,11 @@ def appearing(folder: Path, *, last: str = "") -> Generator[Path, None, None]:
     scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{_host()}-{os.getpid()}-", dir=folder))
     try:
         yield scratch
-        for file in sorted(scratch.iterdir(), key=lambda file: (file.name == last, file.name)):
-            file.replace(folder / file.name)
+        for file in sorted(scratch.rglob("*"), key=lambda file: (file.name == last, file.name)):
+            if file.is_file():
+                place = folder / file.relative_to(scratch)
+                place.parent.mkdir(exist_ok=True)
+                file.replace(place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         if not existed and not any(folder.iterdir()):

@@ -100,7 +100,7 @@ def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1)
 
     certificate = Certificate(
         percent_folded=100 * folded / voxels,
-        percent_ndv=100 * volume / cells,
+        percent_ndv=100 * abs(volume) / cells,
         forward_inverse_mean=mean(missed),
         forward_inverse_max=float(missed.max()),
         inverse_forward_mean=mean(again),

@@ -30,7 +30,7 @@ class Inputs:
     Attributes:
         masks: only voxels > 0 count; exclude: voxels > 0 do not (lesions).
         labels: label maps that should overlap; landmarks: points that should meet.
-        weights: of labels and landmarks against the similarity.
+        weights: of labels and landmarks against the similarity; those of weight 0 are only judged.
         initial: a transform to begin with.
         channel_weights: importance of the channels.
         percentiles: darkest and brightest intensity that is told apart; bias_field: remove it first (N4).
@@ -116,8 +116,8 @@ def check(inputs: Inputs) -> None:
     if inputs.initial is not None and inputs.initial.dim != fixed.grid.dim:
         raise InputError(f"The initial transform is {inputs.initial.dim}-D, the images are {fixed.grid.dim}-D.")
     for name, weight in inputs.weights.items():
-        if name not in ("labels", "landmarks") or not (np.isfinite(weight) and weight > 0):
-            raise InputError(f"weights: {name} = {weight}; positive weights of labels and landmarks are known.")
+        if name not in ("labels", "landmarks") or not (np.isfinite(weight) and weight >= 0):
+            raise InputError(f"weights: {name} = {weight}; weights ≥ 0 of labels and landmarks are known.")
     low, high = inputs.percentiles
     if not 0 <= low < high <= 100:
         raise InputError(f"percentiles {inputs.percentiles}: two numbers, 0 ≤ low < high ≤ 100, are needed.")
@@ -257,7 +257,8 @@ def weights_of(inputs: Inputs) -> NDArray[np.float32] | None:
 
 def landmarks_of(inputs: Inputs) -> Landmarks | None:
     """Corresponding points in voxels of both 3-D grids."""
-    if inputs.landmarks is None:
+    weight = inputs.weights.get("landmarks", 1.0)
+    if inputs.landmarks is None or weight == 0:
         return None
     found: list[NDArray[np.float64]] = []
     for mm, image in zip(matched(*inputs.landmarks)[:2], inputs.images, strict=True):
@@ -267,12 +268,13 @@ def landmarks_of(inputs: Inputs) -> Landmarks | None:
         found.append((world - grid.affine[:3, 3]) @ grid.inverse_affine[:3, :3].T)
     grid = inputs.images[0].grid
     half = 0.5 * float(np.linalg.norm([s * n for s, n in zip(grid.spacing_mm, grid.shape, strict=True)]))
-    return Landmarks(found[0], found[1], inputs.weights.get("landmarks", 1.0), SCALE * half)
+    return Landmarks(found[0], found[1], weight, SCALE * half)
 
 
 def labels_of(inputs: Inputs, notes: list[str]) -> LabelMaps | None:
     """Both label maps as channels on the images' grids; labels that one image lacks are noted and left out."""
-    if inputs.labels[0] is None or inputs.labels[1] is None:
+    weight = inputs.weights.get("labels", 1.0)
+    if inputs.labels[0] is None or inputs.labels[1] is None or weight == 0:
         return None
     maps: list[NDArray[np.integer]] = []
     for labels, image in zip(inputs.labels, inputs.images, strict=True):
@@ -289,7 +291,7 @@ def labels_of(inputs: Inputs, notes: list[str]) -> LabelMaps | None:
     if odd:
         shown = ", ".join(map(str, odd[:10])) + (" …" if len(odd) > 10 else "")
         notes.append(f"Labels in one map only do not guide the registration: {shown}.")
-    return LabelMaps(*encoded(*maps), inputs.weights.get("labels", 1.0))
+    return LabelMaps(*encoded(*maps), weight)
 
 
 def predicted_memory_mb(fixed: Grid, moving: Grid, channels: int, *, reduction: int = 1) -> float:

@@ -15,6 +15,7 @@ from warpwise.registrars.prepare import Inputs, affordable, factors_of, predicte
 from warpwise.registrars.presets import Preset
 from warpwise.registrars.presets import preset as named_preset
 from warpwise.registrars.result import Result
+from warpwise.registrars.scores import scored
 from warpwise.registrars.trust import suspicions
 from warpwise.similarity import SIMILARITIES
 
@@ -53,7 +54,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         exclude: fixed and moving; voxels > 0 do not count: lesions, implants.
         labels: fixed and moving label maps that should overlap, as a further term.
         landmarks: fixed and moving points (n, dim), mm RAS+, or their files, that should meet, as a further term.
-        weights: of labels and landmarks against the similarity; 1 each by default.
+        weights: of labels and landmarks against the similarity, 1 each by default; with 0 they are only judged.
         initial: a transform (or its file) to begin with; the search for a start is then left out.
         channel_weights: importance of the channels, any positive scale.
         percentiles: intensities outside are cut: the darkest, and the brightest of what is brighter.
@@ -92,7 +93,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     )
     reduction = affordable(images[0].grid, images[1].grid, len(images[0].data), fit=fit_memory)
     ready = prepare(inputs, reduction=reduction)
-    clock.lap("reading")
+    clock.lap("preparing")
     pair = ready.pair
     start = starts.choose(pair) if initial is None else starts.given(pair)
     pair = pair.moved(start.to_moving)
@@ -111,8 +112,10 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         clock.lap("deformable")
     result = deliver(images, pair, solution, inputs.initial if ready.warped_first else None, clock)
     history = (*linear.history, *(solution.history if solution else ()))
+    scores = scored(inputs, result["transform"]) if inputs.labels[0] is not None or landmarks is not None else None
     return Result(
         **result,
+        scores=scores,
         history=history,
         stops={"affine": linear.stops, **({transform: solution.stops} if solution else {})},
         similarity=energies(history),

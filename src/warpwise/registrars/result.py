@@ -7,6 +7,7 @@ from typing import Any
 from warpwise.image import Image
 from warpwise.registrars.base import Step
 from warpwise.registrars.certificate import Certificate
+from warpwise.registrars.scores import Scores
 from warpwise.transforms.base import Transform
 from warpwise.transforms.velocity import VelocityField
 
@@ -25,6 +26,7 @@ class Result:
         similarity: value before and after (on the finest images of each stage; lower is better).
         settings: everything that was set; timings_s: seconds a stage; warnings: reasons not to trust the result.
         velocity: of the svf and symmetric solvers.
+        scores: overlap of the labels and distance of the landmarks that were given.
     """
 
     transform: Transform
@@ -42,3 +44,4 @@ class Result:
     warnings: tuple[str, ...] = ()
     predicted_memory_mb: float = 0.0
     velocity: VelocityField | None = None
+    scores: Scores | None = None

@@ -1,0 +1,261 @@
+"""The figures of a report, each a function of what there is to show."""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from io import BytesIO
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from warpwise.image import intensity_range
+from warpwise.report.material import Material, Volume
+from warpwise.report.planes import View, views
+
+STYLE = {
+    "figure.facecolor": "#101418",
+    "axes.facecolor": "#101418",
+    "savefig.facecolor": "#101418",
+    "text.color": "#e8ecf0",
+    "axes.labelcolor": "#c4ccd4",
+    "axes.edgecolor": "#4a5560",
+    "xtick.color": "#9aa6b2",
+    "ytick.color": "#9aa6b2",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "warpwise",  # the same figure is the same file
+}
+_LINES = 24  # of the deformed grid along the shorter side of a plane
+_TILES = 7  # of a checkerboard along the shorter side
+
+
+Draw = Callable[[Material], Figure | None]
+
+
+def styled(draw: Draw) -> Draw:
+    """A figure function in this style, whatever the style of the program around it."""
+
+    @wraps(draw)
+    def drawing(seen: Material) -> Figure | None:
+        with mpl.rc_context(STYLE):
+            return draw(seen)
+
+    return drawing
+
+
+def drawn(name: str, figure: Figure, kind: str) -> bytes:
+    """A figure as PNG or SVG."""
+    out = BytesIO()
+    with mpl.rc_context(STYLE):
+        meta = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(out, format=kind, dpi=110, bbox_inches="tight", pad_inches=0.05, metadata={**meta, "Title": name})
+    return out.getvalue()
+
+
+@styled
+def before_after(seen: Material) -> Figure | None:
+    """Fixed, moving before, after the linear stage, and warped, in every plane."""
+    named = [("fixed", seen.fixed), ("moving, before", seen.before), ("after affine", seen.affine), ("warped", seen.warped)]
+    rows = [(title, volume, limits_of(volume)) for title, volume in named if volume is not None]
+    return mosaic(seen, rows)
+
+
+@styled
+def checkerboard(seen: Material) -> Figure | None:
+    """Tiles of the fixed image between tiles of the other, before and after."""
+    named = [("fixed | moving, before", seen.before), ("fixed | warped", seen.warped)]
+    fixed = scaled(seen.fixed)
+    rows = [(title, scaled(volume), (0.0, 1.0)) for title, volume in named if volume is not None]
+    return mosaic(seen, rows, mix=lambda view, plane: tiles(view.cut(fixed), plane))
+
+
+@styled
+def difference(seen: Material) -> Figure | None:
+    """Fixed less the other, each scaled to its own range, before and after."""
+    named = [("fixed − moving, before", seen.before), ("fixed − warped", seen.warped)]
+    fixed = scaled(seen.fixed)
+    rows = [(title, fixed - scaled(volume), (-1.0, 1.0)) for title, volume in named if volume is not None]
+    return mosaic(seen, rows, colours="RdBu_r")
+
+
+@styled
+def deformation(seen: Material) -> Figure | None:
+    """A regular grid of the fixed image, carried to where the deformable part takes it."""
+    nonlinear = seen.displacement_mm - linear_displacement(seen)
+    if not float(np.abs(nonlinear).max()) > 1e-3:
+        return None
+    figure, axes, planes = canvas(seen, 1)
+    for axis, view in zip(axes[0], planes, strict=True):
+        show(axis, view, view.cut(seen.fixed), limits_of(seen.fixed), "gray")
+        draw_grid(axis, view, nonlinear, seen)
+    axes[0][0].set_ylabel("deformation, without affine")
+    return figure
+
+
+@styled
+def jacobian(seen: Material) -> Figure | None:
+    """Logarithm of the Jacobian determinant: red where the moving image is larger."""
+    values = seen.log_jacobian
+    reach = max(float(np.percentile(np.abs(values), 99)), 0.05)
+    figure, axes, planes = canvas(seen, 1)
+    picture: Any = None
+    for axis, view in zip(axes[0], planes, strict=True):
+        picture = show(axis, view, view.cut(values), (-reach, reach), "RdBu_r")
+    figure.colorbar(picture, ax=[*axes[0]], shrink=0.7, pad=0.02)
+    axes[0][0].set_ylabel("log Jacobian")
+    return figure
+
+
+@styled
+def convergence(seen: Material) -> Figure | None:
+    """The energy over the iterations of every level, stages side by side."""
+    steps = seen.summary["energies"]
+    stages = list(dict.fromkeys(step["stage"] for step in steps))
+    if not stages:
+        return None
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    for axis, stage in zip(np.atleast_1d(figure.subplots(1, len(stages))), stages, strict=True):
+        mine = [step for step in steps if step["stage"] == stage]
+        at = np.arange(1, len(mine) + 1)
+        first = [n for n, step in enumerate(mine) if step["iteration"] == 1]
+        for n, start in enumerate(first):
+            end = (first + [len(mine)])[n + 1]
+            label = f"level {mine[start]['level']}"
+            axis.plot(at[start:end], [step["energy"] for step in mine[start:end]], ".-", label=label, lw=1.2, ms=3)
+        axis.set(title=stage, xlabel="iteration", ylabel="energy" if stage == stages[0] else "")
+        axis.legend(frameon=False, fontsize=7)
+    return figure
+
+
+@styled
+def labels(seen: Material) -> Figure | None:
+    """Dice of every label before and after; a box plot where there are many."""
+    scores = seen.summary.get("scores", {}).get("dice")
+    return None if not scores else paired(scores, "Dice", "label")
+
+
+@styled
+def landmarks(seen: Material) -> Figure | None:
+    """Error of every landmark before and after."""
+    scores = seen.summary.get("scores", {}).get("tre_mm")
+    return None if not scores else paired(scores, "registration error, mm", "landmark")
+
+
+def paired(scores: dict[str, Any], unit: str, what: str, *, most: int = 40) -> Figure:
+    """Values before and after, by name."""
+    names = [*scores["after"]]
+    before = np.array([scores["before"].get(name, np.nan) for name in names])
+    after = np.array([scores["after"][name] for name in names])
+    figure = Figure(figsize=(9, 2.8), layout="constrained")
+    axis = figure.subplots()
+    if len(names) > most:
+        lines = {"color": "#9aa6b2"}
+        axis.boxplot(
+            [before[np.isfinite(before)], after],
+            orientation="horizontal", tick_labels=["before", "after"], widths=0.5,
+            boxprops=lines, whiskerprops=lines, capprops=lines, medianprops={"color": "#4db6ac", "linewidth": 2},
+            flierprops={"markeredgecolor": "#9aa6b2", "markersize": 3},
+        )  # fmt: skip
+        axis.set(xlabel=f"{unit}, {len(names)} {what}s")
+    else:
+        at = np.arange(len(names))
+        axis.bar(at - 0.2, before, 0.4, label="before", color="#7a8794")
+        axis.bar(at + 0.2, after, 0.4, label="after", color="#4db6ac")
+        axis.set_xticks(at, [escaped(name) for name in names], rotation=60 if len(names) > 12 else 0)
+        axis.set(ylabel=unit, xlabel=what)
+        axis.legend(frameon=False)
+    return figure
+
+
+def escaped(text: str) -> str:
+    """Text that matplotlib must not take for a formula, cut where it is long."""
+    return (text[:16] + "…" if len(text) > 17 else text).replace("$", r"\$")
+
+
+def limits_of(volume: Volume) -> tuple[float, float]:
+    """Robust darkest and brightest."""
+    return intensity_range(volume)
+
+
+def scaled(volume: Volume) -> Volume:
+    """Robust range brought to 0 … 1."""
+    low, high = intensity_range(volume)
+    return np.clip((volume - np.float32(low)) / np.float32(max(high - low, 1e-12)), 0, 1)
+
+
+def tiles(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A checkerboard of two planes."""
+    size = max(min(one.shape) // _TILES, 2)
+    y, x = np.indices(one.shape) // size
+    return np.where((x + y) % 2 == 0, one, other)
+
+
+def canvas(seen: Material, rows: int) -> tuple[Figure, Any, list[View]]:
+    """A figure with a row of planes for each of `rows`."""
+    planes = views(seen.grid, seen.fixed)
+    sizes = [view.cut(seen.fixed).shape for view in planes]
+    widths = [size[1] * view.pixel_mm[0] for view, size in zip(planes, sizes, strict=True)]
+    heights = [size[0] * view.pixel_mm[1] for view, size in zip(planes, sizes, strict=True)]
+    width = 9.0 if len(planes) > 1 else 5.0
+    height = rows * min(max(heights) / max(sum(widths), 1e-9) * width + 0.1, 6.0)
+    figure = Figure(figsize=(width, height), layout="compressed")
+    axes = figure.subplots(rows, len(planes), squeeze=False, width_ratios=widths)
+    return figure, axes, planes
+
+
+def show(axis: Any, view: View, plane: NDArray[np.float32], limits: tuple[float, float], colours: str) -> Any:
+    """One plane on one axis, with its edges named."""
+    picture = axis.imshow(
+        plane, origin="lower", aspect=view.aspect, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest"
+    )
+    axis.set(xticks=[], yticks=[])
+    left, right, bottom, top = view.letters
+    for at, text in (((0.02, 0.5), left), ((0.98, 0.5), right), ((0.5, 0.03), bottom), ((0.5, 0.97), top)):
+        axis.text(*at, text, transform=axis.transAxes, ha="center", va="center", color="#ffb74d", fontsize=7)
+    return picture
+
+
+def mosaic(
+    seen: Material,
+    rows: Sequence[tuple[str, Volume, tuple[float, float]]],
+    *,
+    colours: str = "gray",
+    mix: Any = None,
+) -> Figure:
+    """Rows of planes, one volume a row."""
+    figure, axes, planes = canvas(seen, len(rows))
+    for row, (title, volume, limits) in zip(axes, rows, strict=True):
+        for axis, view in zip(row, planes, strict=True):
+            plane = view.cut(volume)
+            show(axis, view, plane if mix is None else mix(view, plane), limits, colours)
+        row[0].set_ylabel(title)
+    return figure
+
+
+def linear_displacement(seen: Material) -> NDArray[np.float32]:
+    """What of the displacement the affine makes; the rest is what the solver bent."""
+    dim = seen.grid.dim
+    motion = (np.array(seen.summary["affine"]) - np.eye(dim + 1)) @ seen.grid.affine
+    index = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in seen.grid.shape], indexing="ij", sparse=True)
+    rows = [sum(np.float32(motion[d, k]) * index[k] for k in range(dim)) + np.float32(motion[d, dim]) for d in range(dim)]
+    return np.stack(rows).astype(np.float32)
+
+
+def draw_grid(axis: Any, view: View, displacement_mm: NDArray[np.float32], seen: Material) -> None:
+    """Lines of constant position, carried along by the in-plane part of a displacement."""
+    grid = seen.grid
+    voxels = np.einsum("ij,j...->i...", grid.inverse_affine[:-1, :-1], displacement_mm).astype(np.float32)
+    across, up = (
+        (-1 if turned else 1) * view.cut(voxels[axis_]) for axis_, turned in zip(view.axes[:2], view.turned[:2], strict=True)
+    )
+    height, width = across.shape
+    step = max(min(height * view.pixel_mm[1], width * view.pixel_mm[0]) / _LINES, 1e-9)
+    y, x = np.indices(across.shape)
+    for at in np.arange(0, width, max(step / view.pixel_mm[0], 1)).astype(int):
+        axis.plot((x + across)[:, at], (y + up)[:, at], color="#4dd0e1", lw=0.6)
+    for at in np.arange(0, height, max(step / view.pixel_mm[1], 1)).astype(int):
+        axis.plot((x + across)[at], (y + up)[at], color="#4dd0e1", lw=0.6)
+    axis.set(xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5))

@@ -1,0 +1,160 @@
+"""What a report is made of, from a result in memory or from a folder that holds one."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.errors import InputError
+from warpwise.evaluation.metrics import jacobian_map
+from warpwise.grid import Grid
+from warpwise.image import Image
+from warpwise.io.checks import first_line
+from warpwise.io.images import Reading, read_image
+from warpwise.io.transforms import read_transform
+from warpwise.registrars.result import Result
+from warpwise.resampling import resample
+from warpwise.transforms.affine import Affine
+from warpwise.transforms.base import Transform
+
+Volume = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """Images on the fixed grid, the deformation, and everything that result.json says.
+
+    Attributes:
+        grid: of the fixed image.
+        fixed, warped: (X, Y[, Z]).
+        before, affine: the moving image through the headers alone (or brought over the fixed one where these do not
+            overlap), and after the linear stage; None where the moving image is not at hand.
+        shifted: whether `before` had to be brought over.
+        displacement_mm: (dim, X, Y[, Z]); log_jacobian: of the whole map.
+        summary: result.json.
+        notes: what could not be shown.
+    """
+
+    grid: Grid
+    fixed: Volume
+    warped: Volume
+    before: Volume | None
+    affine: Volume | None
+    shifted: bool
+    displacement_mm: Volume
+    log_jacobian: Volume
+    summary: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of_result(cls, result: Result, images: tuple[Image, Image], summary: Mapping[str, Any]) -> "Material":
+        """From a registration that has just been made."""
+        return cls.built(images[0], result.warped, images[1], result.transform, summary, result.displacement_mm)
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "Material":
+        """From what `warpwise register` wrote.
+
+        Raises:
+            InputError: the folder holds no result, or its fixed image cannot be found.
+        """
+        summary = described(folder)
+        files: Mapping[str, str] = summary["files"]
+        names = [Path(str(summary[key])) for key in ("fixed", "moving")]
+        fixed_path, moving_path = (found(path, folder) for path in names)
+        if fixed_path is None:
+            raise InputError(f"{folder}: the fixed image {names[0]} is not there any more.", hint="Put it back.")
+        warped = read_image(folder / files["warped"])
+        transform = read_transform(folder / files["transform"])
+        fixed, notes, moving = _read(fixed_path), (), None
+        try:
+            moving = None if moving_path is None else _read(moving_path)
+        except InputError as error:
+            notes = (first_line(error),)
+        if moving is None and not notes:
+            notes = (f"The moving image {names[1].name} is not there any more: nothing is shown before registration.",)
+        if fixed.grid.shape != warped.grid.shape:
+            raise InputError(f"{fixed_path}: has {fixed.grid.shape} voxels, the result {warped.grid.shape}.")
+        return cls.built(fixed, warped, moving, transform, summary, transform.displacement(fixed.grid), notes)
+
+    @classmethod
+    def built(  # noqa: PLR0913, PLR0917 - the one place where all of it comes together
+        cls,
+        fixed: Image,
+        warped: Image,
+        moving: Image | None,
+        transform: Transform,
+        summary: Mapping[str, Any],
+        displacement_mm: Any,
+        notes: tuple[str, ...] = (),
+    ) -> "Material":
+        """Everything on the fixed grid."""
+        before = affine = None
+        shifted = False
+        if moving is not None:
+            start, shifted = overlapping(fixed, moving)
+            before = _shown(resample(moving, fixed.grid, start))
+            affine = _shown(resample(moving, fixed.grid, Affine(np.array(summary["affine"]))))
+        return cls(
+            fixed.grid,
+            _shown(fixed),
+            _shown(warped),
+            before,
+            affine,
+            shifted,
+            np.asarray(displacement_mm, np.float32),
+            jacobian_map(transform, fixed.grid, log=True),
+            summary,
+            notes,
+        )
+
+
+def described(folder: Path) -> dict[str, Any]:
+    """The result.json of a folder, under whatever name BIDS gave it.
+
+    Raises:
+        InputError: there is none, or it is not one.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    plain = folder / "result.json"
+    candidates = [plain] if plain.exists() else sorted(folder.glob("*_xfm.json"))
+    if len(candidates) != 1:
+        problem = "no result.json" if not candidates else f"{len(candidates)} results"
+        raise InputError(f"{folder}: {problem} here.", hint="Give a folder that warpwise register wrote.")
+    try:
+        summary = json.loads(candidates[0].read_text(encoding="utf-8"))
+        for key in ("fixed", "moving", "files", "affine", "settings", "certificate", "timings_s", "energies", "warnings"):
+            summary[key]
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        raise InputError(f"{candidates[0]}: not a result of warpwise register.") from None
+    return summary
+
+
+def found(path: Path, folder: Path) -> Path | None:
+    """An image where result.json says, or beside or above the results."""
+    return next((p for p in (path, folder / path.name, folder.parent / path.name) if p.exists()), None)
+
+
+def overlapping(fixed: Image, moving: Image) -> tuple[Transform, bool]:
+    """The headers' own alignment, or one of centres where by the headers the images hardly meet."""
+    dim = fixed.grid.dim
+    centres = [(g.affine @ np.append((np.array(g.shape) - 1) / 2, 1))[:dim] for g in (fixed.grid, moving.grid)]
+    extent = 0.5 * float(np.linalg.norm(np.array(fixed.grid.spacing_mm) * fixed.grid.shape))
+    shift = np.eye(dim + 1)
+    if float(np.linalg.norm(centres[1] - centres[0])) < 0.5 * extent:
+        return Affine(shift), False
+    shift[:dim, dim] = centres[1] - centres[0]
+    return Affine(shift), True
+
+
+def _read(path: Path) -> Image:
+    return read_image(path, reading=Reading(volume=0, grey=True, nan_to_zero=True))
+
+
+def _shown(image: Image) -> Volume:
+    return image.data[0].astype(np.float32)

@@ -1,0 +1,153 @@
+"""The page itself: one file that opens from disk and asks nothing of any network."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from matplotlib.image import imsave
+
+from warpwise import __version__
+from warpwise.report import FIGURES
+from warpwise.report.figures import drawn
+from warpwise.report.material import Material
+from warpwise.report.planes import grey, views
+from warpwise.report.viewer import bundle, layers
+
+CAPTIONS = {
+    "before_after": "Before and after",
+    "checkerboard": "Checkerboard",
+    "difference": "Difference",
+    "deformation": "Deformation grid",
+    "jacobian": "Volume change (log Jacobian)",
+    "convergence": "Convergence",
+    "labels": "Overlap of labels",
+    "landmarks": "Landmarks",
+}
+SVG = ("convergence", "labels", "landmarks")  # lines and words; the others are pictures
+
+
+def page(seen: Material) -> str:
+    """report.html as text."""
+    source = files("warpwise.report") / "templates"
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((source / "report.html.j2").read_text(encoding="utf-8"))
+    module, volumes = bundle(), layers(seen)
+    return template.render(
+        css=(source / "report.css").read_text(encoding="utf-8"),
+        flicker_js=(source / "flicker.js").read_text(encoding="utf-8"),
+        viewer_js=(source / "viewer.js").read_text(encoding="utf-8"),
+        title=f"{Path(str(seen.summary['moving'])).name} → {Path(str(seen.summary['fixed'])).name}",
+        version=__version__,
+        verdict=verdict(seen.summary),
+        warnings=[*seen.summary["warnings"], *seen.notes],
+        tables=[(title, rows) for title, rows in tables(seen) if rows],
+        flicker=flicker(seen),
+        shifted=seen.shifted,
+        figures=[(CAPTIONS[name], data) for name, data in figures(seen)],
+        module=module if volumes else None,
+        layers=[{"name": v.name, "colours": v.colours, "low": v.low, "high": v.high} for v in volumes],
+        volumes=[v.file for v in volumes] if module else [],
+        planar=seen.grid.dim == 2,
+        settings=json.dumps(seen.summary["settings"], indent=2, ensure_ascii=False),
+    )
+
+
+def figures(seen: Material) -> list[tuple[str, str]]:
+    """Names and data addresses of the figures that have something to show."""
+    out: list[tuple[str, str]] = []
+    for name in FIGURES:
+        figure = FIGURES[name](seen)
+        if figure is not None:
+            kind, media = ("svg", "image/svg+xml") if name in SVG else ("png", "image/png")
+            out.append((name, f"data:{media};base64,{base64.b64encode(drawn(name, figure, kind)).decode('ascii')}"))
+    return out
+
+
+def write_figures(folder: Path, seen: Material) -> list[Path]:
+    """Every figure as PNG and SVG in a folder; the files written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out: list[Path] = []
+    for name in FIGURES:
+        figure = FIGURES[name](seen)
+        for kind in ("png", "svg") if figure is not None else ():
+            out.append(folder / f"{name}.{kind}")
+            out[-1].write_bytes(drawn(name, figure, kind))
+    return out
+
+
+def flicker(seen: Material) -> list[dict[str, Any]]:
+    """For each plane, the same slice of every image, to be shown in turn."""
+    named = [("fixed", seen.fixed), ("moving, before", seen.before), ("after affine", seen.affine), ("warped", seen.warped)]
+    shown = [(name, volume) for name, volume in named if volume is not None]
+    limits = {name: (float(np.percentile(v, 0.5)), float(np.percentile(v, 99.7))) for name, v in shown}
+    out: list[dict[str, Any]] = []
+    for view in views(seen.grid, seen.fixed):
+        pictures = {name: _png(grey(view.cut(volume), limits[name])) for name, volume in shown}
+        height, width = view.cut(seen.fixed).shape
+        out.append(
+            {
+                "name": view.name,
+                "pictures": pictures,
+                "aspect": round(width * view.pixel_mm[0] / (height * view.pixel_mm[1]), 4),
+                "letters": dict(zip(("left", "right", "bottom", "top"), view.letters, strict=True)),
+            }
+        )
+    return out
+
+
+def _png(levels: Any) -> str:
+    out = BytesIO()
+    imsave(out, levels, cmap="gray", vmin=0, vmax=255, format="png", metadata={"Software": None})
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
+
+
+def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
+    """A word and a colour for the whole."""
+    certificate = summary["certificate"]
+    if certificate["percent_folded"] or certificate["percent_ndv"]:
+        return "folded", "bad"
+    return ("look closely", "doubt") if summary["warnings"] else ("nothing suspicious", "good")
+
+
+Rows = Sequence[tuple[str, str]]
+
+
+def tables(seen: Material) -> list[tuple[str, Rows]]:
+    """What is worth reading of result.json, in words."""
+    s = seen.summary
+    c, settings, scores = s["certificate"], s["settings"], s.get("scores", {})
+    spacing = "×".join(f"{v:.3g}" for v in seen.grid.spacing_mm)
+    length = np.sqrt(np.square(seen.displacement_mm).sum(0))
+    images: Rows = [
+        ("fixed", Path(str(s["fixed"])).name),
+        ("moving", Path(str(s["moving"])).name),
+        ("fixed grid", f"{'×'.join(map(str, seen.grid.shape))} voxels of {spacing} mm"),
+        ("displacement", f"{float(length.mean()):.1f} mm on average, {float(length.max()):.1f} mm at most"),
+    ]
+    quality: list[tuple[str, str]] = [
+        ("folded voxels (det J ≤ 0)", f"{c['percent_folded']:g} %"),
+        ("non-diffeomorphic volume", f"{c['percent_ndv']:g} %"),
+        ("forward and inverse agree to", f"{c['forward_inverse_mean']:.1g} voxel (mean), {c['forward_inverse_max']:.1g} (largest)"),
+    ]
+    for name, title, unit in (("dice", "mean Dice", ""), ("tre_mm", "mean landmark error", " mm")):
+        if name in scores:
+            quality.append((title, f"{scores[name]['mean_before']:.3f} → {scores[name]['mean_after']:.3f}{unit}"))
+    for stage in dict.fromkeys(step["stage"] for step in s["energies"]):
+        found = s["similarity"]
+        if f"{stage}_before" in found:
+            quality.append((f"energy, {stage}", f"{found[f'{stage}_before']:.4f} → {found[f'{stage}_after']:.4f}"))
+    used: Rows = [
+        (name.replace("_", " "), str(settings[name]))
+        for name in ("preset", "transform", "similarity", "affine_similarity", "start", "voxels_used", "threads", "device")
+        if name in settings
+    ]
+    timings: Rows = [(name, f"{value:.2f} s") for name, value in s["timings_s"].items()]
+    memory = s.get("memory_mb", {})
+    timings = [*timings, ("memory at most", f"{memory['peak']:.0f} MB")] if "peak" in memory else timings
+    return [("Images", images), ("Quality", quality), ("Settings", used), ("Time", timings)]
