@@ -12,6 +12,8 @@ from warpwise.image import Image, Kind
 
 Affine4 = NDArray[np.float64]
 
+MOST_PACKED = 1040  # bytes that one stored byte can stand for: deflate's best is 1032
+
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
@@ -82,6 +84,17 @@ def room_for(name: str, shape: tuple[int, ...], bytes_per_voxel: float) -> None:
     needed = float(np.prod(shape, dtype=np.float64)) * max(bytes_per_voxel, 4) * 2
     if needed > free_memory():
         raise InputError(f"{name}: {shape} voxels need about {needed / 1e9:.1f} GB; {free_memory() / 1e9:.1f} GB are free.")
+
+
+def enough_stored(path: Path, shape: tuple[int, ...], bytes_per_voxel: float) -> None:
+    """Refuse a file too short to hold what its header claims, however well it is packed.
+
+    Raises:
+        InputError: it is truncated, or the header lies.
+    """
+    size, claimed = path.stat().st_size, float(np.prod(shape, dtype=np.float64)) * bytes_per_voxel
+    if size * MOST_PACKED < claimed:
+        raise InputError(f"{path}: truncated: {size} bytes cannot hold {shape} voxels.")
 
 
 def finite(data: NDArray[Any], *, name: str, nan_to_zero: bool) -> NDArray[Any]:

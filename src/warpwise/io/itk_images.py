@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.image import Image
-from warpwise.io.checks import Affine4, existing_file, first_line, grid_of, room_for
+from warpwise.io import structure
+from warpwise.io.checks import Affine4, enough_stored, existing_file, first_line, grid_of, room_for
 
 VOLUMES = (".mha", ".mhd", ".nrrd", ".nhdr")
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 SUFFIXES = (*VOLUMES, *PICTURES)
 
 _BYTES = {"8-bit": 1, "16-bit": 2, "32-bit": 4, "64-bit": 8}
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
 
 
 def reader_for(path: Path) -> sitk.ImageFileReader:
@@ -26,6 +27,7 @@ def reader_for(path: Path) -> sitk.ImageFileReader:
         InputError: missing, empty, not of this format, of a size that cannot be, or complex.
     """
     existing_file(path)
+    structure.check(path)
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -40,6 +42,8 @@ def reader_for(path: Path) -> sitk.ImageFileReader:
         raise InputError(f"{path}: complex voxels; real numbers are needed.", hint="Convert it to a scalar image.")
     width = next((n for word, n in _BYTES.items() if word in kind), 8)
     room_for(str(path), shape, width * channels)
+    if path.suffix.lower() not in (".mhd", ".nhdr"):  # whose voxels lie in a file beside
+        enough_stored(path, shape, width * channels)
     return reader
 
 
@@ -58,7 +62,7 @@ def execute(reader: Any, name: str) -> sitk.Image:
     """
     try:
         return reader.Execute()
-    except (RuntimeError, MemoryError, OverflowError) as error:
+    except (RuntimeError, MemoryError, OverflowError, ValueError) as error:
         raise InputError(f"{name}: cannot be read ({itk_reason(error)}).") from None
 
 
@@ -76,7 +80,7 @@ def arrays(path: Path, image: sitk.Image, *, grey: bool) -> tuple[NDArray[Any], 
                 f"{path}: {'RGB' if channels in (3, 4) else f'{channels}-component'} voxels; real numbers are needed.",
                 hint="Pass --grey to use their luminance." if channels in (3, 4) else "Convert it to a scalar image.",
             )
-        data = data[..., :3].astype(np.float32) @ _LUMINANCE if channels > 2 else data[..., 0]
+        data = data[..., :3].astype(np.float32) @ LUMINANCE if channels > 2 else data[..., 0]
     if data.ndim > 4:
         raise InputError(f"{path}: {data.ndim} axes; at most a series of volumes can be read.")
     return data.transpose(), affine_of(image)

@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.io.checks import Affine4, existing_file, first_line, one_volume, room_for
+from warpwise.io.checks import MOST_PACKED, Affine4, existing_file, first_line, one_volume, room_for
 
 SUFFIXES = (".nii", ".nii.gz")
 _CHUNK = 1 << 21  # bytes compressed at a time, each as a gzip member of its own
-_GZIP_RATIO = 1040  # deflate cannot do better than 1032 to 1
+UNREADABLE = (
+    nib.filebasedimages.ImageFileError,  # type: ignore[reportPrivateImportUsage]
+    nib.spatialimages.HeaderDataError,  # type: ignore[reportPrivateImportUsage]
+    nib.spatialimages.HeaderTypeError,  # type: ignore[reportPrivateImportUsage]
+    AttributeError, EOFError, KeyError, OSError, OverflowError, TypeError, ValueError, zlib.error,
+)  # fmt: skip
 _APART = 0.1  # voxels that sform and qform may differ by before it is worth a word
 
 
@@ -68,7 +73,7 @@ class Nifti:
                 at = (*[slice(None)] * 3, one_volume(str(self.path), self.volumes, volume))
                 data = np.asarray(proxy[at + (0,) * (len(self.stored_shape) - 4)])
                 data = data.astype(np.float32) if scaled else data
-        except (EOFError, OSError, ValueError, zlib.error) as error:
+        except UNREADABLE as error:
             have = uncompressed_size(self.path)
             if have < self._expected:
                 raise InputError(f"{self.path}: truncated after {have} of {self._expected} bytes.") from None
@@ -99,7 +104,7 @@ class Nifti:
         if not self.path.name.lower().endswith(".gz"):
             if size < self._expected:
                 raise InputError(f"{self.path}: truncated after {size} of {self._expected} bytes.")
-        elif size * _GZIP_RATIO < self._expected:
+        elif size * MOST_PACKED < self._expected:
             have = uncompressed_size(self.path)
             raise InputError(f"{self.path}: truncated after {have} of {self._expected} bytes.")
 
@@ -116,16 +121,11 @@ def opened(path: Path) -> Any:
     if path.name.lower().endswith(".gz") and start[:2] != b"\x1f\x8b":
         raise InputError(f"{path}: named .gz but not compressed; it begins with {start!r}.")
     try:
-        image = nib.load(path)  # type: ignore[reportPrivateImportUsage]
-    except (
-        nib.filebasedimages.ImageFileError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        OverflowError,
-        zlib.error,
-    ) as error:  # type: ignore[reportPrivateImportUsage]
+        image: Any = nib.load(path)  # type: ignore[reportPrivateImportUsage]
+        # nibabel judges some fields only when they are asked for.
+        for field in ("get_data_dtype", "get_slope_inter"):
+            getattr(image.header, field)()
+    except UNREADABLE as error:
         raise InputError(f"{path}: not a readable NIfTI image ({first_line(error)}).") from None
     if not isinstance(image, nib.Nifti1Pair):  # type: ignore[reportPrivateImportUsage]
         raise InputError(f"{path}: a {type(image).__name__}, not NIfTI.")

@@ -232,7 +232,8 @@ def _table(path: Path, space: str | None, grid: Grid | None) -> Points:
         if len(row) <= max(columns):
             raise InputError(f"{path}: row {n + 1 + header} has {len(row)} columns; {max(columns) + 1} are needed.")
         values.append(_numbers(path, n + 1 + header, [row[c] for c in columns]))
-    names = tuple(row[head.index("label")] for row in body) if header and "label" in head else ()
+    label = head.index("label") if header and "label" in head else len(head)
+    names = tuple(row[label] if label < len(row) else str(n + 1) for n, row in enumerate(body)) if label < len(head) else ()
     found = np.array(values, np.float64).reshape(-1, len(columns))
     if not np.isfinite(found).all():
         bad = int(np.flatnonzero(~np.isfinite(found).all(1))[0])

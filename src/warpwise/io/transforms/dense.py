@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.io.checks import plane_affine, room_for
-from warpwise.io.nifti import affine_of, opened, write_displacement
+from warpwise.io.checks import enough_stored, grid_of, plane_affine, room_for
+from warpwise.io.nifti import UNREADABLE, affine_of, opened, write_displacement
 from warpwise.io.transforms import Spaces
 from warpwise.transforms.base import Transform
 from warpwise.transforms.displacement import DisplacementField
@@ -46,8 +46,6 @@ class Dense:
 
 def plane_or_volume(spaces: Spaces) -> Grid:
     """The fixed grid; of one slice it is two-dimensional."""
-    from warpwise.io.checks import grid_of  # noqa: PLC0415 - only here
-
     assert spaces.fixed is not None
     return grid_of(spaces.fixed.name, spaces.fixed.shape, spaces.fixed.affine)
 
@@ -62,12 +60,13 @@ def vectors(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], int]:
     shape = tuple(int(n) for n in image.shape)
     dtype = image.header.get_data_dtype()
     room_for(str(path), shape, 8)
+    enough_stored(path, shape, dtype.itemsize)
     if dtype.fields is not None or dtype.kind == "c":
         raise InputError(f"{path}: a field holds real numbers; this one {dtype}.")
     affine, _ = affine_of(path, image)
     try:
         data = np.asarray(image.dataobj, np.float32)
-    except (EOFError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: truncated or corrupt ({str(error)[:80]}).") from None
     if not np.isfinite(data).all():
         raise InputError(f"{path}: the displacement field holds values that are not finite.")

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid, occupied
+from warpwise.io import structure
 from warpwise.io.checks import first_line
-from warpwise.io.transforms import Spaces
+from warpwise.io.transforms import Spaces, hdf5
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 from warpwise.transforms.composite import Composite
@@ -26,10 +27,13 @@ class Itk:
 
     @staticmethod
     def read(path: Path, spaces: Spaces) -> Transform:
+        if path.suffix.lower() in (".h5", ".hdf5"):
+            return hdf5.read(path)
+        structure.check(path)
         sitk.ProcessObject.SetGlobalWarningDisplay(False)
         try:
             found = sitk.ReadTransform(str(path))
-        except (RuntimeError, MemoryError, OverflowError) as error:
+        except (RuntimeError, MemoryError, OverflowError, ValueError) as error:
             reason = first_line(error) if "ITK ERROR" not in str(error) else "ITK cannot read it"
             raise InputError(f"{path}: not a readable transform ({reason}).") from None
         return from_itk(found)
@@ -50,13 +54,8 @@ class Itk:
         sitk.WriteTransform(chain, str(path))
 
 
-def _flip(dim: int) -> NDArray[np.float64]:
-    """RAS ↔ LPS."""
-    return np.diag([*[-1.0, -1.0, 1.0][:dim], 1.0])
-
-
 def _to_itk(part: Transform) -> Any:
-    flip = _flip(part.dim)
+    flip = hdf5.flip(part.dim)
     if isinstance(part, Affine):
         matrix = flip @ part.matrix @ flip
         out = sitk.AffineTransform(part.dim)
@@ -106,26 +105,10 @@ def from_itk(found: Any) -> Transform:
             return Affine(np.eye(dim + 1))
         return parts[0] if len(parts) == 1 else reduce(lambda a, b: a.then(b), parts)
     if name == "DisplacementFieldTransform":
-        return _field(sitk.DisplacementFieldTransform(found).GetDisplacementField(), dim)
+        field = sitk.DisplacementFieldTransform(found).GetDisplacementField()
+        return hdf5.field_from_lps(
+            sitk.GetArrayViewFromImage(field), field.GetOrigin(), field.GetSpacing(), field.GetDirection()
+        )
     if not found.IsLinear():
         raise InputError(f"a {name} is not supported.", hint="Affine kinds and displacement fields are.")
-    # Any linear transform is known from where it sends the origin and the unit points.
-    origin = np.array(found.TransformPoint([0.0] * dim))
-    matrix = np.eye(dim + 1)
-    matrix[:-1, -1] = origin
-    for d, unit in enumerate(np.eye(dim)):
-        matrix[:-1, d] = np.array(found.TransformPoint(unit.tolist())) - origin
-    return Affine(_flip(dim) @ matrix @ _flip(dim))
-
-
-def _field(image: Any, dim: int) -> DisplacementField:
-    raw = sitk.GetArrayViewFromImage(image)
-    flip = _flip(dim)
-    affine = np.eye(dim + 1)
-    affine[:-1, :-1] = np.array(image.GetDirection()).reshape(dim, dim) * np.array(image.GetSpacing())
-    affine[:-1, -1] = image.GetOrigin()
-    shape = tuple(int(n) for n in image.GetSize())
-    vectors = np.empty((dim, *shape), np.float32)
-    for d in range(dim):
-        vectors[d] = np.diag(flip)[d] * raw[..., d].transpose()
-    return DisplacementField(vectors, Grid(shape, flip @ affine))
+    return hdf5.linear_from_itk(found)

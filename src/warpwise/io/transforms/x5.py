@@ -1,5 +1,13 @@
-"""X5, the transform format that BIDS drafts, as nitransforms reads and writes it."""
+"""X5, the transform format that BIDS drafts, as nitransforms reads and writes it.
 
+HDF5 can be made to crash or to search for ever by a file that lies, so a file is read in a process of its own, with
+bounds on its time and memory: `python -m warpwise.io.transforms.x5 FILE OUT`.
+"""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +23,9 @@ from warpwise.transforms.composite import Composite
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.gridded import gridded
 
+_BASE_BYTES, _BASE_S = 2 << 30, 4  # what importing the libraries takes, and more
+_REFUSED = 3
+
 
 class X5:
     """Matrices, dense fields and chains of both; volumes only."""
@@ -23,16 +34,20 @@ class X5:
 
     @staticmethod
     def read(path: Path, spaces: Spaces) -> Transform:
-        nitransforms = _nitransforms(path)
-        try:
-            chained = _has_chain(path)
-            found = nitransforms.manip.TransformChain.from_filename(str(path), fmt="X5", x5_chain=0 if chained else None)
-            nodes = found.transforms if chained else found[:1]
-            parts = tuple(_ours(node) for node in nodes)
-        except (OSError, KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path}: not a readable X5 file ({str(error)[:80]}).") from None
+        _nitransforms(path)
+        with tempfile.TemporaryDirectory(prefix="warpwise-x5-") as folder:
+            out = Path(folder) / "parts.npz"
+            command = [sys.executable, "-m", "warpwise.io.transforms.x5", str(path), str(out)]
+            done = subprocess.run(command, capture_output=True, check=False)
+            try:
+                with np.load(out, allow_pickle=False) as found:
+                    parts = _parts(dict(found)) if done.returncode == 0 else ()
+            except (OSError, ValueError, zipfile.BadZipFile):
+                parts = ()
+        if not parts:
+            lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+            reason = lines[-1][:100] if done.returncode == _REFUSED and lines else "its sizes or types do not fit"
+            raise InputError(f"{path}: not a readable X5 file ({reason}).")
         return parts[0] if len(parts) == 1 else Composite(parts)
 
     @staticmethod
@@ -62,16 +77,49 @@ def _nitransforms(path: Path) -> Any:
     return nitransforms
 
 
-def _has_chain(path: Path) -> bool:
-    import h5py  # noqa: PLC0415 - comes with nitransforms
+def _parts(found: dict[str, Any]) -> tuple[Transform, ...]:
+    out: list[Transform] = []
+    for n in range(len(found) // 2):
+        values, affine = found[f"values{n}"], found[f"affine{n}"]
+        if affine.size:
+            out.append(DisplacementField(np.ascontiguousarray(values), Grid(values.shape[1:], affine)))
+        else:
+            out.append(Affine(values))
+    return tuple(out)
 
+
+def _unpack(path: Path, out: Path) -> None:
+    """Read a file with nitransforms and save matrices and fields as plain arrays."""
+    import h5py  # noqa: PLC0415 - only in the process of its own
+    import nitransforms.manip  # noqa: PLC0415
+
+    size = path.stat().st_size
+    _bound(_BASE_BYTES + 40 * size, _BASE_S + size // 20_000_000)
     with h5py.File(path, "r") as file:
-        return "TransformChain" in file
+        chained = "TransformChain" in file
+    found = nitransforms.manip.TransformChain.from_filename(str(path), fmt="X5", x5_chain=0 if chained else None)
+    arrays: dict[str, Any] = {}
+    for n, node in enumerate(found.transforms if chained else found[:1]):
+        if hasattr(node, "matrix"):
+            arrays[f"values{n}"], arrays[f"affine{n}"] = np.asarray(node.matrix, np.float64), np.zeros(0)
+        else:
+            arrays[f"values{n}"] = np.moveaxis(np.asarray(node._deltas, np.float32), -1, 0)
+            arrays[f"affine{n}"] = np.asarray(node.reference.affine, np.float64)
+    np.savez(out, **arrays)
 
 
-def _ours(node: Any) -> Transform:
-    if hasattr(node, "matrix"):
-        return Affine(np.asarray(node.matrix, np.float64))
-    deltas = np.moveaxis(np.asarray(node._deltas, np.float32), -1, 0)
-    reference = node.reference
-    return DisplacementField(np.ascontiguousarray(deltas), Grid(tuple(deltas.shape[1:]), np.asarray(reference.affine)))
+def _bound(memory: int, seconds: int) -> None:
+    try:
+        import resource  # noqa: PLC0415 - not on every system
+    except ImportError:
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+
+
+if __name__ == "__main__":
+    try:
+        _unpack(Path(sys.argv[1]), Path(sys.argv[2]))
+    except Exception as error:  # noqa: BLE001 - whatever the libraries raise is the reason
+        sys.stderr.write(f"\n{str(error) or type(error).__name__}\n")
+        sys.exit(_REFUSED)
