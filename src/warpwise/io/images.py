@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image, Kind
-from warpwise.io import dicom, itk_images, nifti
+from warpwise.io import itk_images, nifti
 from warpwise.io.checks import Affine4, flattened, grid_of, image_of, one_volume
 
 SUFFIXES = (*nifti.SUFFIXES, *itk_images.SUFFIXES)
@@ -58,7 +58,7 @@ def read_image(path: str | Path, *, kind: Kind = "intensity", reading: Reading |
         volume = one_volume(str(path), file.volumes, how.volume) if file.volumes > 1 else None
         data, affine, notes = file.voxels(volume), file.affine, file.notes
     elif found == "dicom":
-        data, affine, notes = dicom.read(path, series=how.series, grey=how.grey)
+        data, affine, notes = _dicom().read(path, series=how.series, grey=how.grey)
     else:
         data, affine = itk_images.arrays(path, itk_images.execute(itk_images.reader_for(path), str(path)), grey=how.grey)
         notes = ()
@@ -67,6 +67,12 @@ def read_image(path: str | Path, *, kind: Kind = "intensity", reading: Reading |
     if data.ndim == 4:
         data = data[..., one_volume(str(path), data.shape[3], how.volume) if data.shape[3] > 1 else 0]
     return image_of(str(path), data, affine, kind=kind, nan_to_zero=how.nan_to_zero, notes=notes)
+
+
+def _dicom() -> Any:
+    from warpwise.io import dicom  # noqa: PLC0415 - pydicom takes a tenth of a second, which most runs need not pay
+
+    return dicom
 
 
 def format_of(path: Path) -> str:
@@ -88,7 +94,7 @@ def format_of(path: Path) -> str:
         return "volume"
     if name.endswith(itk_images.PICTURES):
         return "picture"
-    if path.is_file() and dicom.is_dicom(path):
+    if path.is_file() and _dicom().is_dicom(path):
         return "dicom"
     raise InputError(f"{path}: not an image that can be read.", hint=f"Known: {', '.join(SUFFIXES)}, DICOM.")
 
@@ -133,7 +139,7 @@ def read_geometry(path: str | Path, reading: Reading | None = None) -> Geometry:
         file = nifti.Nifti(path)
         return Geometry(str(path), file.shape, file.affine)
     if found == "dicom":
-        data, affine, _ = dicom.read(path, series=how.series, grey=True)
+        data, affine, _ = _dicom().read(path, series=how.series, grey=True)
         return Geometry(str(path), data.shape[:3], affine)
     reader = itk_images.reader_for(path)
     affine = itk_images.affine_of(reader)

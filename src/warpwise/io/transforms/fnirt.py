@@ -21,7 +21,7 @@ _FIELD = 2006  # NIfTI intent FSL_FNIRT_DISPLACEMENT_FIELD
 
 
 class Fnirt:
-    """A 4-D image of three components, in FSL's mm; of absolute positions too, when reading."""
+    """A 4-D image of three components, in FSL's mm: displacements; when reading, positions too."""
 
     suffixes: ClassVar = (".nii", ".nii.gz")
 
@@ -39,9 +39,9 @@ class Fnirt:
         here = Space(data.shape[:3], affine, str(path))
         start = fsl_positions(here)
         arrive = np.moveaxis(data, -1, 0).astype(np.float64)
-        # FSL does not mark which kind a field is: positions vary over the whole image, displacements do not.
-        absolute = np.std(arrive - start) < np.std(arrive)
-        arrive = arrive if absolute else arrive + start
+        # FSL does not mark which kind a field is. Read as what it is, it leads into the moving image.
+        if share_inside(arrive, moving) <= share_inside(arrive + start, moving):
+            arrive = arrive + start
         world = apply(np.linalg.inv(to_fsl(moving)), arrive) - apply(affine, indices(here.grid))
         return DisplacementField(world.astype(np.float32), here.grid)
 
@@ -51,6 +51,15 @@ class Fnirt:
         world = apply(fixed.affine, indices(fixed.grid)) + transform.displacement(fixed.grid)
         relative = apply(to_fsl(moving), world) - fsl_positions(fixed)
         write_volumes(path, np.moveaxis(relative, 0, -1).astype(np.float32), fixed.affine, intent="fnirt disp field")
+
+
+def share_inside(positions: np.ndarray, space: Space) -> float:
+    """Share of FSL's positions (3, X, Y, Z) that lie in an image."""
+    grid = space.grid
+    ends = (np.array(grid.shape) - 0.5) * grid.spacing_mm
+    low = -0.5 * np.array(grid.spacing_mm)
+    inside = (positions >= low[:, None, None, None]) & (positions <= ends[:, None, None, None])
+    return float(inside.all(0).mean())
 
 
 def indices(grid: Grid) -> np.ndarray:

@@ -7,6 +7,7 @@ bounds on its time and memory: `python -m warpwise.io.transforms.x5 FILE OUT`.
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, ClassVar
@@ -65,7 +66,9 @@ class X5:
                 vectors = np.moveaxis(part.vectors, 0, -1)
                 image = nib.Nifti1Image(np.asarray(vectors, np.float32), part.grid.affine)  # type: ignore[reportPrivateImportUsage]
                 nodes.append(nitransforms.nonlinear.DenseFieldTransform(image, is_deltas=True))
-        nitransforms.manip.TransformChain(nodes).to_filename(str(path), fmt="X5")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a matrix needs no reference image
+            nitransforms.manip.TransformChain(nodes).to_filename(str(path), fmt="X5")
 
 
 def _nitransforms(path: Path) -> Any:
