@@ -260,7 +260,7 @@ def _write_table(path: Path, points: Points, grid: Grid | None) -> None:
             for row, at in zip(points.rows[1:], values, strict=True):
                 new = [*row]
                 for column, value in zip(points.columns, at, strict=True):
-                    new[column] = f"{value:.6f}"
+                    new[column] = f"{round(value, 6) + 0.0:.6f}"
                 writer.writerow(new)
             return
         letters = {"ras": "ras", "lps": "lps"}.get(points.space, "xyz")[: values.shape[1]]
