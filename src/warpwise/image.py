@@ -59,15 +59,22 @@ class Image:
 def intensity_range(data: NDArray[Any], percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
     """Robust darkest and brightest value: the lower percentile, and the upper one of what lies above it.
 
-    Percentiles come from at most about 200,000 evenly spaced voxels, which is fast and repeatable.
+    Of all voxels, so that it does not depend on how much air is stored, as a sample at regular distances would.
     """
     flat = data.reshape(-1)
-    sample = flat[:: max(1, flat.size // 200_000)].astype(np.float64)
-    low = float(np.percentile(sample, percentiles[0]))
-    above = sample[sample > low]
-    high = float(np.percentile(above, percentiles[1])) if above.size else low
+    least, most = flat.min(), flat.max()
+    if data.dtype.kind in "ui" and int(most) - int(least) < 1 << 16:
+        counts = np.bincount((flat - least).astype(np.uint16) if data.dtype.itemsize <= 2 else flat - least)
+        low_at = _rank(counts, percentiles[0])
+        counts[: low_at + 1] = 0
+        low = float(least) + low_at
+        high = float(least) + _rank(counts, percentiles[1]) if counts.any() else low
+    else:
+        low = _percentile(flat, percentiles[0])
+        above = flat[flat > low]
+        high = _percentile(above, percentiles[1]) if above.size else low
     if high <= low:
-        low, high = float(flat.min()), float(flat.max())
+        low, high = float(least), float(most)
     return low, high
 
 
@@ -82,3 +89,16 @@ def normalised(
     out *= np.float32(scale)
     np.clip(out, 0, 1.2, out=out)
     return out
+
+
+def _percentile(values: NDArray[Any], percent: float) -> float:
+    """The smallest value that is not below this share of all."""
+    at = min(int(percent / 100 * values.size), values.size - 1)
+    return float(np.partition(values, at)[at])
+
+
+def _rank(counts: NDArray[Any], percent: float) -> int:
+    """The same of a histogram: the number of its bin."""
+    total = int(counts.sum())
+    at = min(int(percent / 100 * total), total - 1)
+    return int(np.searchsorted(np.cumsum(counts), at, side="right"))

@@ -75,6 +75,24 @@ class Pair:
             else replace(self.labels, fixed=np.ascontiguousarray(self.labels.fixed[(slice(None), *at)])),
         )
 
+    def moving_cropped(self, start: Sequence[int], shape: Sequence[int]) -> "Pair":
+        """Only this part of the moving grid."""
+        at = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
+        shift = np.eye(4)
+        shift[:3, 3] = -np.array(start)
+        marks = self.landmarks
+        return replace(
+            self,
+            moving=np.ascontiguousarray(self.moving[(slice(None), *at)]),
+            moving_grid=self.moving_grid.cropped(start, shape),
+            to_moving=shift @ self.to_moving,
+            moving_mask=None if self.moving_mask is None else np.ascontiguousarray(self.moving_mask[at]),
+            landmarks=None if marks is None else replace(marks, moving=marks.moving - np.array(start, np.float64)),
+            labels=None
+            if self.labels is None
+            else replace(self.labels, moving=np.ascontiguousarray(self.labels.moving[(slice(None), *at)])),
+        )
+
     def coarser(self, fixed_factors: Triple, moving_factors: Triple) -> "Pair":
         """Every factors-th voxel of each image after smoothing; voxel 0 stays where it is."""
         if fixed_factors == (1, 1, 1) and moving_factors == (1, 1, 1):

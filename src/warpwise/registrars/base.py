@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.pair import Pair, Triple
+from warpwise.pair import Pair
 
 Array = NDArray[np.float32]
 
@@ -35,14 +35,13 @@ class Solution:
     """What a deformable solver found, in voxels of the pair's fixed grid.
 
     Attributes:
-        field: (3, x, y, z), one node every `factors` voxels; moves fixed points before `pair.to_moving`.
+        field: (3, X, Y, Z); moves fixed points before `pair.to_moving`.
         velocity: the same for a stationary velocity field whose exponential `field` is, else None.
         history: every step, in order.
         stops: why each level ended, coarse to fine.
     """
 
     field: Array
-    factors: Triple
     velocity: Array | None = None
     history: tuple[Step, ...] = ()
     stops: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from warpwise.pair import Pair, Triple
 Array = NDArray[np.float32]
 
 MARGIN = 8  # voxels of empty space kept on each side, over which the field fades to 0
+COARSEST = 8  # voxels that become one at the coarsest level of any preset, at most
 DARK = 0.02  # of the intensity range: darker is background
 
 
@@ -37,21 +38,18 @@ class Box:
             rows.append(row.astype(np.float32))
         return rows[0], rows[1], rows[2]
 
-    def embed(self, field: Array, reach: Triple, full: Triple) -> Array:
-        """A field on this box's nodes as one on the nodes of the full grid, 0 outside."""
-        nodes = launch.coarse_shape(full, reach)
-        if field.shape[1:] == nodes:
+    def embed(self, field: Array, full: Triple) -> Array:
+        """A field on this box's voxels as one on those of the full grid, 0 outside."""
+        if self.shape == full:
             return field
-        out = np.zeros((3, *nodes), np.float32)
-        first = [s // r for s, r in zip(self.start, reach, strict=True)]
-        sizes = [min(n, total - f) for n, total, f in zip(field.shape[1:], nodes, first, strict=True)]
-        into = tuple(slice(f, f + n) for f, n in zip(first, sizes, strict=True))
-        out[(slice(None), *into)] = field[(slice(None), *[slice(n) for n in sizes])]
+        out = np.zeros((3, *full), np.float32)
+        into = tuple(slice(f, f + n) for f, n in zip(self.start, self.shape, strict=True))
+        out[(slice(None), *into)] = field
         return out
 
 
-def foreground(pair: Pair, *, multiple: Triple) -> Box:
-    """The box of both foregrounds and all landmarks with a margin; it begins at a multiple of the field's reach."""
+def foreground(pair: Pair) -> Box:
+    """The box of both foregrounds and all landmarks with a margin: it does not depend on how much empty space is stored."""
     shape = pair.grid.shape
     warped = np.empty((len(pair.moving), *shape), np.float32)
     launch.warp_affine(pair.moving, pair.to_moving, out=warped)
@@ -59,17 +57,37 @@ def foreground(pair: Pair, *, multiple: Triple) -> Box:
     if pair.landmarks is not None:
         at = np.clip(np.rint(pair.landmarks.fixed), 0, np.array(shape) - 1).astype(np.int64)
         bright[tuple(at.T)] = True
-    start, size, low, high = [0, 0, 0], list(shape), [False] * 3, [False] * 3
+    start, size = around(bright)
+    # Levels keep every eighth voxel or so: which ones must depend on the fixed object alone.
+    anchor, _ = around(np.asarray((pair.fixed > DARK).any(0)))
+    first = [s - (s - a) % COARSEST for s, a in zip(start, anchor, strict=True)]
+    first = [f if f >= 0 else min(f + COARSEST, s + COARSEST - 1) for f, s in zip(first, start, strict=True)]
+    size = tuple(s + n - f for f, s, n in zip(first, start, size, strict=True))
+    start, size = (first[0], first[1], first[2]), (size[0], size[1], size[2])
+    low = [first > 0 for first in start]
+    high = [first + n < total for first, n, total in zip(start, size, shape, strict=True)]
+    return Box(start, size, (low[0], low[1], low[2]), (high[0], high[1], high[2]))
+
+
+def around(bright: NDArray[np.bool_]) -> tuple[Triple, Triple]:
+    """First voxel and size of the box of what is bright, with a margin; all of a short axis."""
+    start, size = [0, 0, 0], list(bright.shape)
     for axis, (lowest, highest) in enumerate(occupied(bright)):
-        if not bright.any() or shape[axis] < 4 * MARGIN:
+        if not bright.any() or bright.shape[axis] < 4 * MARGIN:
             continue
-        first = max(lowest - MARGIN, 0) // multiple[axis] * multiple[axis]
-        last = min(highest + 1 + MARGIN, shape[axis])
-        start[axis], size[axis] = first, last - first
-        low[axis], high[axis] = first > 0, last < shape[axis]
-    return Box(
-        (start[0], start[1], start[2]),
-        (size[0], size[1], size[2]),
-        (low[0], low[1], low[2]),
-        (high[0], high[1], high[2]),
-    )
+        start[axis] = max(lowest - MARGIN, 0)
+        size[axis] = min(highest + 1 + MARGIN, bright.shape[axis]) - start[axis]
+    return (start[0], start[1], start[2]), (size[0], size[1], size[2])
+
+
+def focused(pair: Pair) -> Pair:
+    """The pair with each image cut down to the box of its own foreground."""
+    pair = pair.cropped(*around(np.asarray((pair.fixed > DARK).any(0))))
+    return pair.moving_cropped(*around(np.asarray((pair.moving > DARK).any(0))))
+
+
+def anchored(pair: Pair) -> Pair:
+    """The pair with its moving image begun so that coarse levels keep the same voxels however much air is stored."""
+    first, _ = around(np.asarray((pair.moving > DARK).any(0)))
+    start = [n % COARSEST for n in first]
+    return pair.moving_cropped(start, [n - s for n, s in zip(pair.moving.shape[1:], start, strict=True)])

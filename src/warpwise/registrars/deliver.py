@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.ops.cpu import launch
-from warpwise.pair import Pair
+from warpwise.pair import Pair, Triple
 from warpwise.registrars.base import Solution
 from warpwise.registrars.certificate import Certificate, certify
+from warpwise.registrars.prepare import Prepared
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
@@ -35,7 +36,13 @@ class Clock:
 
 
 def deliver(
-    images: tuple[Image, Image], pair: Pair, solution: Solution | None, initial: Transform | None, clock: Clock
+    images: tuple[Image, Image],
+    ready: Prepared,
+    pair: Pair,
+    solution: Solution | None,
+    clock: Clock,
+    *,
+    initial: Transform | None,
 ) -> dict[str, Any]:
     """Transforms in mm, certified, and the warped image."""
     fixed, moving = images
@@ -50,18 +57,18 @@ def deliver(
         certificate, velocity = Certificate(), None
     else:
         x, y, z = pair.grid.shape
-        sound = certify(solution.field, solution.factors, (x, y, z))
+        sound = certify(solution.field, (1, 1, 1), (x, y, z))
         certificate = sound.certificate
-        node_grid = pair.grid.coarser(solution.factors)
-        forward = in_mm(sound.field, node_grid, pair.grid, fixed.grid)
-        backward = in_mm(sound.inverse, pair.grid.cropped(sound.start, sound.inverse.shape[1:]), pair.grid, fixed.grid)
+        forward = on_image(in_mm(sound.field, pair.grid), ready.factors, fixed.grid)
+        inverse_grid = pair.grid.cropped(sound.start, sound.inverse.shape[1:])
+        backward = in_plane(in_mm(sound.inverse, pair.grid), inverse_grid, fixed.grid.dim)
         transform = Composite((forward, *after))
         inverse = transform.inverse()
         undo = tuple(part.inverse() for part in reversed(after))
         on_grid = Composite((*undo, backward))
         velocity = None
         if solution.velocity is not None:
-            v = in_mm(solution.velocity, node_grid, pair.grid, fixed.grid)
+            v = on_image(in_mm(solution.velocity, pair.grid), ready.factors, fixed.grid)
             velocity = VelocityField(v.vectors, v.grid)
     clock.lap("inverse and certificate")
     displacement = transform.displacement(fixed.grid)
@@ -79,10 +86,30 @@ def deliver(
     }
 
 
-def in_mm(field: NDArray[np.float32], nodes: Grid, voxels: Grid, original: Grid) -> DisplacementField:
-    """A field in voxels of a 3-D grid as a displacement in world mm, in as many dimensions as the original."""
-    mm = launch.map_vectors(field, voxels.affine[:3, :3])
-    if original.dim == 3:
+def in_mm(field: NDArray[np.float32], voxels: Grid) -> NDArray[np.float32]:
+    """A field in voxels of a 3-D grid as world mm."""
+    return launch.map_vectors(field, voxels.affine[:3, :3])
+
+
+def in_plane(mm: NDArray[np.float32], nodes: Grid, dim: int) -> DisplacementField:
+    """A displacement on a 3-D grid in as many dimensions as its image has."""
+    if dim == 3:
         return DisplacementField(mm, nodes)
     plane = nodes.affine[np.ix_([0, 1, 3], [0, 2, 3])]
     return DisplacementField(np.ascontiguousarray(mm[:2, :, 0]), Grid((nodes.shape[0], nodes.shape[2]), plane))
+
+
+def on_image(mm: NDArray[np.float32], factors: Triple, grid: Grid) -> DisplacementField:
+    """A displacement on the solvers' voxels, upright and perhaps thinned out, on those of the image as it is stored."""
+    order, turned = grid.towards_ras()
+    upright = tuple(grid.shape[axis] for axis in order)
+    shape = upright if grid.dim == 3 else (upright[0], 1, upright[1])
+    if factors != (1, 1, 1):
+        wanted = launch.coarse_shape(shape, factors)
+        missing = [max(w - n, 0) for w, n in zip(wanted, mm.shape[1:], strict=True)]
+        mm = np.pad(mm, [(0, 0), *[(0, m) for m in missing]], mode="edge")
+        mm = launch.upsample(np.ascontiguousarray(mm), shape, factors)
+    vectors = mm if grid.dim == 3 else mm[:2, :, 0]
+    vectors = vectors[(slice(None), *[slice(None, None, -1 if back else 1) for back in turned])]
+    vectors = vectors.transpose(0, *[order.index(axis) + 1 for axis in range(grid.dim)])
+    return DisplacementField(np.ascontiguousarray(vectors), grid)

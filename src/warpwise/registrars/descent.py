@@ -11,7 +11,7 @@ from warpwise.ops.cpu import launch
 from warpwise.pair import Pair, Triple, level_factors, pyramid_level
 from warpwise.registrars import fold
 from warpwise.registrars.base import OnStep, Recorder, Solution
-from warpwise.registrars.crop import Box, foreground
+from warpwise.registrars.crop import Box, anchored, foreground
 from warpwise.registrars.pull import Pull
 from warpwise.settings import Settings
 from warpwise.similarity import SIMILARITIES, Fused, Similarity
@@ -226,8 +226,8 @@ def solve(
     field: Array | None = None
     reach: Triple = (1, 1, 1)
     levels = usable_levels(pair, settings.levels)
-    box = foreground(pair, multiple=level_factors(pair.grid, levels[-1].field))
-    part = pair.cropped(box.start, box.shape)
+    box = foreground(pair)
+    part = anchored(pair.cropped(box.start, box.shape))
     moved: Array | None = None
     for level in levels:
         work = LevelWork.build(part, level, similarity, box)
@@ -240,10 +240,15 @@ def solve(
     assert field is not None
     assert moved is not None
     x, y, z = pair.grid.shape
-    scale = np.array(reach, np.float32)[:, None, None, None]
-    full = box.embed(moved * scale, reach, (x, y, z))
-    velocity = None if moved is field else box.embed(field * scale, reach, (x, y, z))
-    return Solution(full, reach, velocity, history=tuple(recorder.steps), stops=tuple(stops))
+
+    def whole(part: Array) -> Array:
+        """In voxels of the full grid, on all of them."""
+        scaled = part if reach == (1, 1, 1) else part * np.array(reach, np.float32)[:, None, None, None]
+        fine = scaled if reach == (1, 1, 1) else launch.upsample(scaled, box.shape, reach)
+        return box.embed(fine, (x, y, z))
+
+    velocity = None if moved is field else whole(field)
+    return Solution(whole(moved), velocity, history=tuple(recorder.steps), stops=tuple(stops))
 
 
 def unfold(field: Array, moves: Motion) -> tuple[Array, Array]:

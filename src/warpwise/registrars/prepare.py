@@ -51,9 +51,17 @@ class Inputs:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """The pair, whether the initial transform was already applied to its moving image, and what should be said."""
+    """What solvers see.
+
+    Attributes:
+        pair: on grids whose axes run towards right, front and top, however the images are stored.
+        factors: voxels of the fixed image a voxel of the pair, along the pair's axes.
+        warped_first: whether the initial transform was already applied to the moving image.
+        notes: what should be said.
+    """
 
     pair: Pair
+    factors: Triple
     warped_first: bool
     notes: tuple[str, ...]
 
@@ -73,6 +81,9 @@ def prepare(inputs: Inputs, *, reduction: int = 1) -> Prepared:
     """
     check(inputs)
     notes = [*inputs.images[0].notes, *inputs.images[1].notes, *oddities(inputs)]
+    # The same image stored with other axes must give the same answer: levels begin at voxel 0, wherever that is.
+    inputs = replace(inputs, images=(upright(inputs.images[0]), upright(inputs.images[1])))
+    factors = level_factors(inputs.images[0].grid.embedded(), int(np.log2(reduction)))
     inputs = smaller(inputs, reduction)
     initial = inputs.initial
     deforming = initial is not None and not isinstance(initial, Affine)
@@ -98,7 +109,7 @@ def prepare(inputs: Inputs, *, reduction: int = 1) -> Prepared:
         landmarks_of(inputs),
         labels_of(inputs, notes),
     )
-    return Prepared(pair, deforming, tuple(notes))
+    return Prepared(pair, factors, deforming, tuple(notes))
 
 
 def check(inputs: Inputs) -> None:
@@ -152,6 +163,20 @@ def looks_like_labels(image: Image) -> bool:
     a, b = middle[:-1].ravel(), middle[1:].ravel()
     object_ = (a != 0) & (b != 0)
     return bool(object_.sum() > 100 and np.unique(middle).size > 1 and float((a == b)[object_].mean()) > FLAT)
+
+
+def upright(image: Image) -> Image:
+    """The same image with its axes in the order and direction that come nearest to the world's."""
+    order, turned = image.grid.towards_ras()
+    if order == tuple(range(image.grid.dim)) and not any(turned):
+        return image
+    turn = np.zeros((image.grid.dim + 1, image.grid.dim + 1))
+    turn[-1, -1] = 1
+    for new, (old, back) in enumerate(zip(order, turned, strict=True)):
+        turn[old, new], turn[old, -1] = (-1, image.grid.shape[old] - 1) if back else (1, 0)
+    data = image.data.transpose(0, *[axis + 1 for axis in order])
+    data = data[(slice(None), *[slice(None, None, -1 if back else 1) for back in turned])]
+    return Image(data, Grid(data.shape[1:], image.grid.affine @ turn), image.kind, image.name, image.notes)
 
 
 def smaller(inputs: Inputs, reduction: int) -> Inputs:
@@ -341,8 +366,3 @@ def affordable(fixed: Grid, moving: Grid, channels: int, *, fit: bool) -> int:
         f"About {need:.0f} MB are needed and {free:.0f} MB are free.",
         hint="Resample the images to a coarser grid." if fit else "Pass --fit-memory to work on every second voxel.",
     )
-
-
-def factors_of(grid: Grid, reduction: int) -> Triple:
-    """Voxels of a grid that become one."""
-    return level_factors(grid.embedded(), int(np.log2(reduction)))

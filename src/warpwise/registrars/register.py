@@ -10,8 +10,9 @@ from warpwise.pair import Pair
 from warpwise.registrars import REGISTRARS, affine, starts
 from warpwise.registrars.base import OnStep, Solution, Step, ignore
 from warpwise.registrars.contrast import ALIKE, agreement
+from warpwise.registrars.crop import focused
 from warpwise.registrars.deliver import Clock, deliver
-from warpwise.registrars.prepare import Inputs, affordable, factors_of, predicted_memory_mb, prepare
+from warpwise.registrars.prepare import Inputs, affordable, predicted_memory_mb, prepare
 from warpwise.registrars.presets import Preset
 from warpwise.registrars.presets import preset as named_preset
 from warpwise.registrars.result import Result
@@ -95,13 +96,15 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     ready = prepare(inputs, reduction=reduction)
     clock.lap("preparing")
     pair = ready.pair
-    start = starts.choose(pair) if initial is None else starts.given(pair)
-    pair = pair.moved(start.to_moving)
-    chosen = similarity if similarity in ("ncc", "mse", "mi") else ("lncc" if agreement(pair) > ALIKE else "mi")
+    # The linear stage looks at the two objects alone, so that empty space round them does not matter.
+    seen = focused(pair)
+    start = starts.choose(seen) if initial is None else starts.given(seen)
+    seen = seen.moved(start.to_moving)
+    chosen = similarity if similarity in ("ncc", "mse", "mi") else ("lncc" if agreement(seen) > ALIKE else "mi")
     linear_settings = settings.affine.replace(transform=transform if transform in LINEAR else "affine")
-    linear = affine.solve(pair, linear_settings, similarity=chosen, on_step=on_step)
+    linear = affine.solve(seen, linear_settings, similarity=chosen, on_step=on_step)
     clock.lap("affine")
-    pair = pair.moved(linear.to_moving)
+    pair = pair.moved(affine.lift(linear.to_moving, seen, pair))
     solution: Solution | None = None
     alike = agreement(pair)
     if similarity == "auto":
@@ -110,7 +113,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         solver = REGISTRARS[transform](settings.deformable if alike > ALIKE else settings.cautious, similarity)
         solution = solver.solve(pair, on_step=on_step)
         clock.lap("deformable")
-    result = deliver(images, pair, solution, inputs.initial if ready.warped_first else None, clock)
+    result = deliver(images, ready, pair, solution, clock, initial=inputs.initial if ready.warped_first else None)
     history = (*linear.history, *(solution.history if solution else ()))
     scores = scored(inputs, result["transform"]) if inputs.labels[0] is not None or landmarks is not None else None
     return Result(
@@ -128,12 +131,12 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
             "guides": guides(pair),
             "percentiles": list(percentiles),
             "bias_field": bias_field,
-            "voxels_used": "all" if reduction == 1 else f"one in {'×'.join(map(str, factors_of(pair.grid, reduction)))}",
+            "voxels_used": "all" if reduction == 1 else f"one in {'×'.join(map(str, ready.factors))}",
             "threads": get_threads(),
             **settings.model_dump(mode="json"),
         },
         timings_s=clock.laps,
-        warnings=(*ready.notes, *thinned(reduction), *suspicions(pair, start, result["displacement_mm"])),
+        warnings=(*ready.notes, *thinned(reduction), *suspicions(seen.moved(linear.to_moving), start, result["displacement_mm"])),
         predicted_memory_mb=predicted_memory_mb(images[0].grid, images[1].grid, len(images[0].data), reduction=reduction),
     )
 
