@@ -147,7 +147,7 @@ def tables(seen: Material) -> list[tuple[str, Rows]]:
         for name in ("preset", "transform", "similarity", "affine_similarity", "start", "voxels_used", "threads", "device")
         if name in settings
     ]
-    timings: Rows = [(name, f"{value:.2f} s") for name, value in s["timings_s"].items()]
+    timings: Rows = [(name, f"{value:.2f} s") for name, value in s["timings_s"].items() if name != "report"]
     memory = s.get("memory_mb", {})
     timings = [*timings, ("memory at most", f"{memory['peak']:.0f} MB")] if "peak" in memory else timings
     return [("Images", images), ("Quality", quality), ("Settings", used), ("Time", timings)]
