@@ -116,6 +116,8 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
     affordable(images[0].grid, images[1].grid, len(images[0].data), fit=options.fit_memory)
     room_on_disk(place.folder, BYTES_A_VOXEL * float(np.prod(images[0].grid.shape)))
     say.line(f"{fixed.name} {size(images[0])} ← {moving.name} {size(images[1])}; about {need:.0f} MB of memory.")
+    if parallel.cache_note():
+        say.line(parallel.cache_note())
     if not parallel.compiled():
         say.line("Compiling kernels: the first run on this machine takes up to 40 s longer.")
     with locked(place.folder):

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import warnings
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -121,7 +122,10 @@ def opened(path: Path) -> Any:
     if path.name.lower().endswith(".gz") and start[:2] != b"\x1f\x8b":
         raise InputError(f"{path}: named .gz but not compressed; it begins with {start!r}.")
     try:
-        image: Any = nib.load(path)  # type: ignore[reportPrivateImportUsage]
+        # nibabel talks of everything odd; what counts is refused or noted below.
+        with nib.imageglobals.LoggingOutputSuppressor(), warnings.catch_warnings():  # type: ignore[reportPrivateImportUsage]
+            warnings.simplefilter("ignore")
+            image: Any = nib.load(path)  # type: ignore[reportPrivateImportUsage]
         # nibabel judges some fields only when they are asked for.
         for field in ("get_data_dtype", "get_slope_inter"):
             getattr(image.header, field)()

@@ -21,6 +21,7 @@ from warpwise.transforms.base import Transform
 
 Two = tuple[Image | None, Image | None]
 NONE: Two = (None, None)
+LIBRARIES_MB = 230  # that a process holds before it registers anything
 FLAT = 0.85  # of neighbours within the object are equal: so alike are labels, not intensities
 
 
@@ -348,7 +349,7 @@ def predicted_memory_mb(fixed: Grid, moving: Grid, channels: int, *, reduction: 
         for g in (fixed.embedded(), moving.embedded())
     ]
     whole_grids = 0.0 if reduction == 1 else voxels[0] * 40 + voxels[1] * 8 * channels
-    return round(230 + (used[0] * (100 + 14 * channels) + used[1] * 12 * channels + whole_grids) / 1e6, 1)
+    return round(LIBRARIES_MB + (used[0] * (100 + 14 * channels) + used[1] * 12 * channels + whole_grids) / 1e6, 1)
 
 
 def affordable(fixed: Grid, moving: Grid, channels: int, *, fit: bool) -> int:
@@ -358,11 +359,13 @@ def affordable(fixed: Grid, moving: Grid, channels: int, *, fit: bool) -> int:
         InputError: memory does not suffice.
     """
     free = free_memory() / 1e6
-    for reduction in (1, 2, 4) if fit else (1,):
-        if predicted_memory_mb(fixed, moving, channels, reduction=reduction) <= free:
+    more = {
+        r: predicted_memory_mb(fixed, moving, channels, reduction=r) - LIBRARIES_MB for r in ((1, 2, 4) if fit else (1,))
+    }
+    for reduction, need in more.items():
+        if need <= free:
             return reduction
-    need = predicted_memory_mb(fixed, moving, channels, reduction=4 if fit else 1)
     raise InputError(
-        f"About {need:.0f} MB are needed and {free:.0f} MB are free.",
+        f"About {min(more.values()):.0f} MB more are needed and {free:.0f} MB are free.",
         hint="Resample the images to a coarser grid." if fit else "Pass --fit-memory to work on every second voxel.",
     )

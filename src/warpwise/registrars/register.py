@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from warpwise.errors import InputError
 from warpwise.io.adapt import ImageLike, PointsLike, TransformLike, as_image, as_points, as_transform
-from warpwise.ops.cpu.parallel import get_threads
+from warpwise.ops.cpu.parallel import get_threads, release_memory
 from warpwise.pair import Pair
 from warpwise.registrars import REGISTRARS, affine, starts
 from warpwise.registrars.base import OnStep, Solution, Step, ignore
@@ -104,6 +106,11 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     linear_settings = settings.affine.replace(transform=transform if transform in LINEAR else "affine")
     linear = affine.solve(seen, linear_settings, similarity=chosen, on_step=on_step)
     clock.lap("affine")
+    if not np.isfinite(linear.value):
+        raise InputError(
+            f"{images[0].name} and {images[1].name} do not overlap where the registration begins.",
+            hint="Check the masks and the initial transform, or leave them out.",
+        )
     pair = pair.moved(affine.lift(linear.to_moving, seen, pair))
     solution: Solution | None = None
     alike = agreement(pair)
@@ -114,6 +121,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         solution = solver.solve(pair, on_step=on_step)
         clock.lap("deformable")
     result = deliver(images, ready, pair, solution, clock, initial=inputs.initial if ready.warped_first else None)
+    release_memory()
     history = (*linear.history, *(solution.history if solution else ()))
     scores = scored(inputs, result["transform"]) if inputs.labels[0] is not None or landmarks is not None else None
     return Result(

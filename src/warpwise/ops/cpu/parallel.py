@@ -8,6 +8,7 @@ Plain threads instead of numba's `prange`: they compile three times faster, are 
 concurrent callers, and need no OpenMP runtime beside PyTorch's.
 """
 
+import ctypes
 import os
 import tempfile
 import threading
@@ -32,6 +33,7 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}
 SMALL = 20_000  # numbers; below, handing work to another thread takes longer than the work
 
 _lock = threading.Lock()
+_libc = ctypes.CDLL(None) if os.name == "posix" else None
 _pool: ThreadPoolExecutor | None = None
 _threads = max(1, min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
 
@@ -52,15 +54,39 @@ def compiled() -> bool:
     return any(folder.rglob("*.nbi"))
 
 
-def _cache_folder() -> None:
-    """Where neither the package nor the home folder can be written to, keep machine code in a temporary folder."""
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _cache_folder() -> str:
+    """Where machine code cannot be kept, keep it in a temporary folder; what to say about it."""
     home = Path.home() / ".cache"
     places = [Path(__file__).parent, home if home.exists() else home.parent]
-    if not numba.config.CACHE_DIR and not any(os.access(place, os.W_OK) for place in places):
-        numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="warpwise-numba-")
+    if numba.config.CACHE_DIR:
+        places = [Path(numba.config.CACHE_DIR)]
+    if any(_writable(place) for place in places):
+        return ""
+    numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="warpwise-numba-")
+    return f"{places[0]} cannot be written to; compiled kernels are kept in {numba.config.CACHE_DIR} for this run."
 
 
-_cache_folder()
+_note = _cache_folder()
+
+
+def cache_note() -> str:
+    """A line about where machine code is kept, if it is not where it should be."""
+    return _note
+
+
+def release_memory() -> None:
+    """Give freed memory back to the system where the C library can: many runs in one process then stay as small as one."""
+    trim = getattr(_libc, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def set_threads(number: int) -> None:
