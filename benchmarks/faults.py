@@ -94,13 +94,19 @@ class KillTest:
         unknown = [p.name for p in folder.iterdir() if p.name not in names and not p.name.startswith(".warpwise")]
         killed = process.returncode == -signal.SIGKILL
         self.run(command)
-        wrong = [n for n in names if n != "result.json" and digest(folder / n) != {**self.reference, self.moved.name: self.moved_reference}[n]]
+        wrong = [
+            n
+            for n in names
+            if n != "result.json" and digest(folder / n) != {**self.reference, self.moved.name: self.moved_reference}[n]
+        ]
         left = [p.name for p in folder.iterdir() if p.name not in names]
         return {"verb": verb, "killed": killed, "partial": partial + unknown, "wrong_after_rerun": wrong, "left": left}
 
     def complete(self, path: Path) -> bool:
         try:
-            return whole(path) and (path.name == "result.json" or digest(path) in {*self.reference.values(), self.moved_reference})
+            return whole(path) and (
+                path.name == "result.json" or digest(path) in {*self.reference.values(), self.moved_reference}
+            )
         except Exception:  # noqa: BLE001 - whatever it is, it is not complete
             return False
 

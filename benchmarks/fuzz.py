@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import h5py
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
@@ -81,7 +80,20 @@ def seeds(folder: Path) -> dict[str, Path]:
 
 
 HEADER = {".nii": 352, ".gz": 352, ".mha": 400, ".nrrd": 300, ".h5": 4096, ".x5": 8192}
-NASTY = [b"\0", b"\xff", b"\x7f", b"\x80", b"-1", b"0", b"nan", b"inf", b"1e999", b"99999999999", b"\xff\xff\xff\x7f", b"\0\0\xc0\x7f"]
+NASTY = [
+    b"\0",
+    b"\xff",
+    b"\x7f",
+    b"\x80",
+    b"-1",
+    b"0",
+    b"nan",
+    b"inf",
+    b"1e999",
+    b"99999999999",
+    b"\xff\xff\xff\x7f",
+    b"\0\0\xc0\x7f",
+]
 
 
 def mutated(original: bytes, name: str, rng: np.random.Generator) -> bytes:

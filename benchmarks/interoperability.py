@@ -24,12 +24,10 @@ from common import machine
 from scipy import ndimage
 
 import warpwise as ww
-from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.io.images import write_image
 from warpwise.io.transforms import Space, Spaces, read_transform, write_transform
 from warpwise.resampling import resample
-from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 from warpwise.transforms.gridded import dense, gridded, split
 
@@ -57,7 +55,9 @@ class Case:
         self.paths = folder / "fixed.nii.gz", folder / "moving.nii.gz"
         for path, image in zip(self.paths, (fixed, moving), strict=True):
             write_image(path, Image(image.data.astype(np.float32), image.grid))
-        self.spaces = Spaces(*[Space(i.grid.shape, i.grid.affine, p.name) for i, p in zip((fixed, moving), self.paths, strict=True)])
+        self.spaces = Spaces(*[
+            Space(i.grid.shape, i.grid.affine, p.name) for i, p in zip((fixed, moving), self.paths, strict=True)
+        ])
         self.affine = split(transform, fixed.grid)[1]
         at = np.argwhere(inside)[:: max(1, int(inside.sum()) // 500)]
         self.points = at @ fixed.grid.affine[:3, :3].T + fixed.grid.affine[:3, 3]
@@ -120,7 +120,12 @@ def write_rows(case: Case) -> Iterator[tuple[str, str, Callable[[], float], str]
     field = wrote("field.nii.gz", case.transform, "displacement")
     yield "ITK composite .h5", "SimpleITK", lambda: case.percent(itk_warp(case, sitk.ReadTransform(str(h5)))), "%"
     yield "ITK composite .h5", "ANTs", lambda: case.percent(ants_warp(case, [h5])), "%"
-    yield "ITK composite .h5", "nitransforms", lambda: case.percent(nitransforms_warp(case, nt.manip.load(h5, fmt="itk"))), "%"
+    yield (
+        "ITK composite .h5",
+        "nitransforms",
+        lambda: case.percent(nitransforms_warp(case, nt.manip.load(h5, fmt="itk"))),
+        "%",
+    )
 
     def by_field() -> float:
         image = sitk.ReadImage(str(field), sitk.sitkVectorFloat64)
@@ -151,7 +156,12 @@ def write_rows(case: Case) -> Iterator[tuple[str, str, Callable[[], float], str]
     yield "0GenericAffine.mat⁻¹ + 1InverseWarp.nii.gz", "ANTs", inverse_pair, "%"
     for name in ("affine.tfm", "affine.txt", "affine.mat"):
         path = wrote(name, case.affine)
-        yield f"ITK {path.suffix} (affine)", "SimpleITK", lambda p=path: case.percent(itk_warp(case, sitk.ReadTransform(str(p))), case.affine), "%"
+        yield (
+            f"ITK {path.suffix} (affine)",
+            "SimpleITK",
+            lambda p=path: case.percent(itk_warp(case, sitk.ReadTransform(str(p))), case.affine),
+            "%",
+        )
         yield f"ITK {path.suffix} (affine)", "ANTs", lambda p=path: case.percent(ants_warp(case, [p]), case.affine), "%"
     lta = wrote("affine.lta", case.affine)
     flirt = wrote("flirt.mat", case.affine, "flirt")
@@ -224,17 +234,16 @@ def read_rows(case: Case) -> Iterator[tuple[str, str, Callable[[], float], str]]
     """Their files, read by us."""
     import nitransforms as nt
 
-    def ants_run() -> tuple[dict, Any]:
+    def ants_run() -> dict:
         import ants
 
         images = [ants.image_read(str(p)) for p in case.paths]
-        found = ants.registration(
-            images[0], images[1], "SyNOnly", initial_transform=_ants_affine(case), reg_iterations=(20, 10, 0), random_seed=1,
-            outprefix=str(case.path("ants_")),
+        return ants.registration(
+            images[0], images[1], "SyNOnly", initial_transform=_ants_affine(case), reg_iterations=(20, 10, 0),
+            random_seed=1, outprefix=str(case.path("ants_")),
         )  # fmt: skip
-        return found, ants
 
-    found, ants = ants_run()
+    found = ants_run()
     forward = [Path(p) for p in found["fwdtransforms"]]
     inverse = [Path(p) for p in found["invtransforms"]]
 
@@ -384,13 +393,14 @@ def table(found: list[Row], about: dict) -> str:
     lines = [
         "# Interoperability",
         "",
-        "Every transform format in both directions, checked by the program it belongs to. *Written*: that program, given our",
-        "file, warps the moving image; the figure is the mean |difference| from our warped image inside the brain, in % of its",
-        "range (allowed: 0.5 %), or the largest distance between points mapped by both, mm (allowed: 0.01 mm). *Read*: we are",
-        "given that program's file.",
+        "Every transform format in both directions, checked by the program it belongs to. *Written*: that program, given",
+        "our file, warps the moving image; the figure is the mean |difference| from our warped image inside the brain, in",
+        "% of its range (allowed: 0.5 %), or the largest distance between points mapped by both, mm (allowed: 0.01 mm).",
+        "*Read*: we are given that program's file.",
         "",
-        f"Pair 1000←1001 at 1 mm, {about['date']}, commit {about['commit']}; `{about['command']}`. The tests repeat every row on",
-        "an oblique, left-handed, anisotropic synthetic pair (`tests/unit/test_interoperability.py`).",
+        f"Pair 1000←1001 at 1 mm, {about['date']}, commit {about['commit']}; `{about['command']}`.",
+        "The tests repeat every row on an oblique, left-handed, anisotropic synthetic pair",
+        "(`tests/unit/test_interoperability.py`).",
         "",
         "| direction | format | checked by | difference |",
         "| --- | --- | --- | --- |",

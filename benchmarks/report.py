@@ -19,7 +19,13 @@ from pathlib import Path
 from common import machine
 from playwright.sync_api import sync_playwright
 
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking"]
+FLAGS = [
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-background-networking",
+]
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -42,7 +48,13 @@ def opened(path: Path, picture: Path | None = None) -> dict:
         state = page.get_attribute("#canvas", "data-state")
         browser.close()
     outside = [r for r in requests if not r.startswith(("file:", "blob:", "data:"))]
-    return {"loaded_s": round(loaded, 2), "viewer_s": round(shown, 2), "viewer": state, "errors": complaints, "requests": outside}
+    return {
+        "loaded_s": round(loaded, 2),
+        "viewer_s": round(shown, 2),
+        "viewer": state,
+        "errors": complaints,
+        "requests": outside,
+    }
 
 
 def main() -> None:
@@ -53,7 +65,14 @@ def main() -> None:
     program = Path(sys.executable).parent / "warpwise"
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
-        arguments = [folder / "images" / "1000.nii.gz", folder / "images" / "1001.nii.gz", "-o", out, "--report", "--overwrite"]
+        arguments = [
+            folder / "images" / "1000.nii.gz",
+            folder / "images" / "1001.nii.gz",
+            "-o",
+            out,
+            "--report",
+            "--overwrite",
+        ]
         labels = ["--fixed-labels", folder / "labels" / "1000.nii.gz", "--moving-labels", folder / "labels" / "1001.nii.gz"]
         seconds = []
         for _ in range(3):

@@ -35,8 +35,9 @@ def run(tmp_path_factory) -> Path:
         write_image(folder / f"{name.replace('/', '')}.nii.gz", image)
     code = execute(
         [
-            "register", str(folder / "f.nii.gz"), str(folder / f"{NASTY}.nii.gz"), "-o", str(folder / "out"), "--report",
-            "--figures", "--fixed-labels", str(folder / "fl.nii.gz"), "--moving-labels", str(folder / "ml.nii.gz"), "--quiet",
+            "register", str(folder / "f.nii.gz"), str(folder / f"{NASTY}.nii.gz"), "-o", str(folder / "out"),
+            "--report", "--figures", "--fixed-labels", str(folder / "fl.nii.gz"),
+            "--moving-labels", str(folder / "ml.nii.gz"), "--quiet",
         ]
     )  # fmt: skip
     assert code == 0

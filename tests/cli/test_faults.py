@@ -28,7 +28,15 @@ PROGRAM = [sys.executable, "-c", "from warpwise.cli import main; main()"]
 
 
 def command(files: Path, out: Path, *more: object) -> list[str]:
-    return [*PROGRAM, "register", str(files / "fixed.nii.gz"), str(files / "moving.nii.gz"), "-o", str(out), *map(str, more)]
+    return [
+        *PROGRAM,
+        "register",
+        str(files / "fixed.nii.gz"),
+        str(files / "moving.nii.gz"),
+        "-o",
+        str(out),
+        *map(str, more),
+    ]
 
 
 def test_kills_leave_no_partial_file_and_a_rerun_succeeds(tmp_path: Path):
@@ -222,9 +230,14 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not(files: Path, tm
 
 def test_the_result_appears_last_and_all_or_nothing(tmp_path: Path, monkeypatch):
     out = tmp_path / "out"
-    with pytest.raises(RuntimeError, match="broken"), appearing(out) as scratch:
-        (scratch / "a").write_text("x")
-        raise RuntimeError("broken")  # noqa: EM101
+
+    def broken() -> None:
+        with appearing(out) as scratch:
+            (scratch / "a").write_text("x")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        broken()
     assert not out.exists()
     order: list[str] = []
     replace = Path.replace

@@ -56,7 +56,15 @@ def test_series_are_warped_volume_by_volume(warpwise, run: Path, files: Path, tm
     assert four.shape == (*one.shape, 3)
     assert np.allclose(four[..., 0], one, atol=1e-4)
     third = warp(
-        warpwise, run / "transform.h5", tmp_path / "four.nii.gz", "--like", fixed, "-o", tmp_path / "t.nii.gz", "--volume", 2
+        warpwise,
+        run / "transform.h5",
+        tmp_path / "four.nii.gz",
+        "--like",
+        fixed,
+        "-o",
+        tmp_path / "t.nii.gz",
+        "--volume",
+        2,
     )
     assert np.allclose(four[..., 2], third, atol=1e-4)
 

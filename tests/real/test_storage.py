@@ -52,7 +52,9 @@ def flipped(image: Image, *axes: int) -> Image:
     turn = np.eye(4)
     for axis in axes:
         turn[axis, axis], turn[axis, 3] = -1, image.grid.shape[axis] - 1
-    return Image(np.ascontiguousarray(np.flip(image.data, [a + 1 for a in axes])), Grid(image.grid.shape, image.grid.affine @ turn))
+    return Image(
+        np.ascontiguousarray(np.flip(image.data, [a + 1 for a in axes])), Grid(image.grid.shape, image.grid.affine @ turn)
+    )
 
 
 def permuted(image: Image, *order: int) -> Image:

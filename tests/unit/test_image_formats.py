@@ -172,7 +172,7 @@ def test_dicom_folders_that_are_not_one_volume_say_why(tmp_path: Path):
     cut = dicom(tmp_path / "cut", data[:, :, :1])
     file = next(cut.iterdir())
     file.write_bytes(file.read_bytes()[:-40])
-    with pytest.raises(InputError, match="truncated|cannot be read"):
+    with pytest.raises(InputError, match=r"truncated|cannot be read"):
         read_image(file)
 
 
@@ -191,7 +191,18 @@ def test_patients_do_not_travel(tmp_path: Path):
     assert code == 0
     warped = out / "warped.nii.gz"
     for suffix in (".nrrd", ".mha"):
-        assert execute(["apply", str(out / "transform.h5"), str(folder), "--like", str(tmp_path / "fixed.nii"), "-o", str(out / f"w{suffix}")]) == 0
+        assert (
+            execute([
+                "apply",
+                str(out / "transform.h5"),
+                str(folder),
+                "--like",
+                str(tmp_path / "fixed.nii"),
+                "-o",
+                str(out / f"w{suffix}"),
+            ])
+            == 0
+        )
     for path in out.iterdir():
         raw = path.read_bytes()
         raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
@@ -204,10 +215,18 @@ def test_patients_do_not_travel(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("a.mha", b"ObjectType = Image\nNDims = 3\nDimSize = 9 9\nElementType = MET_SHORT\nElementDataFile = LOCAL\n", "sizes"),
+        (
+            "a.mha",
+            b"ObjectType = Image\nNDims = 3\nDimSize = 9 9\nElementType = MET_SHORT\nElementDataFile = LOCAL\n",
+            "sizes",
+        ),
         ("a.mha", b"ObjectType = Image\nNDims = 99999999999a\nElementDataFile = LOCAL\n", "MHA"),
         ("a.png", b"\x89PNG\r\n\x1a\n\x7f\xff\xff\xffIHDR", "truncated"),
-        ("a.nrrd", b"NRRD0004\ntype: short\ndimension: 3\nsizes: 99999 99999 99999\nencoding: raw\n\n", "not a readable image"),
+        (
+            "a.nrrd",
+            b"NRRD0004\ntype: short\ndimension: 3\nsizes: 99999 99999 99999\nencoding: raw\n\n",
+            "not a readable image",
+        ),
         ("a.dcm", b"\0" * 128 + b"DICM" + b"\xff" * 40, "no size in its header"),
     ],
 )

@@ -31,7 +31,7 @@ def test_slicer_files_hold_lps_and_older_ones_are_understood(tmp_path: Path):
     markup = json.loads((tmp_path / "a.mrk.json").read_text())["markups"][0]
     assert markup["coordinateSystem"] == "LPS"
     assert np.allclose([p["position"] for p in markup["controlPoints"]], RAS * [-1, -1, 1])
-    head = "# Markups fiducial file version = 4.10\n# CoordinateSystem = {}\n# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label\n"
+    head = "# Markups fiducial file version = 4.10\n# CoordinateSystem = {}\n"
     for word, sign in (("0", 1), ("RAS", 1), ("1", -1), ("LPS", -1)):
         (tmp_path / "b.fcsv").write_text(head.format(word) + "F1,1,2,3,0,0,0,1,1,1,0,name\n")
         found = read_points(tmp_path / "b.fcsv")

@@ -10,8 +10,8 @@ from warpwise.pair import Pair
 from warpwise.registrars import starts
 from warpwise.registrars.affine import exponential, generators, usable_levels
 from warpwise.registrars.gauss_newton import Problem
-from warpwise.registrars.presets import PRESETS
 from warpwise.registrars.prepare import Inputs, prepare
+from warpwise.registrars.presets import PRESETS
 from warpwise.resampling import resample
 from warpwise.synthetic.deformations import random_rotation
 from warpwise.synthetic.phantoms import KnownPair, brain_pair

@@ -34,7 +34,9 @@ class PointsSpace(StrEnum):
 def apply(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="TRANSFORM... INPUT", help=f"{ORDER} Last, the image or points to move.", show_default=False),
+        typer.Argument(
+            metavar="TRANSFORM... INPUT", help=f"{ORDER} Last, the image or points to move.", show_default=False
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File to write.", show_default=False)],
     like: Annotated[
@@ -87,9 +89,7 @@ def apply(
     _image(source, output, chain, geometry, interpolation.value, reading)
 
 
-def _points(
-    source: Path, output: Path, chain: "Transform", geometry: "Geometry | None", space: PointsSpace | None
-) -> None:
+def _points(source: Path, output: Path, chain: "Transform", geometry: "Geometry | None", space: PointsSpace | None) -> None:
     from warpwise.errors import InputError
     from warpwise.io.points import read_points, write_points
     from warpwise.io.run_folder import appearing

@@ -49,7 +49,7 @@ def read_chain(words: Sequence[str], *, kind: str | None = None, spaces: Any = N
     from warpwise.errors import InputError
     from warpwise.io.transforms import NOWHERE, read_transform
 
-    parts: "list[Transform]" = []
+    parts: list[Transform] = []
     for word in words:
         path, turned = parse(word)
         part = read_transform(path, kind=kind, spaces=spaces or NOWHERE)

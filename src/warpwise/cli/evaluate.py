@@ -56,7 +56,8 @@ def evaluate(
         found.update(_points((fixed_landmarks, moving_landmarks), (geometry, there), space, chain))
     if "sd_log_jacobian" in found:
         typer.echo(
-            f"SDlogJ {found['sd_log_jacobian']:.4f}, det J ≤ 0 {found['percent_folded']:g} %, NDV {found['percent_ndv']:g} %"
+            f"SDlogJ {found['sd_log_jacobian']:.4f}, det J ≤ 0 {found['percent_folded']:g} %, "
+            f"NDV {found['percent_ndv']:g} %"
         )
     if json_file is not None:
         with appearing(json_file.parent) as scratch:

@@ -46,10 +46,10 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
-
-
 def register(
-    fixed: Annotated[Path, typer.Argument(help="Image that stays: NIfTI, MHA, NRRD, DICOM folder, PNG …", show_default=False)],
+    fixed: Annotated[
+        Path, typer.Argument(help="Image that stays: NIfTI, MHA, NRRD, DICOM folder, PNG …", show_default=False)
+    ],
     moving: Annotated[Path, typer.Argument(help="Image that is moved onto it.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the results.", show_default=False)],
     preset: Annotated[Preset, typer.Option(help="Speed against accuracy.")] = Preset.balanced,

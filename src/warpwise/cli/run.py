@@ -56,7 +56,7 @@ class Options:
     points_space: str | None = None
     percentiles: tuple[float, float] = (0.5, 99.5)
     bias_field: bool = False
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
     report: bool = False
     figures: bool = False
     bids: bool = False

@@ -69,7 +69,9 @@ def jacobian(
     transforms: Chain,
     output: Output,
     like: Annotated[Path, typer.Option(help="Fixed image: the map has its grid.", show_default=False)],
-    log: Annotated[bool, typer.Option("--log", help="Its natural logarithm; folds, which have none, get log 1e-6.")] = False,
+    log: Annotated[
+        bool, typer.Option("--log", help="Its natural logarithm; folds, which have none, get log 1e-6.")
+    ] = False,
     kind: From = None,
     fixed: Fixed = None,
     moving: Moving = None,

@@ -85,9 +85,7 @@ def hd95(fixed: NDArray[np.bool_], warped: NDArray[np.bool_], spacing_mm: Sequen
     return float(max(np.percentile(to_b, 95), np.percentile(to_a, 95)))
 
 
-def target_errors(
-    transform: Transform, fixed: NDArray[np.float64], moving: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def target_errors(transform: Transform, fixed: NDArray[np.float64], moving: NDArray[np.float64]) -> NDArray[np.float64]:
     """Target registration error of each point: |transform(fixed) − moving|, mm.
 
     Args:

@@ -6,9 +6,9 @@ Source: BIDS specification 1.10, and fMRIPrep's names for transforms (`from-A_to
 import json
 import re
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-from warpwise import __version__
 from warpwise.errors import InputError
 
 _DATATYPES = ("anat", "func", "dwi", "fmap", "perf", "pet", "micr")
@@ -34,7 +34,9 @@ class Name:
         *pairs, suffix = stem.split("_")
         found = [_ENTITY.fullmatch(pair) for pair in pairs]
         if not found or not all(found) or not suffix.isalnum():
-            raise InputError(f"{path}: not a BIDS name.", hint="Expected like sub-01_ses-1_T1w.nii.gz, or leave --bids out.")
+            raise InputError(
+                f"{path}: not a BIDS name.", hint="Expected like sub-01_ses-1_T1w.nii.gz, or leave --bids out."
+            )
         entities = tuple((m.group(1), m.group(2)) for m in found if m)
         datatype = path.absolute().parent.name
         return cls(entities, suffix, datatype if datatype in _DATATYPES else "anat")
@@ -87,6 +89,6 @@ def description() -> str:
         "Name": "warpwise registrations",
         "BIDSVersion": "1.10.0",
         "DatasetType": "derivative",
-        "GeneratedBy": [{"Name": "warpwise", "Version": __version__}],
+        "GeneratedBy": [{"Name": "warpwise", "Version": version("warpwise")}],
     }
     return json.dumps(content, indent=2) + "\n"

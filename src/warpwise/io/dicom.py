@@ -82,7 +82,7 @@ def _file(path: Path, *, grey: bool) -> Found:
     return data[..., None], _affine(place, normal * thickness), notes
 
 
-def _affine(place: Slice, step: NDArray[np.float64]) -> Affine4:
+def _affine(place: Slice, step: NDArray[np.floating]) -> Affine4:
     affine = np.eye(4)
     affine[:3, 0] = _LPS @ place.orientation[:3] * place.spacing[0]
     affine[:3, 1] = _LPS @ place.orientation[3:] * place.spacing[1]
@@ -221,7 +221,7 @@ def _spacing(found: pydicom.Dataset) -> tuple[float, float]:
 def _by_gdcm(path: Path) -> sitk.Image:
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    sitk.ProcessObject.GlobalWarningDisplayOff()
     try:
         reader.ReadImageInformation()
     except (RuntimeError, ValueError, OverflowError) as error:

@@ -63,7 +63,7 @@ def read_image(path: str | Path, *, kind: Kind = "intensity", reading: Reading |
         data, affine = itk_images.arrays(path, itk_images.execute(itk_images.reader_for(path), str(path)), grey=how.grey)
         notes = ()
         if found == "picture":
-            affine, notes = picture_affine(path, affine, how.spacing_mm)
+            affine, notes = picture_affine(path, how.spacing_mm)
     if data.ndim == 4:
         data = data[..., one_volume(str(path), data.shape[3], how.volume) if data.shape[3] > 1 else 0]
     return image_of(str(path), data, affine, kind=kind, nan_to_zero=how.nan_to_zero, notes=notes)
@@ -99,7 +99,7 @@ def format_of(path: Path) -> str:
     raise InputError(f"{path}: not an image that can be read.", hint=f"Known: {', '.join(SUFFIXES)}, DICOM.")
 
 
-def picture_affine(path: Path, affine: Affine4, spacing_mm: tuple[float, ...] | None) -> tuple[Affine4, tuple[str, ...]]:
+def picture_affine(path: Path, spacing_mm: tuple[float, ...] | None) -> tuple[Affine4, tuple[str, ...]]:
     """Affine of a picture of this pixel size, and a word where none was given."""
     notes: tuple[str, ...] = ()
     if spacing_mm is None:
@@ -144,7 +144,7 @@ def read_geometry(path: str | Path, reading: Reading | None = None) -> Geometry:
     reader = itk_images.reader_for(path)
     affine = itk_images.affine_of(reader)
     if found == "picture":
-        affine, _ = picture_affine(path, affine, how.spacing_mm)
+        affine, _ = picture_affine(path, how.spacing_mm)
     return Geometry(str(path), tuple(int(n) for n in reader.GetSize())[:3], affine)
 
 

@@ -28,7 +28,7 @@ def reader_for(path: Path) -> sitk.ImageFileReader:
     """
     existing_file(path)
     structure.check(path)
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    sitk.ProcessObject.GlobalWarningDisplayOff()
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -133,7 +133,7 @@ def write(path: Path, data: NDArray[Any], affine: Affine4) -> None:
             data = data[..., 0]
         if data.ndim != 2:
             raise InputError(f"{path.name}: a picture has two axes, this image {data.ndim}.", hint="Write NIfTI or NRRD.")
-        if path.suffix.lower() not in (".tif", ".tiff") and data.dtype not in (np.uint8, np.uint16):
+        if path.suffix.lower() not in (".tif", ".tiff") and data.dtype.name not in ("uint8", "uint16"):
             data = np.clip(np.rint(data), 0, 65535)
             data = data.astype(np.uint8 if data.max(initial=0) < 256 else np.uint16)
     try:

@@ -182,7 +182,7 @@ def write_volumes(path: Path, data: NDArray[Any], affine: Affine4, *, intent: st
     """Write an array (X, Y[, Z[, T]] or a 5-D vector image) with a 4×4 affine; patient data has no place in it."""
     if data.dtype == np.bool_:
         data = data.astype(np.uint8)
-    if data.dtype in (np.int64, np.uint64):
+    if data.dtype.name in ("int64", "uint64"):
         data = data.astype(np.int32)
     head, raw = _parts(data, affine, intent)
     if not path.name.endswith(".gz"):

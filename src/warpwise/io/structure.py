@@ -58,7 +58,7 @@ def meta_image(path: Path) -> None:
                 raise ValueError(f"{count} numbers of {name} for {axes} axes")
     if not 1 <= int(fields.get("elementnumberofchannels", "1")) <= 64:
         raise ValueError("its number of channels")
-    if any(ord(c) < 32 and c not in "\r\t" or ord(c) > 126 for line in lines for c in line):
+    if any((ord(c) < 32 and c not in "\r\t") or ord(c) > 126 for line in lines for c in line):
         raise ValueError("its header is not text")
 
 

@@ -96,7 +96,8 @@ class Problem:
         moves = mm @ self._matrix[:3, :3]
         points = np.column_stack([landmarks.fixed, np.ones(len(off))])
         scale = 2 * landmarks.weight / (len(off) * landmarks.scale_mm**2)
-        return scale * (moves.T @ off.T @ points), scale * np.kron(moves.T @ moves, points.T @ points)
+        hessian = np.kron(moves.T @ moves, points.T @ points).astype(np.float64)
+        return scale * (moves.T @ off.T @ points), scale * hessian
 
     def _channel(self, n: int, overlap: float) -> tuple[float, Prepare]:
         fixed, warped, weight = self._fixed[n : n + 1], self._warped[n : n + 1], self._weight[None]

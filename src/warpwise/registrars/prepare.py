@@ -97,7 +97,9 @@ def prepare(inputs: Inputs, *, reduction: int = 1) -> Prepared:
         world[:dim, :dim], world[:dim, 3] = initial.matrix[:dim, :dim], initial.matrix[:dim, dim]
     grid, moving_grid = fixed.grid.embedded(), moving.grid.embedded()
     seen = [counted(inputs, n) for n in range(2)]
-    channels = [filled(normalised_channels(inputs, n, seen[n]), on_grid(inputs.exclude[n], inputs.images[n])) for n in range(2)]
+    channels = [
+        filled(normalised_channels(inputs, n, seen[n]), on_grid(inputs.exclude[n], inputs.images[n])) for n in range(2)
+    ]
     pair = Pair(
         channels[0],
         channels[1],
@@ -137,13 +139,11 @@ def check(inputs: Inputs) -> None:
     if (inputs.labels[0] is None) != (inputs.labels[1] is None):
         raise InputError("Labels of both images are needed, or of neither.")
     if inputs.landmarks is not None:
-        points = matched(*inputs.landmarks)
-        for n, image in enumerate(inputs.images):
-            if points[n].shape[1] != image.grid.dim:
-                raise InputError(
-                    f"{inputs.landmarks[n].name}: {points[n].shape[1]}-D landmarks for a {image.grid.dim}-D image."
-                )
-            inside(points[n], image.grid, points[2], inputs.landmarks[n].name)
+        first, second, names = matched(*inputs.landmarks)
+        for n, (mm, image) in enumerate(zip((first, second), inputs.images, strict=True)):
+            if mm.shape[1] != image.grid.dim:
+                raise InputError(f"{inputs.landmarks[n].name}: {mm.shape[1]}-D landmarks for a {image.grid.dim}-D image.")
+            inside(mm, image.grid, names, inputs.landmarks[n].name)
 
 
 def oddities(inputs: Inputs) -> list[str]:
@@ -329,7 +329,7 @@ def labels_of(inputs: Inputs, notes: list[str]) -> LabelMaps | None:
         if labels.grid.dim != image.grid.dim:
             raise InputError(f"{labels.name} is {labels.grid.dim}-D and {image.name} is {image.grid.dim}-D.")
         if not labels.grid.same_as(image.grid):
-            labels = resample(labels, image.grid, Affine(np.eye(image.grid.dim + 1)), interpolation="nearest")  # noqa: PLW2901
+            labels = resample(labels, image.grid, Affine(np.eye(image.grid.dim + 1)), interpolation="nearest")
         maps.append(whole(labels.data[0], name=labels.name).reshape(image.grid.embedded().shape))
     values = [set(np.unique(found).tolist()) - {0} for found in maps]
     if not values[0] & values[1]:

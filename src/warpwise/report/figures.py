@@ -14,7 +14,7 @@ from warpwise.image import intensity_range
 from warpwise.report.material import Material, Volume
 from warpwise.report.planes import View, views
 
-STYLE = {
+STYLE: Any = {
     "figure.facecolor": "#101418",
     "axes.facecolor": "#101418",
     "savefig.facecolor": "#101418",
@@ -122,7 +122,7 @@ def convergence(seen: Material) -> Figure | None:
         at = np.arange(1, len(mine) + 1)
         first = [n for n, step in enumerate(mine) if step["iteration"] == 1]
         for n, start in enumerate(first):
-            end = (first + [len(mine)])[n + 1]
+            end = [*first, len(mine)][n + 1]
             label = f"level {mine[start]['level']}"
             axis.plot(at[start:end], [step["energy"] for step in mine[start:end]], ".-", label=label, lw=1.2, ms=3)
         axis.set(title=stage, xlabel="iteration", ylabel="energy" if stage == stages[0] else "")
@@ -249,7 +249,8 @@ def draw_grid(axis: Any, view: View, displacement_mm: NDArray[np.float32], seen:
     grid = seen.grid
     voxels = np.einsum("ij,j...->i...", grid.inverse_affine[:-1, :-1], displacement_mm).astype(np.float32)
     across, up = (
-        (-1 if turned else 1) * view.cut(voxels[axis_]) for axis_, turned in zip(view.axes[:2], view.turned[:2], strict=True)
+        (-1 if turned else 1) * view.cut(voxels[axis_])
+        for axis_, turned in zip(view.axes[:2], view.turned[:2], strict=True)
     )
     height, width = across.shape
     step = max(min(height * view.pixel_mm[1], width * view.pixel_mm[0]) / _LINES, 1e-9)

@@ -82,7 +82,7 @@ class Material:
         return cls.built(fixed, warped, moving, transform, summary, transform.displacement(fixed.grid), notes)
 
     @classmethod
-    def built(  # noqa: PLR0913, PLR0917 - the one place where all of it comes together
+    def built(  # noqa: PLR0917 - the one place where all of it comes together
         cls,
         fixed: Image,
         warped: Image,

@@ -75,7 +75,9 @@ def write_figures(folder: Path, seen: Material) -> list[Path]:
     out: list[Path] = []
     for name in FIGURES:
         figure = FIGURES[name](seen)
-        for kind in ("png", "svg") if figure is not None else ():
+        if figure is None:
+            continue
+        for kind in ("png", "svg"):
             out.append(folder / f"{name}.{kind}")
             out[-1].write_bytes(drawn(name, figure, kind))
     return out
@@ -90,20 +92,18 @@ def flicker(seen: Material) -> list[dict[str, Any]]:
     for view in views(seen.grid, seen.fixed):
         pictures = {name: _png(grey(view.cut(volume), limits[name])) for name, volume in shown}
         height, width = view.cut(seen.fixed).shape
-        out.append(
-            {
-                "name": view.name,
-                "pictures": pictures,
-                "aspect": round(width * view.pixel_mm[0] / (height * view.pixel_mm[1]), 4),
-                "letters": dict(zip(("left", "right", "bottom", "top"), view.letters, strict=True)),
-            }
-        )
+        out.append({
+            "name": view.name,
+            "pictures": pictures,
+            "aspect": round(width * view.pixel_mm[0] / (height * view.pixel_mm[1]), 4),
+            "letters": dict(zip(("left", "right", "bottom", "top"), view.letters, strict=True)),
+        })
     return out
 
 
 def _png(levels: Any) -> str:
     out = BytesIO()
-    imsave(out, levels, cmap="gray", vmin=0, vmax=255, format="png", metadata={"Software": None})
+    imsave(out, levels, cmap="gray", vmin=0, vmax=255, format="png")
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
 
 
@@ -133,7 +133,10 @@ def tables(seen: Material) -> list[tuple[str, Rows]]:
     quality: list[tuple[str, str]] = [
         ("folded voxels (det J ≤ 0)", f"{c['percent_folded']:g} %"),
         ("non-diffeomorphic volume", f"{c['percent_ndv']:g} %"),
-        ("forward and inverse agree to", f"{c['forward_inverse_mean']:.1g} voxel (mean), {c['forward_inverse_max']:.1g} (largest)"),
+        (
+            "forward and inverse agree to",
+            f"{c['forward_inverse_mean']:.1g} voxel (mean), {c['forward_inverse_max']:.1g} (largest)",
+        ),
     ]
     for name, title, unit in (("dice", "mean Dice", ""), ("tre_mm", "mean landmark error", " mm")):
         if name in scores:

@@ -62,7 +62,7 @@ def views(grid: Grid, volume: NDArray[np.floating]) -> list[View]:
         world = _ACROSS[name]
         axes = tuple(order[w] for w in world)
         counts = bright.sum(axis=tuple(a for a in range(3) if a != axes[2]))
-        at = int(round(float(counts @ np.arange(len(counts))) / max(float(counts.sum()), 1.0)))
+        at = round(float(counts @ np.arange(len(counts))) / max(float(counts.sum()), 1.0))
         pixel = (grid.spacing_mm[axes[0]], grid.spacing_mm[axes[1]])
         letters = (*_LETTERS[world[0]], *_LETTERS[world[1]])
         out.append(

@@ -25,7 +25,17 @@ from warpwise.transforms.displacement import DisplacementField
 _MOST = 10_000  # parameters of anything but a field
 _PARAMETERS = ("TransformParameters", "TranformParameters")  # ITK misspelt it for years
 _FIXED = ("TransformFixedParameters", "TranformFixedParameters")
-_UNREADABLE = (struct.error, OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+_UNREADABLE = (
+    struct.error,
+    OSError,
+    RuntimeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
 
 
 def read(path: Path) -> Transform:
@@ -36,7 +46,7 @@ def read(path: Path) -> Transform:
     """
     try:
         with h5py.File(path, "r") as file:
-            group = file["TransformGroup"]
+            group: Any = file["TransformGroup"]
             names = sorted((name for name in group), key=int)
             parts = [part for name in names if (part := _part(path, group[name])) is not None]
     except _UNREADABLE as error:

@@ -27,7 +27,7 @@ class Itk:
         if path.suffix.lower() in (".h5", ".hdf5"):
             return hdf5.read(path)
         structure.check(path)
-        sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        sitk.ProcessObject.GlobalWarningDisplayOff()
         try:
             found = sitk.ReadTransform(str(path))
         except (RuntimeError, MemoryError, OverflowError, ValueError) as error:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -73,11 +74,10 @@ class X5:
 
 def _nitransforms(path: Path) -> Any:
     try:
-        import nitransforms  # noqa: PLC0415 - an extra, needed for this format only
-        import nitransforms.manip  # noqa: PLC0415
+        import_module("nitransforms.manip")  # an extra, needed for this format only
+        return import_module("nitransforms")
     except ImportError:
         raise InputError(f"{path.name}: X5 files need nitransforms.", hint="pip install 'warpwise[formats]'") from None
-    return nitransforms
 
 
 def _parts(found: dict[str, Any]) -> tuple[Transform, ...]:
@@ -93,14 +93,12 @@ def _parts(found: dict[str, Any]) -> tuple[Transform, ...]:
 
 def _unpack(path: Path, out: Path) -> None:
     """Read a file with nitransforms and save matrices and fields as plain arrays."""
-    import h5py  # noqa: PLC0415 - only in the process of its own
-    import nitransforms.manip  # noqa: PLC0415
-
+    h5py, manip = import_module("h5py"), import_module("nitransforms.manip")
     size = path.stat().st_size
     _bound(_BASE_BYTES + 40 * size, _BASE_S + size // 20_000_000)
     with h5py.File(path, "r") as file:
         chained = "TransformChain" in file
-    found = nitransforms.manip.TransformChain.from_filename(str(path), fmt="X5", x5_chain=0 if chained else None)
+    found: Any = manip.TransformChain.from_filename(str(path), fmt="X5", x5_chain=0 if chained else None)
     arrays: dict[str, Any] = {}
     for n, node in enumerate(found.transforms if chained else found[:1]):
         if hasattr(node, "matrix"):
