@@ -62,3 +62,39 @@ def test_the_version_is_one():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert f'version = "{warpwise.__version__}"' in text
     assert f"## {warpwise.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_guides_commands_run(tmp_path, monkeypatch):
+    import numpy as np
+
+    from warpwise.cli import execute
+    from warpwise.image import Image
+    from warpwise.io.images import write_image
+    from warpwise.io.points import Points, write_points
+    from warpwise.synthetic.phantoms import brain_pair
+
+    monkeypatch.chdir(tmp_path)
+    pair = brain_pair((48, 57, 45), seed=2)
+    lesion = Image((pair.moving_labels.data == 2).astype(np.uint8), pair.moving.grid, "mask")
+    for name, image in (
+        ("fixed", pair.fixed), ("moving", pair.moving), ("fixed_labels", pair.fixed_labels),
+        ("moving_labels", pair.moving_labels), ("lesion", lesion),
+    ):  # fmt: skip
+        write_image(tmp_path / f"{name}.nii.gz", image)
+    points = np.array([[0, 0, 0], [15, -10, 5], [-12, 8, 14], [5, 20, -8.0]])
+    write_points(tmp_path / "fixed.fcsv", Points(points))
+    write_points(tmp_path / "moving.fcsv", Points(pair.truth.points(points)))
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(encoding="utf-8"), re.DOTALL)
+    commands = [line.split() for block in blocks for line in block.splitlines() if line.startswith("warpwise ")]
+    assert len(commands) > 15
+    for command in commands:
+        assert execute(command[1:]) == 0, command
+
+
+def test_the_tables_in_robustness_name_tests_that_exist():
+    text = (ROOT / "docs" / "robustness.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z]+/test_\w+\.py)(?:::(\w+))?", text)
+    assert len(named) > 25
+    for path, test in named:
+        source = (ROOT / "tests" / path).read_text(encoding="utf-8")
+        assert not test or f"def {test}" in source, (path, test)
