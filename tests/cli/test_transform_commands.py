@@ -106,6 +106,19 @@ def test_every_format_holds_the_transform(warpwise, run: Path, files: Path, tmp_
         assert np.abs(found.points(mm) - chain.points(mm)).max() < 1e-3, name  # mm
 
 
+def test_a_flirt_matrix_is_applied_between_the_images_at_hand(warpwise, files: Path, tmp_path: Path):
+    fixed, moving = files / "fixed.nii.gz", files / "moving.nii.gz"
+    assert warpwise("register", fixed, moving, "-o", tmp_path / "a", "--transform", "affine", "--preset", "fast")[0] == 0
+    where = ("--fixed", fixed, "--moving", moving)
+    assert warpwise("convert", tmp_path / "a" / "transform.h5", "-o", tmp_path / "f.mat", "--to", "flirt", *where)[0] == 0
+    ours = warp(warpwise, tmp_path / "a" / "transform.h5", moving, "--like", fixed, "-o", tmp_path / "1.nii.gz")
+    theirs = warp(warpwise, tmp_path / "f.mat", moving, "--like", fixed, "-o", tmp_path / "2.nii.gz")
+    assert np.allclose(ours, theirs, atol=0.01)
+    back = warp(warpwise, tmp_path / "f.mat", fixed, "--like", moving, "-o", tmp_path / "3.nii.gz", "--inverse")
+    same = warp(warpwise, tmp_path / "a" / "inverse.h5", fixed, "--like", moving, "-o", tmp_path / "4.nii.gz")
+    assert np.allclose(back, same, atol=0.01)
+
+
 def test_formats_that_need_more_say_what(warpwise, run: Path, files: Path, tmp_path: Path):
     for arguments, words in (
         (("-o", tmp_path / "a.lta"), "--fixed IMAGE and --moving"),

@@ -65,6 +65,14 @@ def test_other_columns_of_a_table_stay(tmp_path: Path):
     assert (tmp_path / "b.csv").read_text() == "x,y,z,t,label,comment\n0.000000,1.000000,4.000000,0,p,keep\n"
 
 
+def test_voxels_that_leave_their_image_become_mm_and_say_so(tmp_path: Path):
+    (tmp_path / "a.csv").write_text("n,X,Y,Z\n1,2,3,4\n")
+    found = read_points(tmp_path / "a.csv", space="voxel", grid=GRID)
+    write_points(tmp_path / "b.csv", found.moved(found.mm + 1, space="ras"))
+    assert (tmp_path / "b.csv").read_text().startswith("n,r,a,s\n")
+    assert np.allclose(read_points(tmp_path / "b.csv").mm, found.mm + 1)
+
+
 @pytest.mark.parametrize("suffix", [".tck", ".trk"])
 def test_streamlines_keep_their_lengths(tmp_path: Path, suffix: str):
     rng = np.random.default_rng(0)

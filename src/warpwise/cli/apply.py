@@ -79,6 +79,10 @@ def apply(
     claim(output, overwrite=overwrite)
     reading = Reading(volume, tuple(series or ()), None if spacing is None else (spacing,), grey=grey)
     geometry = None if like is None else read_geometry(like, reading)
+    if not is_points(source):
+        # What a FLIRT matrix or the like is between, if nothing else is said.
+        ends = (source, like) if inverse else (like, source)
+        fixed, moving = fixed or ends[0], moving or ends[1]
     chain = read_chain(words, kind=kind, spaces=spaces_of(fixed, moving))
     chain = chain.inverse() if inverse else chain
     if is_points(source):

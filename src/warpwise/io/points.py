@@ -20,7 +20,10 @@ SUFFIXES = (".csv", ".tsv", ".fcsv", ".mrk.json", ".json", ".tck", ".trk")
 SPACES = ("ras", "lps", "voxel")
 # Slicer refuses markups without this identifier, which is an address only in form.
 _SCHEMA = "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
-_COLUMNS = {("r", "a", "s"): "ras", ("l", "p", "s"): "lps", ("x", "y", "z"): None, ("x", "y"): None}
+_COLUMNS = {
+    ("r", "a", "s"): "ras", ("l", "p", "s"): "lps", ("x", "y", "z"): None,
+    ("r", "a"): "ras", ("l", "p"): "lps", ("x", "y"): None,
+}  # fmt: skip
 _FCSV = ("0", "ras"), ("1", "lps")  # older Slicers wrote numbers
 _FCSV_HEAD = "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
 
@@ -46,8 +49,14 @@ class Points:
     name: str = "points"
 
     def moved(self, mm: Array, *, space: str | None = None) -> "Points":
-        """The same points elsewhere."""
-        return replace(self, mm=mm, space=space or self.space)
+        """The same points elsewhere, and perhaps in numbers of another space, which a table's columns then say."""
+        rows = self.rows
+        if space is not None and space != self.space and rows and rows[0]:
+            head = [*rows[0]]
+            for column, letter in zip(self.columns, space, strict=False):
+                head[column] = letter
+            rows = (tuple(head), *rows[1:])
+        return replace(self, mm=mm, space=space or self.space, rows=rows)
 
 
 def is_points(path: Path) -> bool:
