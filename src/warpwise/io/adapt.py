@@ -42,11 +42,11 @@ def as_image(value: ImageLike, *, name: str = "image", kind: Kind = "intensity")
     elif isinstance(value, sitk.Image):
         image = from_sitk(value, name, kind)
     elif isinstance(value, tuple) and len(value) == 2:  # type: ignore[reportUnknownArgumentType]
-        image = Image.from_array(np.asarray(value[0]), np.asarray(value[1]), name=name, kind=kind)
+        image = _flat(Image.from_array(np.asarray(value[0]), np.asarray(value[1]), name=name, kind=kind))
     elif hasattr(value, "affine") and hasattr(value, "dataobj"):
         image = _from_nibabel(value, name, kind)
     elif hasattr(value, "__array__"):
-        image = Image.from_array(np.asarray(value), name=name, kind=kind)
+        image = _flat(Image.from_array(np.asarray(value), name=name, kind=kind))
     else:
         raise InputError(
             f"{name}: a {type(value).__name__} is not an image.",
@@ -55,6 +55,14 @@ def as_image(value: ImageLike, *, name: str = "image", kind: Kind = "intensity")
     data = finite(image.data, name=image.name, nan_to_zero=False)
     data = whole(data, name=image.name) if kind == "labels" else data
     return Image(data, image.grid, kind, image.name, image.notes)
+
+
+def _flat(image: Image) -> Image:
+    """A volume of one slice as the plane that it is."""
+    if 1 not in image.grid.shape:
+        return image
+    grid = grid_of(image.name, image.grid.shape, image.grid.affine)
+    return Image(image.data.reshape(1, *grid.shape), grid, image.kind, image.name)
 
 
 def _from_nibabel(value: Any, name: str, kind: Kind) -> Image:
