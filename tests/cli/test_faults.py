@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from faults import KillTest
+from faults import KillTest, soak
 
 import warpwise as ww
 from warpwise.cli.run import FILES
@@ -43,6 +43,11 @@ def test_kills_leave_no_partial_file_and_a_rerun_succeeds(tmp_path: Path):
     found = KillTest(tmp_path, seed=7).many(6)
     assert all(f["killed"] for f in found)
     assert not [f for f in found if f["partial"] or f["wrong_after_rerun"] or f["left"]], found
+
+
+def test_memory_does_not_grow_over_many_registrations():
+    # 200 of them grow by less than 2 % (benchmarks/faults.py); a leak of one field a run would be 100 % here.
+    assert soak(60, warm_up=30)["growth_percent"] < 5
 
 
 @pytest.mark.parametrize("delay", [0.3, 1.2, 2.0])

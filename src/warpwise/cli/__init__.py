@@ -8,7 +8,7 @@ from typing import Any
 from warpwise.errors import WarpwiseError
 
 STOPPED = 130  # the shell's code for Ctrl-C; typer turns the interrupt into an exit with it
-MESSAGE = "Stopped. No result was written."
+MESSAGE = "Stopped. No result was written; what was there before is as it was."
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from warpwise.cli.progress import Progress
 from warpwise.errors import InputError
 from warpwise.image import Image, Kind
 from warpwise.io import bids
-from warpwise.io.images import Reading, read_geometry, read_image, write_image
+from warpwise.io.images import Geometry, Reading, read_geometry, read_image, write_image
 from warpwise.io.nifti import write_displacement
 from warpwise.io.points import read_points
 from warpwise.io.run_folder import appearing, claim_folder, locked, room_on_disk
@@ -121,6 +121,7 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
     if not parallel.compiled():
         say.line("Compiling kernels: the first run on this machine takes up to 40 s longer.")
     with locked(place.folder):
+        claim_folder(place.folder, place.wanted(options), overwrite=options.overwrite)  # another may have been here since
         with say:
             result = register(
                 *images,
@@ -140,16 +141,16 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
             )
         since = time.perf_counter()
         with appearing(place.folder, last=place.names["result.json"]) as scratch:
-            write_outputs(scratch, result, images[0], fixed, place.names)
+            planar = read_geometry(fixed, options.reading) if images[0].grid.dim == 2 else None
+            write_outputs(scratch, result, images[0], planar, place.names)
             written_s = time.perf_counter() - since
             summary = describe(result, fixed, moving, options)
             summary["files"] = {name.split(".")[0]: place.names[name] for name in FILES}
             timings = {"read files": round(read_s, 3), **summary["timings_s"], "write files": round(written_s, 3)}
             summary["timings_s"] = {**timings, "total": round(time.perf_counter() - began, 3)}
-            if options.report or options.figures:
-                add_report(scratch, place, result, images, summary, options)
-            text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
-            (scratch / place.names["result.json"]).write_text(text + "\n", encoding="utf-8")
+            write_summary(scratch / place.names["result.json"], summary)
+        if options.report or options.figures:
+            add_report(place, result, images, summary, options)
         if options.bids and not (folder / "dataset_description.json").exists():
             with appearing(folder) as scratch:
                 (scratch / "dataset_description.json").write_text(bids.description(), encoding="utf-8")
@@ -188,20 +189,28 @@ def read_inputs(fixed: Path, moving: Path, options: Options) -> dict[str, Any]:
     }
 
 
+def write_summary(path: Path, summary: dict[str, Any]) -> None:
+    """Write result.json."""
+    text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
 def add_report(
-    scratch: Path, place: Place, result: Result, images: tuple[Image, Image], summary: dict[str, Any], options: Options
+    place: Place, result: Result, images: tuple[Image, Image], summary: dict[str, Any], options: Options
 ) -> None:
-    """Write the report and its figures beside the results."""
+    """Write the report and its figures beside the results, which are safe by now, and how long that took."""
     from warpwise.report.material import Material
     from warpwise.report.page import page, write_figures
 
     since = time.perf_counter()
     seen = Material.of_result(result, images, summary)
-    if options.figures:
-        write_figures(scratch / "figures", seen)
-    if options.report:
-        (scratch / place.names[REPORT]).write_text(page(seen), encoding="utf-8")
-    summary["timings_s"]["report"] = round(time.perf_counter() - since, 3)
+    with appearing(place.folder, last=place.names["result.json"]) as scratch:
+        if options.figures:
+            write_figures(scratch / "figures", seen)
+        if options.report:
+            (scratch / place.names[REPORT]).write_text(page(seen), encoding="utf-8")
+        summary["timings_s"]["report"] = round(time.perf_counter() - since, 3)
+        write_summary(scratch / place.names["result.json"], summary)
 
 
 def size(image: Image) -> str:
@@ -210,15 +219,14 @@ def size(image: Image) -> str:
     return f"({'×'.join(map(str, image.grid.shape))}, {spacing} mm)"
 
 
-def write_outputs(folder: Path, result: Result, fixed: Image, like: Path, names: Mapping[str, str]) -> None:
+def write_outputs(folder: Path, result: Result, fixed: Image, like: Geometry | None, names: Mapping[str, str]) -> None:
     """The image and transform files, side by side."""
-    planar = read_geometry(like) if fixed.grid.dim == 2 else None
     with ThreadPoolExecutor(1) as pool:
         # ITK holds several float64 copies of a field: one file after the other keeps the peak low.
         chain = pool.submit(write_transform, folder / names["transform.h5"], result.transform)
         back = pool.submit(write_transform, folder / names["inverse.h5"], result.inverse_on_grid)
         write_displacement(folder / names["displacement.nii.gz"], result.displacement_mm, fixed.grid)
-        write_image(folder / names["warped.nii.gz"], result.warped, like=planar)
+        write_image(folder / names["warped.nii.gz"], result.warped, like=like)
         chain.result()
         back.result()
 
