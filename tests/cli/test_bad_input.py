@@ -28,6 +28,15 @@ def header_with(path: Path, field: str, value: object, *, at: object = ...) -> P
     return path
 
 
+def without_spacing(path: Path) -> Path:
+    """No orientation, and voxels of no size along one axis."""
+    header = nib.Nifti1Image(data, np.eye(4)).header
+    header["sform_code"] = header["qform_code"] = 0
+    header["pixdim"][2] = 0
+    path.write_bytes(header.binaryblock + b"\0" * 4 + data.tobytes(order="F"))
+    return path
+
+
 def truncated(path: Path) -> Path:
     nifti(path, data)
     whole = path.read_bytes()
@@ -102,6 +111,7 @@ BAD: dict[str, tuple[str, Callable[[Path], Path], str]] = {
     "RGB": ("rgb.nii.gz", rgb, "RGB"),
     "singular affine": ("singular.nii.gz", lambda p: header_with(p.with_suffix(""), "srow_x", 0), "singular"),
     "NaN affine": ("nan.nii", lambda p: header_with(p, "srow_y", np.nan), "not finite"),
+    "zero spacing": ("flat.nii", without_spacing, "voxel spacing"),
     "negative size": ("negative.nii", lambda p: header_with(p, "dim", -5, at=2), ""),
     "enormous size": ("huge.nii", lambda p: header_with(p, "dim", [3, 30000, 30000, 30000], at=slice(0, 4)), ""),
     "tiny": ("tiny.nii", lambda p: nifti(p, data[:3, :3, :3]), "too few"),

@@ -348,6 +348,17 @@ def test_small_images_use_fewer_levels_and_never_crash():
         assert np.isfinite(found.warped.data).all()
 
 
+def test_an_axis_too_short_to_halve_is_mentioned(tmp_path: Path, warpwise):
+    import nibabel as nib
+
+    for name in ("a", "b"):
+        data = np.random.default_rng(0).random((30, 32, 6)).astype(np.float32)
+        nib.Nifti1Image(data, np.diag([1, 1, 6, 1.0])).to_filename(tmp_path / f"{name}.nii")
+    code, _, err = warpwise("register", tmp_path / "a.nii", tmp_path / "b.nii", "-o", tmp_path / "out", "--preset", "fast")
+    assert code == 0, err
+    assert "a.nii: 6 voxels along an axis" in err
+
+
 def test_transforms_of_another_dimension_are_refused(files: Path, tmp_path: Path, warpwise):
     import SimpleITK as sitk
 

@@ -245,6 +245,15 @@ def test_a_gzip_bomb_is_refused_from_its_header(tmp_path: Path):
         read_image(tmp_path / "bomb.nii.gz")
 
 
+def test_labels_are_whole_and_not_negative(tmp_path: Path):
+    for values, words in ((-1, "must not be negative; the lowest is -1"), (0.5, "whole numbers")):
+        data = np.zeros((6, 6, 6), np.float32)
+        data[2, 3, 4] = values
+        nib.Nifti1Image(data, np.eye(4)).to_filename(tmp_path / "labels.nii")
+        with pytest.raises(InputError, match=words):
+            read_image(tmp_path / "labels.nii", kind="labels")
+
+
 def test_headers_that_disagree_are_noted(tmp_path: Path):
     image = nib.Nifti1Image(rng.random((6, 6, 6)).astype(np.float32), np.eye(4))
     image.set_sform(np.diag([1, 1, 1, 1.0]), code=1)

@@ -33,6 +33,7 @@ from warpwise.report import available
 
 FILES = ("warped.nii.gz", "transform.h5", "inverse.h5", "displacement.nii.gz", "result.json")
 REPORT = "report.html"
+THIN = 16  # voxels along an axis that is too short to be halved
 # What the results of a volume take on disk at the least, bytes a voxel: the rest compresses well or badly.
 BYTES_A_VOXEL = 6
 
@@ -116,6 +117,9 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
     affordable(images[0].grid, images[1].grid, len(images[0].data), fit=options.fit_memory)
     room_on_disk(place.folder, BYTES_A_VOXEL * float(np.prod(images[0].grid.shape)))
     say.line(f"{fixed.name} {size(images[0])} ← {moving.name} {size(images[1])}; about {need:.0f} MB of memory.")
+    for path, image in zip((fixed, moving), images, strict=True):
+        if min(image.grid.shape) < THIN:
+            say.line(f"{path.name}: {min(image.grid.shape)} voxels along an axis; coarse levels keep all of them.")
     if parallel.cache_note():
         say.line(parallel.cache_note())
     if not parallel.compiled():

@@ -155,7 +155,7 @@ def affine_of(path: Path, image: Any) -> tuple[Affine4, tuple[str, ...]]:
         InputError: it is not finite, or rests on a spacing of zero.
     """
     header = image.header
-    zooms = np.array(header["pixdim"][1:4], np.float64)
+    zooms = stored_zooms(path, header)
     used = zooms[: min(len(image.shape), 3)]
     sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
     if not sform and not (np.isfinite(used).all() and (used != 0).all()):
@@ -176,6 +176,13 @@ def affine_of(path: Path, image: Any) -> tuple[Affine4, tuple[str, ...]]:
         if apart > _APART * float(np.linalg.norm(affine[:3, :3], axis=0).min()):
             notes.append(f"{path.name}: sform and qform disagree by up to {apart:.1f} mm; the sform is used.")
     return affine, tuple(notes)
+
+
+def stored_zooms(path: Path, header: Any) -> NDArray[np.float64]:
+    """Voxel sizes as the file has them: nibabel makes 1 of 0 when it loads a header."""
+    with nib.openers.ImageOpener(path) as file:  # type: ignore[reportPrivateImportUsage]
+        raw = type(header).from_fileobj(file, check=False)
+    return np.array(raw["pixdim"][1:4], np.float64)
 
 
 def write_volumes(path: Path, data: NDArray[Any], affine: Affine4, *, intent: str | None = None) -> None:
