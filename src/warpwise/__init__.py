@@ -24,18 +24,34 @@ _LAZY = {
     "brain_pair": "warpwise.synthetic.phantoms",
     "evaluate": "warpwise.evaluation.metrics",
     "load_image": "warpwise.io.images",
+    "load_points": "warpwise.io.points",
     "load_transform": "warpwise.io.transforms",
     "register": "warpwise.registrars.register",
+    "save_image": "warpwise.io.images",
+    "save_points": "warpwise.io.points",
+    "save_transform": "warpwise.io.transforms",
     "set_threads": "warpwise.ops.cpu.parallel",
 }
-_RENAMED = {"load_image": "read_image", "load_transform": "read_transform", "apply": "apply_transform"}
+_RENAMED = {
+    "apply": "apply_transform",
+    "load_image": "read_image",
+    "load_points": "read_points",
+    "load_transform": "read_transform",
+    "save_image": "write_image",
+    "save_points": "write_points",
+    "save_transform": "write_transform",
+}
 
 if TYPE_CHECKING:
     from warpwise.evaluation.metrics import evaluate
     from warpwise.grid import Grid
     from warpwise.image import Image
     from warpwise.io.images import read_image as load_image
+    from warpwise.io.images import write_image as save_image
+    from warpwise.io.points import read_points as load_points
+    from warpwise.io.points import write_points as save_points
     from warpwise.io.transforms import read_transform as load_transform
+    from warpwise.io.transforms import write_transform as save_transform
     from warpwise.ops.cpu.parallel import set_threads
     from warpwise.registrars.apply import apply_transform as apply
     from warpwise.registrars.register import register
@@ -44,7 +60,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Grid", "Image", "InputError", "Result", "RunError", "WarpwiseError", "apply", "brain_pair", "evaluate",
-    "load_image", "load_transform", "register", "set_threads",
+    "load_image", "load_points", "load_transform", "register", "save_image", "save_points", "save_transform", "set_threads",
 ]  # fmt: skip
 
 

@@ -26,6 +26,19 @@ def test_landmarks_come_back(tmp_path: Path, suffix: str, space: str):
     assert found.names == NAMES
 
 
+def test_the_public_names_take_strings(tmp_path: Path):
+    import warpwise as ww
+    from warpwise.image import Image
+    from warpwise.transforms.affine import Affine
+
+    ww.save_points(str(tmp_path / "a.csv"), Points(RAS))
+    assert np.allclose(ww.load_points(str(tmp_path / "a.csv")).mm, RAS)
+    ww.save_transform(str(tmp_path / "a.tfm"), Affine(np.diag([1, 2, 3, 1.0])))
+    assert np.allclose(ww.load_transform(str(tmp_path / "a.tfm")).points(RAS), RAS * [1, 2, 3])
+    ww.save_image(str(tmp_path / "a.nrrd"), Image(np.ones((1, 20, 30, 40), np.uint8), GRID))
+    assert ww.load_image(str(tmp_path / "a.nrrd")).grid.same_as(GRID)
+
+
 def test_slicer_files_hold_lps_and_older_ones_are_understood(tmp_path: Path):
     write_points(tmp_path / "a.mrk.json", Points(RAS, NAMES))
     markup = json.loads((tmp_path / "a.mrk.json").read_text())["markups"][0]

@@ -170,7 +170,7 @@ def volumes_of(path: Path) -> tuple[Iterator[NDArray[Any]], int]:
     return iter(()), 1
 
 
-def write_image(path: Path, image: Image, *, like: Geometry | None = None) -> None:
+def write_image(path: str | Path, image: Image, *, like: Geometry | None = None) -> None:
     """Write one channel in the format of the suffix, its geometry that of the grid.
 
     Args:
@@ -178,7 +178,7 @@ def write_image(path: Path, image: Image, *, like: Geometry | None = None) -> No
         image: its first channel is written.
         like: where a plane came from: its pose in space, which a 2-D grid does not hold.
     """
-    write_array(path, image.data[0], image.grid, like=like)
+    write_array(Path(path), image.data[0], image.grid, like=like)
 
 
 def write_array(path: Path, data: NDArray[Any], grid: Grid, *, like: Geometry | None = None) -> None:

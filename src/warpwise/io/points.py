@@ -102,12 +102,13 @@ def read_points(path: str | Path, *, space: str | None = None, grid: Grid | None
     return replace(found, name=str(path))
 
 
-def write_points(path: Path, points: Points, *, grid: Grid | None = None) -> None:
+def write_points(path: str | Path, points: Points, *, grid: Grid | None = None) -> None:
     """Write points in the format of the suffix and in their own space; a table keeps its other columns.
 
     Raises:
         InputError: the format cannot hold them.
     """
+    path = Path(path)
     name = path.name.lower()
     if name.endswith((".tck", ".trk")):
         _write_streamlines(path, points)

@@ -108,12 +108,13 @@ def read_transform(path: str | Path, *, kind: str | None = None, spaces: Spaces 
         raise InputError(message, hint=error.hint) from None
 
 
-def write_transform(path: Path, transform: Transform, *, kind: str | None = None, spaces: Spaces = NOWHERE) -> None:
+def write_transform(path: str | Path, transform: Transform, *, kind: str | None = None, spaces: Spaces = NOWHERE) -> None:
     """Write a transform as this kind of file, by default the kind of its suffix.
 
     Raises:
         InputError: the format cannot hold it, or needs `spaces`.
     """
+    path = Path(path)
     FORMATS[kind or kind_by_name(path)].write(path, transform, spaces)
 
 
