@@ -147,7 +147,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         warnings=(
             *ready.notes,
             *thinned(reduction),
-            *suspicions(seen.moved(linear.to_moving), start, result["displacement_mm"]),
+            *suspicions(seen.moved(linear.to_moving), pair, start, result["displacement_mm"]),
         ),
         predicted_memory_mb=predicted_memory_mb(images[0].grid, images[1].grid, len(images[0].data), reduction=reduction),
     )

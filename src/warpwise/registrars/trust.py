@@ -7,8 +7,15 @@ from warpwise.pair import Pair
 from warpwise.registrars import starts
 
 
-def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.float32]) -> tuple[str, ...]:
-    """Warnings about a finished registration; `pair` carries the affine that was found."""
+def suspicions(pair: Pair, whole: Pair, start: starts.Start, displacement_mm: NDArray[np.float32]) -> tuple[str, ...]:
+    """Warnings about a finished registration; both pairs carry the affine that was found.
+
+    Args:
+        pair: what the linear stage saw, the two objects alone.
+        whole: the images with all of their fields of view.
+        start: where it began.
+        displacement_mm: where it ended.
+    """
     out: list[str] = []
     small = starts.coarsest(pair)
     information, _ = starts.ranking(small, small.to_moving[None])
@@ -29,7 +36,7 @@ def suspicions(pair: Pair, start: starts.Start, displacement_mm: NDArray[np.floa
         )
     if information[0] < 0.1:
         out.append(f"The images share little after the affine stage (mutual information {information[0]:.3f} nats).")
-    inside = overlap_share(small)
+    inside = overlap_share(starts.coarsest(whole))
     if inside < 0.5:
         out.append(f"Only {100 * inside:.0f} % of the fixed foreground lies in the moving image's field of view.")
     if float(np.abs(displacement_mm).max()) > 1e4:
