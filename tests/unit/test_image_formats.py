@@ -14,7 +14,7 @@ import warpwise as ww
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.io.images import read_geometry, read_grid, read_image, volumes_of, write_array, write_image
+from warpwise.io.images import read_geometry, read_image, volumes_of, write_array, write_image
 
 rng = np.random.default_rng(1)
 OBLIQUE = np.array([[0.8, -0.6, 0, 10], [0.6, 0.8, 0, -20], [0, 0, -3.0, 30], [0, 0, 0, 1.0]])
@@ -30,7 +30,7 @@ def test_volumes_come_back_where_and_as_they_were(tmp_path: Path, suffix: str, d
     assert found.data.dtype == np.dtype(dtype)
     assert np.array_equal(found.data[0], data)
     assert np.allclose(found.grid.affine, OBLIQUE, atol=1e-6)
-    assert read_grid(path).same_as(found.grid)
+    assert read_geometry(path).grid.same_as(found.grid)
 
 
 def test_simpleitk_and_nibabel_see_the_same_place(tmp_path: Path):

@@ -12,7 +12,7 @@ from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.io.adapt import as_image, as_transform
-from warpwise.io.images import read_geometry, read_grid, read_image, write_image
+from warpwise.io.images import read_geometry, read_image, write_image
 from warpwise.io.nifti import write_displacement
 from warpwise.transforms.affine import Affine
 
@@ -28,7 +28,7 @@ def test_voxels_come_back_as_they_were(tmp_path, dtype: str, suffix: str):
     image = read_image(path)
     assert image.data.dtype == np.dtype(dtype)
     assert np.array_equal(image.data[0], data)
-    assert read_grid(path).same_as(image.grid)
+    assert read_geometry(path).grid.same_as(image.grid)
 
 
 def test_scale_and_intercept_are_applied(tmp_path):

@@ -148,15 +148,6 @@ def read_geometry(path: str | Path, reading: Reading | None = None) -> Geometry:
     return Geometry(str(path), tuple(int(n) for n in reader.GetSize())[:3], affine)
 
 
-def read_grid(path: str | Path, reading: Reading | None = None) -> Grid:
-    """The grid of an image, from its header.
-
-    Raises:
-        InputError: see `read_image`.
-    """
-    return read_geometry(path, reading).grid
-
-
 def volumes_of(path: Path) -> tuple[Iterator[NDArray[Any]], int]:
     """The volumes (X, Y, Z) of a 4-D image one by one, and how many there are; one for any other image."""
     if format_of(path) == "nifti":

@@ -8,7 +8,6 @@ from warpwise.io.transforms import Spaces
 from warpwise.io.transforms.dense import Dense, plane_or_volume
 from warpwise.io.transforms.itk import Itk
 from warpwise.transforms.base import Transform
-from warpwise.transforms.composite import Composite
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.gridded import dense, split
 
@@ -23,7 +22,7 @@ class Ants:
     @staticmethod
     def read(path: Path, spaces: Spaces) -> Transform:
         raise InputError(
-            f"{path}: ANTs keeps a chain as files of their own.", hint="Give them as -t 1Warp -t 0GenericAffine."
+            f"{path}: ANTs keeps a chain as files of their own.", hint="Give both: 1Warp.nii.gz 0GenericAffine.mat."
         )
 
     @staticmethod
@@ -46,12 +45,3 @@ class Ants:
 
 def _still(warp: DisplacementField) -> bool:
     return not warp.vectors.any()
-
-
-def chain(prefix: Path, spaces: Spaces) -> Transform:
-    """The transform of files that `Ants.write` or antsRegistration wrote."""
-    parts = [Itk.read(prefix.with_name(prefix.name + AFFINE), spaces)]
-    warp = prefix.with_name(prefix.name + WARP)
-    if warp.exists():
-        parts.insert(0, Dense.read(warp, spaces))
-    return Composite(tuple(parts))
