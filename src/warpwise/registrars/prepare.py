@@ -276,7 +276,7 @@ def filled(channels: NDArray[np.float32], hole: NDArray[np.float32] | None) -> N
     """Channels (C, X, Y, Z) with what is excluded filled in smoothly from round about, nearest first.
 
     Leaving voxels out of the similarity is not enough: their rim stays in the windows of their neighbours, and pulls at
-    them. On phantoms with a lesion, the error round it is 0.36 voxel filled, 0.75 left out, 0.92 with the lesion, 0.30
+    them. On phantoms with a lesion, the error round it is 0.37 voxel filled, 0.81 left out, 0.92 with the lesion, 0.30
     without one.
     """
     if hole is None or not hole.any():
