@@ -113,7 +113,7 @@ def _image(
 ) -> None:
     import numpy as np
 
-    from warpwise.io.checks import grid_of, room_for
+    from warpwise.io.checks import image_of, room_for
     from warpwise.io.images import read_geometry, read_image, volumes_of, write_array
     from warpwise.io.run_folder import appearing
     from warpwise.resampling import resample
@@ -128,12 +128,9 @@ def _image(
     if count == 1:
         data = moved(read_image(source, kind=kind, reading=reading))
     else:
-        from warpwise.io.checks import image_of
-
         room_for(str(source), (*like.grid.shape, count), 4)
         displacement = chain.displacement(like.grid)
         where = read_geometry(source)
-        grid_of(where.name, where.shape, where.affine)
         data = np.stack(
             [
                 moved(image_of(f"{source} volume {n}", v, where.affine, kind=kind, nan_to_zero=reading.nan_to_zero))

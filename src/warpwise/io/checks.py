@@ -15,6 +15,11 @@ Affine4 = NDArray[np.float64]
 MOST_PACKED = 1040  # bytes that one stored byte can stand for: deflate's best is 1032
 
 
+def lps_signs(dim: int) -> NDArray[np.float64]:
+    """By which each axis is multiplied to go from RAS to LPS, or back."""
+    return np.array([-1.0, -1.0, 1.0][:dim])
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__

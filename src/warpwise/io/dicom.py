@@ -14,14 +14,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
-from warpwise.io.checks import Affine4, enough_stored, existing_file, first_line, room_for
+from warpwise.io.checks import Affine4, enough_stored, existing_file, first_line, lps_signs, room_for
 from warpwise.io.itk_images import LUMINANCE, arrays, execute, itk_reason
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 
 _UNEVEN = 0.02  # of the slice distance: more is a missing slice, not rounding
 _TURNED = 1e-3  # of a direction cosine
-_LPS = np.diag([-1.0, -1.0, 1.0])
+_LPS = np.diag(lps_signs(3))
 
 Found = tuple[NDArray[Any], Affine4, tuple[str, ...]]
 

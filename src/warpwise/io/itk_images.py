@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.image import Image
 from warpwise.io import structure
-from warpwise.io.checks import Affine4, enough_stored, existing_file, first_line, grid_of, room_for
+from warpwise.io.checks import Affine4, enough_stored, existing_file, first_line, grid_of, lps_signs, room_for
 
 VOLUMES = (".mha", ".mhd", ".nrrd", ".nhdr")
 PICTURES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
@@ -93,7 +93,7 @@ def affine_of(image: Any) -> Affine4:
     affine = np.eye(4)
     n = min(dim, 3)
     affine[:n, :n], affine[:n, 3] = matrix[:n, :n], np.array(image.GetOrigin())[:n]
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return np.diag([*lps_signs(3), 1.0]) @ affine
 
 
 def to_itk(data: NDArray[Any], affine: Affine4) -> sitk.Image:
@@ -107,7 +107,7 @@ def to_itk(data: NDArray[Any], affine: Affine4) -> sitk.Image:
     dim = data.ndim
     out = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose()), isVector=False)
     n = min(dim, 3)
-    lps = (np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)[:n]
+    lps = (np.diag([*lps_signs(3), 1.0]) @ affine)[:n]
     spacing = np.linalg.norm(lps[:, :n], axis=0)
     direction = lps[:, :n] / spacing
     if np.abs(direction.T @ direction - np.eye(n)).max() > 1e-3:

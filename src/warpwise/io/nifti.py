@@ -155,11 +155,11 @@ def affine_of(path: Path, image: Any) -> tuple[Affine4, tuple[str, ...]]:
         InputError: it is not finite, or rests on a spacing of zero.
     """
     header = image.header
-    zooms = stored_zooms(path, header)
-    used = zooms[: min(len(image.shape), 3)]
     sform, qform = int(header["sform_code"]) > 0, int(header["qform_code"]) > 0
-    if not sform and not (np.isfinite(used).all() and (used != 0).all()):
-        raise InputError(f"{path}: voxel spacing {tuple(used.tolist())} in the header.", hint="Fix the image header.")
+    if not sform:
+        used = stored_zooms(path, header)[: min(len(image.shape), 3)]
+        if not (np.isfinite(used).all() and (used != 0).all()):
+            raise InputError(f"{path}: voxel spacing {tuple(used.tolist())} in the header.", hint="Fix the image header.")
     try:
         affine = np.array(image.affine, np.float64)
         other = header.get_qform() if sform and qform else affine

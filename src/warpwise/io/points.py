@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
+from warpwise.io.checks import lps_signs
 
 Array = NDArray[np.float64]
 
@@ -114,14 +115,14 @@ def write_points(path: str | Path, points: Points, *, grid: Grid | None = None) 
         _write_streamlines(path, points)
         return
     if name.endswith(".fcsv"):
-        lps = signs(points.mm.shape[1]) * points.mm
+        lps = lps_signs(points.mm.shape[1]) * points.mm
         lines = ["# Markups fiducial file version = 4.11", "# CoordinateSystem = LPS", _FCSV_HEAD]
         for n, at in enumerate(_three(lps)):
             words = ",".join(f"{v:.6f}" for v in at)
             lines.append(f"vtkMRMLMarkupsFiducialNode_{n},{words},0,0,0,1,1,1,0,{_quoted(label_of(points, n))},,")
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     elif name.endswith(".json"):
-        lps = signs(points.mm.shape[1]) * points.mm
+        lps = lps_signs(points.mm.shape[1]) * points.mm
         control = [
             {"id": str(n + 1), "label": label_of(points, n), "position": [round(float(v), 6) for v in at]}
             for n, at in enumerate(_three(lps))
@@ -138,11 +139,6 @@ def write_points(path: str | Path, points: Points, *, grid: Grid | None = None) 
 def label_of(points: Points, n: int) -> str:
     """A point's name, or its number."""
     return points.names[n] if points.names else str(n + 1)
-
-
-def signs(dim: int) -> Array:
-    """RAS ↔ LPS, for points (n, dim)."""
-    return np.array([-1.0, -1.0, 1.0][:dim])
 
 
 def matched(fixed: Points, moving: Points) -> tuple[Array, Array, tuple[str, ...]]:
@@ -190,7 +186,7 @@ def to_ras(values: Array, space: str, grid: Grid | None, name: str) -> Array:
         if grid.dim != values.shape[1]:
             raise InputError(f"{name}: {values.shape[1]} coordinates a point for a {grid.dim}-D image.")
         return values @ grid.affine[:-1, :-1].T + grid.affine[:-1, -1]
-    return values * signs(values.shape[1]) if space == "lps" else values
+    return values * lps_signs(values.shape[1]) if space == "lps" else values
 
 
 def from_ras(mm: Array, space: str, grid: Grid | None, name: str) -> Array:
@@ -199,7 +195,7 @@ def from_ras(mm: Array, space: str, grid: Grid | None, name: str) -> Array:
         if grid is None:
             raise InputError(f"{name}: voxel coordinates need their image.", hint="Pass --like IMAGE.")
         return (mm - grid.affine[:-1, -1]) @ grid.inverse_affine[:-1, :-1].T
-    return mm * signs(mm.shape[1]) if space == "lps" else mm
+    return mm * lps_signs(mm.shape[1]) if space == "lps" else mm
 
 
 def _numbers(path: Path, row: int, words: Sequence[str]) -> list[float]:

@@ -61,7 +61,7 @@ def foreground(pair: Pair) -> Box:
     # Levels keep every eighth voxel or so: which ones must depend on the fixed object alone.
     anchor, _ = around(np.asarray((pair.fixed > DARK).any(0)))
     first = [s - (s - a) % COARSEST for s, a in zip(start, anchor, strict=True)]
-    first = [f if f >= 0 else min(f + COARSEST, s + COARSEST - 1) for f, s in zip(first, start, strict=True)]
+    first = [f if f >= 0 else f + COARSEST for f in first]
     size = tuple(s + n - f for f, s, n in zip(first, start, size, strict=True))
     start, size = (first[0], first[1], first[2]), (size[0], size[1], size[2])
     low = [first > 0 for first in start]

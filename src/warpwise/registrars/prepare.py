@@ -252,15 +252,24 @@ def named(image: Image | None) -> str:
     return "image" if image is None else image.name
 
 
+def brought(map_: Image, image: Image) -> Image:
+    """A mask or a label map on an image's grid, through the world where it lies on another.
+
+    Raises:
+        InputError: they differ in dimension.
+    """
+    if map_.grid.dim != image.grid.dim:
+        raise InputError(f"{map_.name} is {map_.grid.dim}-D and {image.name} is {image.grid.dim}-D.")
+    if map_.grid.same_as(image.grid):
+        return map_
+    return resample(map_, image.grid, Affine(np.eye(image.grid.dim + 1)), interpolation="nearest")
+
+
 def on_grid(mask: Image | None, image: Image) -> NDArray[np.float32] | None:
     """A mask as 0 or 1 on an image's grid, through the world where it lies on another."""
     if mask is None:
         return None
-    if mask.grid.dim != image.grid.dim:
-        raise InputError(f"{mask.name} is {mask.grid.dim}-D and {image.name} is {image.grid.dim}-D.")
-    if not mask.grid.same_as(image.grid):
-        mask = resample(mask, image.grid, Affine(np.eye(image.grid.dim + 1)), interpolation="nearest")
-    return (mask.data[0] > 0).astype(np.float32).reshape(image.grid.embedded().shape)
+    return (brought(mask, image).data[0] > 0).astype(np.float32).reshape(image.grid.embedded().shape)
 
 
 def normalised_channels(inputs: Inputs, n: int, mask: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -326,11 +335,7 @@ def labels_of(inputs: Inputs, notes: list[str]) -> LabelMaps | None:
     maps: list[NDArray[np.integer]] = []
     for labels, image in zip(inputs.labels, inputs.images, strict=True):
         assert labels is not None
-        if labels.grid.dim != image.grid.dim:
-            raise InputError(f"{labels.name} is {labels.grid.dim}-D and {image.name} is {image.grid.dim}-D.")
-        if not labels.grid.same_as(image.grid):
-            labels = resample(labels, image.grid, Affine(np.eye(image.grid.dim + 1)), interpolation="nearest")
-        maps.append(whole(labels.data[0], name=labels.name).reshape(image.grid.embedded().shape))
+        maps.append(whole(brought(labels, image).data[0], name=labels.name).reshape(image.grid.embedded().shape))
     values = [set(np.unique(found).tolist()) - {0} for found in maps]
     if not values[0] & values[1]:
         raise InputError(f"{named(inputs.labels[0])} and {named(inputs.labels[1])} share no label but 0.")

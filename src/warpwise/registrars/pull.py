@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from warpwise.guides import Landmarks, Points
 from warpwise.pair import Pair, Triple
+from warpwise.transforms.displacement import interpolated
 
 Array = NDArray[np.float32]
 
@@ -33,7 +34,7 @@ class Pull:
 
     def look(self, displacement: Array) -> float:
         """Judge a displacement (3, x, y, z; voxels of the nodes): its energy."""
-        moved = self.landmarks.fixed + sampled(displacement, self.nodes) * self.factors
+        moved = self.landmarks.fixed + interpolated(displacement, self.nodes) * self.factors
         off = self.landmarks.residuals(moved, self.to_moving)
         self._wanted = -np.linalg.solve(self.to_moving[:3, :3], off.T).T / self.factors
         return self.landmarks.energy(off, self.linear)
@@ -59,17 +60,3 @@ def patch(centre: Points, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], ND
         boxes.append(slice(low, high))
         rows.append(np.exp(-((np.arange(low, high) - c) ** 2) / (2 * WIDTH**2)) if n > 1 else np.ones(1))
     return tuple(boxes), rows[0][:, None, None] * rows[1][:, None] * rows[2]
-
-
-def sampled(field: Array, points: Points) -> Points:
-    """A field (3, x, y, z) at points (n, 3), linear between nodes, the border's values beyond."""
-    last = np.array(field.shape[1:]) - 1
-    at = np.clip(points, 0, last)
-    base = np.minimum(at.astype(np.int64), np.maximum(last - 1, 0))
-    t = at - base
-    out = np.zeros_like(points)
-    for corner in np.ndindex(2, 2, 2):
-        where = np.minimum(base + corner, last)
-        weight = np.prod(np.where(np.array(corner) == 1, t, 1 - t), axis=1)
-        out += weight[:, None] * field[(slice(None), *where.T)].T
-    return out

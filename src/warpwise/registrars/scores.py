@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 
 from warpwise.evaluation.metrics import dice, target_errors
-from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.io.points import matched
-from warpwise.registrars.prepare import Inputs
+from warpwise.registrars.prepare import Inputs, brought
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
@@ -32,14 +31,14 @@ class Scores:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for result.json: only what was measured."""
         out: dict[str, Any] = {}
-        for name, before, after, mean in (
-            ("dice", self.dice_before, self.dice_after, np.mean),
-            ("tre_mm", self.tre_before_mm, self.tre_after_mm, np.mean),
+        for name, before, after in (
+            ("dice", self.dice_before, self.dice_after),
+            ("tre_mm", self.tre_before_mm, self.tre_after_mm),
         ):
             if after:
                 out[name] = {
-                    "mean_before": round(float(mean([*before.values()])), 5),
-                    "mean_after": round(float(mean([*after.values()])), 5),
+                    "mean_before": round(float(np.mean([*before.values()])), 5),
+                    "mean_after": round(float(np.mean([*after.values()])), 5),
                     "before": {str(k): round(v, 5) for k, v in before.items()},
                     "after": {str(k): round(v, 5) for k, v in after.items()},
                 }
@@ -49,7 +48,7 @@ class Scores:
 def scored(inputs: Inputs, transform: Transform) -> Scores:
     """Overlap of the label maps and distance of the landmarks that were given."""
     still = Affine(np.eye(transform.dim + 1))
-    before, after = (overlap(inputs.labels, map_, inputs.images[0].grid) for map_ in (still, transform))
+    before, after = (overlap(inputs.labels, map_, inputs.images[0]) for map_ in (still, transform))
     if inputs.landmarks is None:
         return Scores(before, after, {}, {})
     fixed, moving, names = matched(*inputs.landmarks)
@@ -57,11 +56,10 @@ def scored(inputs: Inputs, transform: Transform) -> Scores:
     return Scores(before, after, errors[0], errors[1])
 
 
-def overlap(labels: tuple[Image | None, Image | None], transform: Transform, grid: Grid) -> dict[int, float]:
-    """Dice of each label on the fixed grid."""
+def overlap(labels: tuple[Image | None, Image | None], transform: Transform, image: Image) -> dict[int, float]:
+    """Dice of each label on the grid of the fixed image."""
     fixed, moving = labels
     if fixed is None or moving is None:
         return {}
-    if not fixed.grid.same_as(grid):
-        fixed = resample(fixed, grid, Affine(np.eye(grid.dim + 1)), interpolation="nearest")
-    return dice(fixed.data[0], resample(moving, grid, transform, interpolation="label").data[0])
+    fixed = brought(fixed, image)
+    return dice(fixed.data[0], resample(moving, image.grid, transform, interpolation="label").data[0])

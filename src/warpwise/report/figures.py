@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from warpwise.image import intensity_range
 from warpwise.report.material import Material, Volume
 from warpwise.report.planes import View, views
+from warpwise.transforms.affine import Affine
 
 STYLE: Any = {
     "figure.facecolor": "#101418",
@@ -59,7 +60,7 @@ def drawn(name: str, figure: Figure, kind: str) -> bytes:
 def before_after(seen: Material) -> Figure | None:
     """Fixed, moving before, after the linear stage, and warped, in every plane."""
     named = [("fixed", seen.fixed), ("moving, before", seen.before), ("after affine", seen.affine), ("warped", seen.warped)]
-    rows = [(title, volume, limits_of(volume)) for title, volume in named if volume is not None]
+    rows = [(title, volume, intensity_range(volume)) for title, volume in named if volume is not None]
     return mosaic(seen, rows)
 
 
@@ -84,12 +85,12 @@ def difference(seen: Material) -> Figure | None:
 @styled
 def deformation(seen: Material) -> Figure | None:
     """A regular grid of the fixed image, carried to where the deformable part takes it."""
-    nonlinear = seen.displacement_mm - linear_displacement(seen)
+    nonlinear = seen.displacement_mm - Affine(np.array(seen.summary["affine"])).displacement(seen.grid)
     if not float(np.abs(nonlinear).max()) > 1e-3:
         return None
     figure, axes, planes = canvas(seen, 1)
     for axis, view in zip(axes[0], planes, strict=True):
-        show(axis, view, view.cut(seen.fixed), limits_of(seen.fixed), "gray")
+        show(axis, view, view.cut(seen.fixed), intensity_range(seen.fixed), "gray")
         draw_grid(axis, view, nonlinear, seen)
     axes[0][0].set_ylabel("deformation, without affine")
     return figure
@@ -175,11 +176,6 @@ def escaped(text: str) -> str:
     return (text[:16] + "…" if len(text) > 17 else text).replace("$", r"\$")
 
 
-def limits_of(volume: Volume) -> tuple[float, float]:
-    """Robust darkest and brightest."""
-    return intensity_range(volume)
-
-
 def scaled(volume: Volume) -> Volume:
     """Robust range brought to 0 … 1."""
     low, high = intensity_range(volume)
@@ -233,15 +229,6 @@ def mosaic(
             show(axis, view, plane if mix is None else mix(view, plane), limits, colours)
         row[0].set_ylabel(title)
     return figure
-
-
-def linear_displacement(seen: Material) -> NDArray[np.float32]:
-    """What of the displacement the affine makes; the rest is what the solver bent."""
-    dim = seen.grid.dim
-    motion = (np.array(seen.summary["affine"]) - np.eye(dim + 1)) @ seen.grid.affine
-    index = np.meshgrid(*[np.arange(n, dtype=np.float32) for n in seen.grid.shape], indexing="ij", sparse=True)
-    rows = [sum(np.float32(motion[d, k]) * index[k] for k in range(dim)) + np.float32(motion[d, dim]) for d in range(dim)]
-    return np.stack(rows).astype(np.float32)
 
 
 def draw_grid(axis: Any, view: View, displacement_mm: NDArray[np.float32], seen: Material) -> None:

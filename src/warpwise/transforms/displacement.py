@@ -11,6 +11,20 @@ from warpwise.ops.cpu import launch
 from warpwise.transforms.base import Points, Transform
 
 
+def interpolated(vectors: NDArray[np.floating], index: Points) -> Points:
+    """Vectors (dim, *space) at points (n, dim) in voxels, linear between nodes, the border's values beyond."""
+    last = np.array(vectors.shape[1:]) - 1
+    at = np.clip(index, 0, last)
+    base = np.minimum(at.astype(np.int64), np.maximum(last - 1, 0))
+    t = at - base
+    total = np.zeros_like(at)
+    for corner in np.ndindex(*[2] * len(last)):
+        where = np.minimum(base + corner, last)
+        weight = np.prod(np.where(np.array(corner) == 1, t, 1 - t), axis=1)
+        total += weight[:, None] * vectors[(slice(None), *where.T)].T
+    return total
+
+
 @dataclass(frozen=True, eq=False)
 class DisplacementField(Transform):
     """x ↦ x + u(x); u (dim, *space) in mm along world axes, linear between nodes, 0 outside the grid.
@@ -41,15 +55,7 @@ class DisplacementField(Transform):
         index = xyz_mm @ back[:-1, :-1].T + back[:-1, -1]
         last = np.array(self.grid.shape, np.float64) - 1
         inside = ((index >= -1e-6) & (index <= last + 1e-6)).all(1)
-        index = np.clip(index, 0, last)
-        base = np.minimum(index.astype(np.int64), np.maximum(last.astype(np.int64) - 1, 0))
-        t = index - base
-        total = np.zeros_like(xyz_mm)
-        for corner in np.ndindex(*[2] * self.dim):
-            at = tuple(np.minimum(base[:, d] + corner[d], int(last[d])) for d in range(self.dim))
-            weight = np.prod([t[:, d] if corner[d] else 1 - t[:, d] for d in range(self.dim)], axis=0)
-            total += weight[:, None] * self.vectors[(slice(None), *at)].T
-        return xyz_mm + total * np.reshape(inside, (-1, 1))
+        return xyz_mm + interpolated(self.vectors, index) * np.reshape(inside, (-1, 1))
 
     def displacement(self, grid: Grid) -> NDArray[np.float32]:
         # The usual case, nodes on voxels of the wanted grid, costs a linear upsampling and no positions.

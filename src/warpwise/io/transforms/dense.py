@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.io.checks import enough_stored, grid_of, plane_affine, room_for
+from warpwise.io.checks import enough_stored, grid_of, lps_signs, plane_affine, room_for
 from warpwise.io.nifti import UNREADABLE, affine_of, opened, write_displacement
 from warpwise.io.transforms import Spaces
 from warpwise.transforms.base import Transform
@@ -30,9 +30,8 @@ class Dense:
         dim = data.shape[4]
         if dim == 2 and data.shape[2] != 1:
             raise InputError(f"{path}: vectors of 2 components on a volume of {data.shape[:3]}.")
-        signs = np.array([-1, -1, 1], np.float32)[:dim]
         field = np.ascontiguousarray(np.moveaxis(data[..., 0, :] if dim == 3 else data[:, :, 0, 0, :], -1, 0), np.float32)
-        field *= signs.reshape(-1, *[1] * dim)
+        field *= lps_signs(dim).astype(np.float32).reshape(-1, *[1] * dim)
         grid = Grid(data.shape[:dim], affine if dim == 3 else plane_affine(affine))
         return DisplacementField(field, grid)
 

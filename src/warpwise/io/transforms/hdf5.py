@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.io.checks import room_for
+from warpwise.io.checks import lps_signs, room_for
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 from warpwise.transforms.displacement import DisplacementField
@@ -213,7 +213,7 @@ def linear_from_itk(found: Any) -> Affine:
 
 def flip(dim: int) -> NDArray[np.float64]:
     """RAS ↔ LPS, homogeneous."""
-    return np.diag([*[-1.0, -1.0, 1.0][:dim], 1.0])
+    return np.diag([*lps_signs(dim), 1.0])
 
 
 def affine_from_lps(matrix: NDArray[np.float64]) -> Affine:
