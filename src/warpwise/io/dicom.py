@@ -21,16 +21,19 @@ SUFFIXES = (".dcm", ".dicom", ".ima")
 
 _UNEVEN = 0.02  # of the slice distance: more is a missing slice, not rounding
 _TURNED = 1e-3  # of a direction cosine
+_DEFERRED = 4096  # bytes: longer elements, the pixels, stay on disk until they are asked for
 _LPS = np.diag(lps_signs(3))
 
 Found = tuple[NDArray[Any], Affine4, tuple[str, ...]]
+Member = tuple[Path, pydicom.Dataset]
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """One file of a series: where it lies, LPS mm, and how to get at its pixels."""
+    """One file of a series: where it lies, LPS mm, and its header, which gets at its pixels."""
 
     path: Path
+    found: pydicom.Dataset
     size: tuple[int, int]
     position: NDArray[np.float64]
     orientation: NDArray[np.float64]
@@ -55,11 +58,10 @@ def read(path: Path, *, series: tuple[str, ...], grey: bool) -> Found:
 
 
 def _folder(path: Path, series: tuple[str, ...], *, grey: bool) -> Found:
-    files = chosen(path, series)
-    ordered = in_order(path, [_slice(file) for file in files])
+    ordered = in_order(path, [_slice(file, found) for file, found in chosen(path, series)])
     first = ordered[0]
     room_for(str(path), (*first.size, len(ordered)), 4)
-    data = np.stack([_pixels(s.path, header(s.path), grey=grey) for s in ordered], -1)
+    data = np.stack([_pixels(s.path, s.found, grey=grey) for s in ordered], -1)
     step = np.cross(first.orientation[:3], first.orientation[3:])
     if len(ordered) > 1:
         step = (ordered[-1].position - first.position) / (len(ordered) - 1)
@@ -72,11 +74,11 @@ def _file(path: Path, *, grey: bool) -> Found:
         return *arrays(path, _by_gdcm(path), grey=grey), ()
     data = _pixels(path, found, grey=grey)
     try:
-        place, notes = _slice(path), ()
+        place, notes = _slice(path, found), ()
     except InputError:
         spacing = _spacing(found)
         notes = (f"{path.name}: the file does not say where it lies; its pixels are of {spacing[0]:g}×{spacing[1]:g} mm.",)
-        place = Slice(path, data.shape[:2], np.zeros(3), np.array([1.0, 0, 0, 0, 1, 0]), spacing)
+        place = Slice(path, found, data.shape[:2], np.zeros(3), np.array([1.0, 0, 0, 0, 1, 0]), spacing)
     thickness = float(found.get("SpacingBetweenSlices") or found.get("SliceThickness") or 1.0)
     normal = np.cross(place.orientation[:3], place.orientation[3:])
     return data[..., None], _affine(place, normal * thickness), notes
@@ -91,8 +93,8 @@ def _affine(place: Slice, step: NDArray[np.floating]) -> Affine4:
     return affine
 
 
-def chosen(path: Path, series: tuple[str, ...]) -> list[Path]:
-    """Files of the series that is meant.
+def chosen(path: Path, series: tuple[str, ...]) -> list[Member]:
+    """Files of the series that is meant, with their headers.
 
     Raises:
         InputError: the folder has none, several and not one of them named, or not the one named.
@@ -102,7 +104,7 @@ def chosen(path: Path, series: tuple[str, ...]) -> list[Path]:
         raise InputError(f"{path}: a folder without a DICOM series.", hint="Give an image file or a DICOM folder.")
     wanted = [uid for uid in found if uid in series] or ([*found] if not series else [])
     if len(wanted) != 1:
-        lines = "; ".join(f"{uid} ({len(files)} files, {_modality(files[0])})" for uid, files in found.items())
+        lines = "; ".join(f"{uid} ({len(files)} files, {_modality(files[0][1])})" for uid, files in found.items())
         problem = f"no series {', '.join(series)}" if series and not wanted else f"{len(found)} DICOM series"
         raise InputError(f"{path}: {problem}. It holds: {lines}.", hint="Choose one with --series UID.")
     return found[wanted[0]]
@@ -152,7 +154,7 @@ def header(path: Path) -> pydicom.Dataset:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = pydicom.dcmread(path)
+            found = pydicom.dcmread(path, defer_size=_DEFERRED)
             lengths = [getattr(element, "length", 0) or 0 for element in found.values()]
     except Exception as error:  # noqa: BLE001 - pydicom raises whatever breaks first
         raise InputError(f"{path}: not a readable DICOM file ({first_line(error)[:120]}).") from None
@@ -232,24 +234,23 @@ def _by_gdcm(path: Path) -> sitk.Image:
     return execute(reader, str(path))
 
 
-def _series(path: Path) -> dict[str, list[Path]]:
+def _series(path: Path) -> dict[str, list[Member]]:
     """Files of a folder by series; what is not DICOM is passed over."""
-    out: dict[str, list[Path]] = {}
+    out: dict[str, list[Member]] = {}
     for file in sorted(p for p in path.iterdir() if p.is_file() and p.stat().st_size > 132):
         if not is_dicom(file):
             continue
         found = header(file)
         if "PixelData" in found:  # a DICOMDIR or a report has none
-            out.setdefault(str(found.get("SeriesInstanceUID", "")), []).append(file)
+            out.setdefault(str(found.get("SeriesInstanceUID", "")), []).append((file, found))
     return out
 
 
-def _modality(path: Path) -> str:
-    return str(header(path).get("Modality", "unknown modality"))
+def _modality(found: pydicom.Dataset) -> str:
+    return str(found.get("Modality", "unknown modality"))
 
 
-def _slice(path: Path) -> Slice:
-    found = header(path)
+def _slice(path: Path, found: pydicom.Dataset) -> Slice:
     values: list[NDArray[np.float64]] = []
     for key, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6)):
         try:
@@ -259,4 +260,4 @@ def _slice(path: Path) -> Slice:
         if numbers.shape != (count,) or not np.isfinite(numbers).all():
             raise InputError(f"{path}: the slice has no {key} in its header.")
         values.append(numbers)
-    return Slice(path, _size(path, found), values[0], values[1], _spacing(found))
+    return Slice(path, found, _size(path, found), values[0], values[1], _spacing(found))
