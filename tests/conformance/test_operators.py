@@ -46,6 +46,8 @@ CASES = {
     "mse, weighted": Case(lambda i, w, g: ops.mse(i, w, weight=g), "iwg"),
     "mutual_information": Case(lambda i, w: ops.mutual_information(i, w, bins=12), "iw", value=1e-5),
     "mutual_information, weighted": Case(lambda i, w, g: ops.mutual_information(i, w, bins=9, weight=g), "iwg", value=1e-5),
+    "correlation": Case(ops.correlation, "iw"),
+    "correlation, radius 2": Case(lambda i, w: ops.correlation(i, w, radius=2), "iw"),
     "mind_ssc": Case(lambda i: ops.mind_ssc(i, dilation=1), "i", value=1e-5),
     "diffusion": Case(ops.diffusion, "u"),
     "bending": Case(ops.bending, "u"),

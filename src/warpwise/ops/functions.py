@@ -11,12 +11,13 @@ from torch import Tensor
 from warpwise.errors import InputError
 from warpwise.ops.cpu import bridge
 from warpwise.ops.operation import Kernels, Operation
-from warpwise.ops.reference import energies, filters, sampling, similarity
+from warpwise.ops.reference import energies, features, filters, sampling, similarity
 
 _warp = Operation(sampling.warp, Kernels(bridge.warp, bridge.warp_backward))
 _warp_exact = Operation(sampling.warp, Kernels(bridge.warp))
 _warp_with_gradient = Operation(sampling.warp_with_gradient, Kernels(bridge.warp_with_gradient))
-_inverse = Operation(sampling.inverse, Kernels(bridge.inverse))
+_inverse = Operation(sampling.inverse, Kernels(bridge.inverse, bridge.inverse_backward))
+_correlation = Operation(features.correlation, Kernels(bridge.local_correlation, bridge.local_correlation_backward))
 _gaussian = Operation(filters.gaussian, Kernels(bridge.smooth, bridge.smooth_backward))
 _gaussian_strided = Operation(filters.gaussian, Kernels(bridge.smooth))
 _box = Operation(filters.box, Kernels(bridge.smooth, bridge.smooth_backward))
@@ -139,6 +140,17 @@ def mutual_information(
 def mind_ssc(image: Tensor, *, radius: int = 1, dilation: int = 2) -> Tensor:
     """Self-similarity descriptors (B, C·12, *space), C·4 in 2-D (Heinrich et al., MICCAI 2013)."""
     return similarity.mind_ssc(image, radius=radius, dilation=dilation, mean_filter=box)
+
+
+def correlation(fixed: Tensor, moving: Tensor, *, radius: int = 1) -> Tensor:
+    """Local correlation of features (B, C, *space): the mean over channels of fixed(x)·moving(x + d), for every d of at
+    most `radius` voxels an axis, as channels (B, (2·radius + 1)^D, *space), d's last axis running fastest; 0 beyond the
+    border.
+
+    Source: Dosovitskiy et al. (FlowNet), ICCV 2015.
+    """
+    check_images(fixed, moving, None)
+    return _correlation(fixed, moving, radius=whole_radius(fixed, radius))
 
 
 def diffusion(displacement: Tensor) -> Tensor:

@@ -88,13 +88,52 @@ def warp_with_gradient(arrays: list[Any], options: Options) -> tuple[tuple[Array
     return (value, components(slopes, (len(slopes), dim, *space)).reshape(*image.shape[:2], dim, *space)), None
 
 
-def inverse(arrays: list[Any], options: Options) -> tuple[tuple[Array], None]:  # noqa: ARG001
-    """Inverse by Newton steps, a thousand times closer than the fixed point for the same time."""
+def inverse(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]:  # noqa: ARG001
+    """Inverse by Newton steps, a thousand times closer than the fixed point for the same time; kept for backward."""
     field = arrays[0]
     fields = field3(field)
     x, y, z = fields.shape[2:]
     out = np.stack([launch.invert(f, factors=(1, 1, 1), shape=(x, y, z), tolerance=1e-5)[0] for f in fields])
-    return (components(out, field.shape),), None
+    return (components(out, field.shape),), out
+
+
+def inverse_backward(
+    arrays: list[Any], kept: Array, gradients: list[Any], needs: list[bool], options: Options
+) -> list[Any]:
+    """Gradient by the field, of the implicit function: (I + ∇u(x + w))·δw = −δu(x + w)."""
+    field = arrays[0]
+    found: list[Array] = []
+    for u, w, g in zip(field3(field), kept, field3(gradients[0]), strict=True):
+        _, slopes = launch.warp_with_gradient(u, w)
+        matrix = slopes.reshape(3, 3, -1).transpose(2, 1, 0) + np.eye(3, dtype=np.float32)
+        pulled = -np.linalg.solve(matrix, g.reshape(3, -1).T[..., None])[..., 0].T.reshape(g.shape)
+        found.append(launch.warp_adjoint(w, np.ascontiguousarray(pulled), u.shape[1:]))
+    return [components(np.stack(found), field.shape)]
+
+
+def local_correlation(arrays: list[Any], options: Options) -> tuple[tuple[Array], None]:
+    """Products of features with those of neighbours."""
+    fixed, moving = arrays
+    radius = triple(options["radius"], 0)
+    found = [launch.correlate(f, m, radius=radius) for f, m in zip(volumes(fixed), volumes(moving), strict=True)]
+    return (np.stack(found).reshape(len(fixed), -1, *fixed.shape[2:]),), None
+
+
+def local_correlation_backward(
+    arrays: list[Any], kept: Any, gradients: list[Any], needs: list[bool], options: Options
+) -> list[Any]:
+    """Gradients by the features of fixed and of moving."""
+    radius = triple(options["radius"], 0)
+    derivative = volumes(gradients[0])
+    out: list[Any] = [None, None]
+    for n, other in enumerate((arrays[1], arrays[0])):
+        if needs[n]:
+            found = [
+                launch.correlate_gradient(d, o, radius=radius, by_fixed=n == 0)
+                for d, o in zip(derivative, volumes(other), strict=True)
+            ]
+            out[n] = np.stack(found).reshape(other.shape)
+    return out
 
 
 def kinds(options: Options, fill: float = 0.0) -> list[tuple[str, float]]:
