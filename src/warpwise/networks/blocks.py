@@ -20,32 +20,22 @@ def block(dim: int, inputs: int, outputs: int, *, kernel: int = 3, stride: int =
     return nn.Sequential(conv(dim, inputs, outputs, kernel=kernel, stride=stride), nn.LeakyReLU(SLOPE))
 
 
-def double(x: Tensor) -> Tensor:
-    """Twice as many voxels an axis, linear, voxel 0 in place: value 2i of the result is value i of x."""
+def double(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """x on a grid of twice as many voxels an axis, or one less, linear, voxel 0 in place: value 2i is value i of x.
+
+    So halving and doubling fit images of any size, without padding.
+    """
     dim = x.dim() - 2
-    shape = [2 * n - 1 for n in x.shape[2:]]
-    finer = F.interpolate(x, size=shape, mode="trilinear" if dim == 3 else "bilinear", align_corners=True)
-    return F.pad(finer, [0, 1] * dim, mode="replicate")
+    finer = F.interpolate(
+        x, size=[2 * n - 1 for n in x.shape[2:]], mode="trilinear" if dim == 3 else "bilinear", align_corners=True
+    )
+    pad = [k for n, m in zip(reversed(shape), reversed(finer.shape[2:]), strict=True) for k in (0, n - m)]
+    return F.pad(finer, pad, mode="replicate") if any(pad) else finer
 
 
-def double_field(field: Tensor) -> Tensor:
-    """A field in voxels on twice as many voxels an axis."""
-    return 2 * double(field)
-
-
-def padded(image: Tensor, multiple: int) -> Tensor:
-    """The image with its border repeated at the high end of each axis, up to a multiple."""
-    pad: list[int] = []
-    for n in reversed(image.shape[2:]):
-        pad += [0, -n % multiple]
-    return F.pad(image, pad, mode="replicate") if any(pad) else image
-
-
-def cropped(x: Tensor, shape: Sequence[int]) -> Tensor:
-    """The first voxels along each axis."""
-    for d, n in enumerate(shape):
-        x = x.narrow(d + 2, 0, n)
-    return x
+def double_field(field: Tensor, shape: Sequence[int]) -> Tensor:
+    """A field in voxels on a grid of twice as many voxels an axis, or one less."""
+    return 2 * double(field, shape)
 
 
 def unit(features: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import Prediction
-from warpwise.networks.blocks import conv, cropped, double, double_field
+from warpwise.networks.blocks import conv, double, double_field
 
 FIRST_LOG_VARIANCE = -10.0  # of a velocity in voxels: training begins with nearly no noise
 
@@ -60,7 +60,7 @@ class LabelHead(nn.Module):
 
     def forward(self, features: Tensor, shape: tuple[int, ...]) -> Prediction:
         """Background first."""
-        return {"labels": cropped(double(self.logits(features)), shape)}
+        return {"labels": double(self.logits(features), shape)}
 
 
 class VelocityDecoder(nn.Module):
@@ -79,7 +79,7 @@ class VelocityDecoder(nn.Module):
         out["velocity"] = velocity
         for name, sign in (("displacement", 1), ("inverse", -1)):
             half = ops.exponential(sign * velocity, squarings=self.squarings)
-            out[name] = cropped(double_field(half), shape)
+            out[name] = double_field(half, shape)
         if self.labels is not None:
             out |= self.labels(features, shape)
         return out

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import NetworkSettings, Prediction
-from warpwise.networks.blocks import block, cropped, double_field, padded, unit
+from warpwise.networks.blocks import block, double_field, unit
 from warpwise.networks.heads import GaussianHead, LabelHead
 
 
@@ -45,12 +45,14 @@ class Encoder(nn.Module):
             )
             before = width
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Fine to coarse."""
-        out: list[Tensor] = []
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Features of both, fine to coarse."""
+        both = torch.cat([fixed, moving])  # one batch: PyTorch's convolutions are slow on a batch of one
+        out: list[tuple[Tensor, Tensor]] = []
         for stage in self.stages:
-            image = stage(image)
-            out.append(image)
+            both = stage(both)
+            one, other = both.chunk(2)
+            out.append((one, other))
         return out
 
 
@@ -84,7 +86,6 @@ class Pyramid(nn.Module):
     def __init__(self, settings: PyramidSettings, *, dim: int, channels: int) -> None:
         super().__init__()
         widths, hidden = settings.features, settings.hidden
-        self.multiple = 2 ** len(widths)
         self.squarings = settings.squarings
         self.iterations = settings.iterations
         self.encoder = Encoder(dim, channels, widths, kernel=settings.kernel)
@@ -97,22 +98,22 @@ class Pyramid(nn.Module):
 
     def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
         """Images (B, C, *space) of any size; a generator draws the finest updates from their posterior."""
-        streams = self.encoder(padded(fixed, self.multiple)), self.encoder(padded(moving, self.multiple))
+        levels = self.encoder(fixed, moving)
         posterior: Prediction = {}
         field: Tensor | None = None
         for level in reversed(range(len(self.compare))):
-            still, move = (stream[level] for stream in streams)
+            still, move = levels[level]
             if field is None:
                 field = torch.zeros_like(still[:, : still.dim() - 2], dtype=torch.float32)
             else:
-                field = double_field(field)
+                field = double_field(field, still.shape[2:])
             for _ in range(self.iterations[level]):
                 warped = ops.warp(move.float(), field).to(move)
                 velocity, posterior = self.update[level](self.compare[level](still, warped), generator)
                 field = ops.compose(field, ops.exponential(velocity.float(), squarings=self.squarings))
         assert field is not None
         shape = tuple(fixed.shape[2:])
-        out = {"displacement": cropped(double_field(field), shape), **posterior}
+        out = {"displacement": double_field(field, shape), **posterior}
         if self.labels is not None:
-            out |= self.labels(streams[0][0], shape)
+            out |= self.labels(levels[0][0], shape)
         return out

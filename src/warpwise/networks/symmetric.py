@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import Prediction
-from warpwise.networks.blocks import cropped, double_field, padded
-from warpwise.networks.heads import GaussianHead, LabelHead
+from warpwise.networks.blocks import double_field
+from warpwise.networks.heads import GaussianHead, LabelHead, sample
 from warpwise.networks.pyramid import Comparison, Encoder, PyramidSettings
 
 
@@ -29,6 +29,12 @@ def bounded(update: Tensor) -> Tensor:
     return limit * torch.tanh(update / limit)
 
 
+def antisymmetric(both: Tensor) -> Tensor:
+    """Half the difference of what a batch of (A, B) and (B, A) gave."""
+    there, back = both.chunk(2)
+    return 0.5 * (there - back)
+
+
 class SymmetricPyramid(nn.Module):
     """Both images are moved towards a middle, by a and by b; φ = b∘a⁻¹ and its inverse a∘b⁻¹.
 
@@ -42,7 +48,6 @@ class SymmetricPyramid(nn.Module):
     def __init__(self, settings: SymmetricSettings, *, dim: int, channels: int) -> None:
         super().__init__()
         widths, hidden = settings.features, settings.hidden
-        self.multiple = 2 ** len(widths)
         self.iterations = settings.iterations
         self.encoder = Encoder(dim, channels, widths, kernel=settings.kernel)
         options = {"radius": settings.radius, "kernel": settings.kernel}
@@ -53,29 +58,27 @@ class SymmetricPyramid(nn.Module):
         self.labels = LabelHead(dim, widths[0], settings.labels) if settings.labels else None
 
     def halves(
-        self, streams: tuple[list[Tensor], list[Tensor]], generator: torch.Generator | None
+        self, levels: list[tuple[Tensor, Tensor]], generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Prediction]:
         """Displacements from the middle to the fixed and to the moving image, at half resolution; and the posterior."""
         posterior: Prediction = {}
         one: Tensor | None = None
         other: Tensor | None = None
         for level in reversed(range(len(self.compare))):
-            still, move = (stream[level] for stream in streams)
+            still, move = levels[level]
             if one is None or other is None:
                 one = other = torch.zeros_like(still[:, : still.dim() - 2], dtype=torch.float32)
             else:
-                one, other = double_field(one), double_field(other)
+                one, other = (double_field(half, still.shape[2:]) for half in (one, other))
             for _ in range(self.iterations[level]):
                 a, b = ops.warp(still.float(), one).to(still), ops.warp(move.float(), other).to(move)
-                there, posterior = self.update[level](self.compare[level](a, b), generator)
-                # The mirrored pass takes no sample of its own: noise would break the symmetry of the mean otherwise.
-                back, mirrored = self.update[level](self.compare[level](b, a), None)
-                step = 0.5 * (there - back).float()
-                if posterior:
-                    posterior = {
-                        "mean": 0.5 * (posterior["mean"] - mirrored["mean"]),
-                        "log_variance": 0.5 * (posterior["log_variance"] + mirrored["log_variance"]),
-                    }
+                both = self.compare[level](torch.cat([a, b]), torch.cat([b, a]))
+                velocity, found = self.update[level](both)
+                step = antisymmetric(velocity).float()
+                if found:
+                    log_variance = 0.5 * sum(found["log_variance"].chunk(2))
+                    posterior = {"mean": step, "log_variance": log_variance}
+                    step = sample(step, log_variance, generator)
                 one = ops.compose(one, bounded(-step))
                 other = ops.compose(other, bounded(step))
         assert one is not None
@@ -84,11 +87,11 @@ class SymmetricPyramid(nn.Module):
 
     def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
         """Images (B, C, *space) of any size."""
-        streams = self.encoder(padded(fixed, self.multiple)), self.encoder(padded(moving, self.multiple))
-        one, other, out = self.halves(streams, generator)
+        levels = self.encoder(fixed, moving)
+        one, other, out = self.halves(levels, generator)
         shape = tuple(fixed.shape[2:])
         for name, first, second in (("displacement", one, other), ("inverse", other, one)):
-            out[name] = cropped(double_field(ops.compose(second, ops.inverse(first))), shape)
+            out[name] = double_field(ops.compose(second, ops.inverse(first)), shape)
         if self.labels is not None:
-            out |= self.labels(streams[0][0], shape)
+            out |= self.labels(levels[0][0], shape)
         return out

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from warpwise.networks.base import NetworkSettings, Prediction
-from warpwise.networks.blocks import block, conv, double, padded
+from warpwise.networks.blocks import block, conv, double
 from warpwise.networks.heads import VelocityDecoder
 
 
@@ -109,7 +109,6 @@ class TransMorph(nn.Module):
 
     def __init__(self, settings: TransMorphSettings, *, dim: int, channels: int) -> None:
         super().__init__()
-        self.multiple = 2 ** (settings.stages + 1)
         width, half = settings.width, settings.width // 2
         self.stem = block(dim, 2 * channels, half, stride=2)
         self.embed = nn.ModuleList()
@@ -138,12 +137,13 @@ class TransMorph(nn.Module):
 
     def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
         """Images (B, C, *space) of any size; a generator draws the velocity from its posterior."""
-        x = self.stem(padded(torch.cat([fixed, moving], 1), self.multiple))
+        x = self.stem(torch.cat([fixed, moving], 1))
         skips = [x]
         for embed, stage in zip(self.embed, self.stages, strict=True):
             x = stage(embed(x))
             skips.append(x)
         skips.pop()
         for up in self.up:
-            x = up(torch.cat([double(x), skips.pop()], 1))
+            skip = skips.pop()
+            x = up(torch.cat([double(x, skip.shape[2:]), skip], 1))
         return self.head(x, tuple(fixed.shape[2:]), generator)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from warpwise.networks.base import NetworkSettings, Prediction
-from warpwise.networks.blocks import block, double, padded
+from warpwise.networks.blocks import block, double
 from warpwise.networks.heads import VelocityDecoder
 
 
@@ -42,7 +42,6 @@ class VoxelMorph(nn.Module):
     def __init__(self, settings: VoxelMorphSettings, *, dim: int, channels: int) -> None:
         super().__init__()
         widths, kernel = settings.encoder, settings.kernel
-        self.multiple = 2 ** (len(widths) - 1)
         self.encoder = nn.ModuleList()
         before = 2 * channels
         for n, width in enumerate(widths):
@@ -63,14 +62,15 @@ class VoxelMorph(nn.Module):
 
     def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
         """Images (B, C, *space) of any size; a generator draws the velocity from its posterior."""
-        x = padded(torch.cat([fixed, moving], 1), self.multiple)
+        x = torch.cat([fixed, moving], 1)
         skips: list[Tensor] = []
         for stage in self.encoder:
             x = stage(x)
             skips.append(x)
         skips = skips[1:-1]
         for stage in self.up:
-            x = torch.cat([double(stage(x)), skips.pop()], 1)
+            skip = skips.pop()
+            x = torch.cat([double(stage(x), skip.shape[2:]), skip], 1)
         for stage in self.rest:
             x = stage(x)
         return self.head(x, tuple(fixed.shape[2:]), generator)
