@@ -1,14 +1,48 @@
 """An objective: named terms, each with a weight."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from torch import Tensor
 
+from warpwise import ops
 from warpwise.errors import InputError
+from warpwise.regularizers import REGULARIZERS
+from warpwise.settings import Settings
+from warpwise.similarity import SIMILARITIES
 from warpwise.state import State
+from warpwise.tables import Table
 
 Term = Callable[[State], Tensor]
+
+SUPERVISED = Table(
+    "term",
+    {
+        "dice": "warpwise.similarity.label:SoftDice",
+        "segmentation": "warpwise.similarity.label:Segmentation",
+        "endpoint": "warpwise.similarity.label:EndpointError",
+    },
+)
+"""Terms that need labels or a known deformation."""
+
+TERMS = (SIMILARITIES, REGULARIZERS, SUPERVISED)
+
+
+class TermSettings(Settings):
+    """One term of an objective.
+
+    Attributes:
+        weight: how much it counts.
+        term: which one; by default that of its own name.
+        level: how often images and displacement are halved first.
+        options: settings of the term, such as radius.
+    """
+
+    weight: float = 1.0
+    term: str = ""
+    level: int = 0
+    options: dict[str, Any] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +61,89 @@ class Objective:
             odd = sorted(set(self.terms) ^ set(self.weights))
             raise InputError(f"Terms and weights must have the same names; {', '.join(odd)} stands alone.")
 
+    @classmethod
+    def of(cls, settings: Mapping[str, TermSettings]) -> "Objective":
+        """From what a person wrote.
+
+        Example:
+            >>> made = Objective.of({"lncc": TermSettings(), "half": TermSettings(term="lncc", level=1, weight=0.3)})
+            >>> made.terms["half"]
+            AtLevel(term=LNCC(radius=2, signed=False, epsilon=0.005), level=1)
+
+        Raises:
+            InputError: a term or one of its options is not known.
+        """
+        if not settings:
+            raise InputError("An objective needs at least one term.")
+        return cls({name: term_of(name, one) for name, one in settings.items()}, {n: s.weight for n, s in settings.items()})
+
     def values(self, state: State) -> dict[str, Tensor]:
         """Every term by itself."""
         return {name: term(state) for name, term in self.terms.items()}
 
-    def __call__(self, state: State) -> Tensor:
-        """The weighted sum, 0-dim."""
-        parts = [self.weights[name] * value for name, value in self.values(state).items()]
+    def total(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of terms, 0-dim."""
+        parts = [self.weights[name] * value for name, value in values.items()]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
         return total
+
+    def __call__(self, state: State) -> Tensor:
+        """The weighted sum, 0-dim."""
+        return self.total(self.values(state))
+
+
+@dataclass(frozen=True)
+class AtLevel:
+    """A term on images and a displacement that were halved some times."""
+
+    term: Term
+    level: int
+
+    def __call__(self, state: State) -> Tensor:
+        """0-dim tensor."""
+        for _ in range(self.level):
+            state = halved(state)
+        return self.term(state)
+
+
+def halved(state: State) -> State:
+    """Every second voxel after a Gaussian of σ 0.7; displacements in voxels of the new grid. Predictions stay."""
+    halve = [n > 1 for n in state.fixed.shape[2:]]
+
+    def half(x: Tensor | None, scale: float = 1.0) -> Any:
+        if x is None:
+            return None
+        return scale * ops.gaussian(x, sigma_voxels=[0.7 * h for h in halve], stride=[1 + h for h in halve])
+
+    return replace(
+        state,
+        fixed=half(state.fixed),
+        warped=half(state.warped),
+        displacement=half(state.displacement, 0.5),
+        weight=half(state.weight),
+        fixed_labels=half(state.fixed_labels),
+        warped_labels=half(state.warped_labels),
+        truth=half(state.truth, 0.5),
+    )
+
+
+def term_of(name: str, settings: TermSettings) -> Term:
+    """The term that settings speak of.
+
+    Raises:
+        InputError: it or one of its options is not known.
+    """
+    wanted = settings.term or name
+    rows = next((table for table in TERMS if wanted in table), None)
+    if rows is None:
+        known = {row: "objective:None" for table in TERMS for row in table}
+        rows = Table("term", known)
+    kind = rows[wanted]
+    options = [field.name for field in fields(kind)]
+    odd = sorted(set(settings.options) - set(options))
+    if odd:
+        raise InputError(f"Term {name!r}: unknown option {odd[0]!r}.", hint=f"Known: {', '.join(options) or 'none'}.")
+    term = kind(**settings.options)
+    return AtLevel(term, settings.level) if settings.level else term

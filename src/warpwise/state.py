@@ -1,6 +1,6 @@
 """What a term of an objective may look at."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -13,9 +13,16 @@ class State:
         fixed, warped: (B, C, *space).
         displacement: (B, D, *space), voxels of that grid.
         weight: (B or 1, 1, *space), 0 … 1, or None where every voxel counts.
+        fixed_labels, warped_labels: (B, K, *space), share of each label in a voxel, where labels are known.
+        truth: (B, D, *space), the displacement that is right, where it is known.
+        prediction: what a network said besides, see `networks.base.Prediction`.
     """
 
     fixed: Tensor
     warped: Tensor
     displacement: Tensor
     weight: Tensor | None = None
+    fixed_labels: Tensor | None = None
+    warped_labels: Tensor | None = None
+    truth: Tensor | None = None
+    prediction: dict[str, Tensor] = field(default_factory=dict[str, Tensor])

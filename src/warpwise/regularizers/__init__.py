@@ -7,6 +7,9 @@ REGULARIZERS = Table(
     {
         "diffusion": "warpwise.regularizers.smoothness:Diffusion",
         "bending": "warpwise.regularizers.smoothness:Bending",
+        "folding": "warpwise.regularizers.folding:Folding",
+        "inverse-consistency": "warpwise.regularizers.folding:InverseConsistency",
+        "kl": "warpwise.regularizers.posterior:KullbackLeibler",
     },
 )
 

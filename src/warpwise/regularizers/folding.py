@@ -1,0 +1,34 @@
+"""Terms against folds, and against maps that do not undo each other."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from warpwise import ops
+from warpwise.state import State
+
+
+@dataclass(frozen=True)
+class Folding:
+    """Mean over cells of how far the ten digital determinants (four in 2-D) fall below `floor`.
+
+    Source: the penalty Σ max(0, −det J) on the determinants of Liu et al., IJCV 2024.
+    """
+
+    floor: float = 0.0
+
+    def __call__(self, state: State) -> Tensor:
+        """0-dim tensor."""
+        return (self.floor - ops.digital_determinants(state.displacement)).clamp(min=0).sum(1).mean()
+
+
+@dataclass(frozen=True)
+class InverseConsistency:
+    """Mean of |φ⁻¹(φ(x)) − x|², voxels², for a network that predicts both maps; 0 for others."""
+
+    def __call__(self, state: State) -> Tensor:
+        """0-dim tensor."""
+        back = state.prediction.get("inverse")
+        if back is None:
+            return state.displacement.new_zeros(())
+        return (ops.compose(back, state.displacement) ** 2).sum(1).mean()
