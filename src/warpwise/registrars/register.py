@@ -9,11 +9,11 @@ from warpwise.errors import InputError
 from warpwise.io.adapt import ImageLike, PointsLike, TransformLike, as_image, as_points, as_transform
 from warpwise.ops.cpu.parallel import get_threads, release_memory
 from warpwise.pair import Pair
-from warpwise.registrars import REGISTRARS, affine, starts
+from warpwise.registrars import REGISTRARS, affine
 from warpwise.registrars.base import OnStep, Solution, Step, ignore
 from warpwise.registrars.contrast import ALIKE, agreement
-from warpwise.registrars.crop import focused
 from warpwise.registrars.deliver import Clock, deliver
+from warpwise.registrars.linear import align
 from warpwise.registrars.prepare import Inputs, affordable, predicted_memory_mb, prepare
 from warpwise.registrars.presets import Preset
 from warpwise.registrars.presets import preset as named_preset
@@ -98,13 +98,9 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     ready = prepare(inputs, reduction=reduction)
     clock.lap("preparing")
     pair = ready.pair
-    # The linear stage looks at the two objects alone, so that empty space round them does not matter.
-    seen = focused(pair)
-    start = starts.choose(seen) if initial is None else starts.given(seen)
-    seen = seen.moved(start.to_moving)
-    chosen = similarity if similarity in ("ncc", "mse", "mi") else ("lncc" if agreement(seen) > ALIKE else "mi")
     linear_settings = settings.affine.replace(transform=transform if transform in LINEAR else "affine")
-    linear = affine.solve(seen, linear_settings, similarity=chosen, on_step=on_step)
+    found = align(pair, linear_settings, similarity=similarity, given=initial is not None, on_step=on_step)
+    linear, seen = found.solution, found.seen
     clock.lap("affine")
     if not np.isfinite(linear.value):
         raise InputError(
@@ -133,8 +129,8 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         settings={
             "transform": transform,
             "similarity": similarity,
-            "affine_similarity": chosen,
-            "start": start.name,
+            "affine_similarity": found.similarity,
+            "start": found.start.name,
             "contrast_agreement": round(alike, 3),
             "guides": guides(pair),
             "percentiles": list(percentiles),
@@ -147,7 +143,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         warnings=(
             *ready.notes,
             *thinned(reduction),
-            *suspicions(seen.moved(linear.to_moving), pair, start, result["displacement_mm"]),
+            *suspicions(seen.moved(linear.to_moving), pair, found.start, result["displacement_mm"]),
         ),
         predicted_memory_mb=predicted_memory_mb(images[0].grid, images[1].grid, len(images[0].data), reduction=reduction),
     )

@@ -1,0 +1,221 @@
+"""What a training step looks at: pairs drawn, moved and coloured at random, as tensors.
+
+Everything random comes from (seed, step, slot), so a run that is resumed, or split over processes, sees the same pairs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from warpwise.levels.settings import AugmentationSettings
+from warpwise.levels.volumes import Matrix, Volume
+from warpwise.ops.cpu import launch
+from warpwise.pair import Triple
+from warpwise.synthetic.contrasts import curved, noisy, remapped, shaded
+from warpwise.synthetic.deformations import random_velocity
+from warpwise.transforms.velocity import exponential
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Pairs on one grid, (B, …, *space); see `State`. Labels are shares of one voxel, one channel a label."""
+
+    fixed: Tensor
+    moving: Tensor
+    weight: Tensor
+    fixed_labels: Tensor | None = None
+    moving_labels: Tensor | None = None
+    truth: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """On a device."""
+        return Batch(*[None if t is None else t.to(device) for t in (getattr(self, f.name) for f in fields(self))])  # type: ignore[arg-type]
+
+
+class Sampler(Protocol):
+    """Where batches come from."""
+
+    dim: int
+    channels: int
+
+    def batch(self, step: int, slots: Sequence[int]) -> Batch:
+        """Pairs number `slots` of a step."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One pair as 3-D arrays, labels as maps; a plane is (X, 1, Y)."""
+
+    fixed: Array
+    moving: Array
+    weight: Array
+    fixed_labels: NDArray[np.int16] | None = None
+    moving_labels: NDArray[np.int16] | None = None
+    truth: Array | None = None
+
+
+def stacked(samples: Sequence[Sample], labels: Sequence[int], dim: int) -> Batch:
+    """Samples as one batch, with channels for these labels."""
+
+    def tensor(arrays: list[Array]) -> Tensor:
+        whole = np.stack(arrays)
+        return torch.from_numpy(np.ascontiguousarray(whole if dim == 3 else whole[:, :, :, 0]))
+
+    def channels(maps: list[NDArray[np.int16] | None]) -> Tensor | None:
+        found = [m for m in maps if m is not None]
+        if len(found) < len(maps) or not labels:
+            return None
+        wanted = np.array(labels, np.int16)[:, None, None, None]
+        return tensor([(m[None] == wanted).astype(np.float32) for m in found])
+
+    truths = [s.truth for s in samples if s.truth is not None]
+    return Batch(
+        tensor([s.fixed for s in samples]),
+        tensor([s.moving for s in samples]),
+        tensor([s.weight[None] for s in samples]),
+        channels([s.fixed_labels for s in samples]),
+        channels([s.moving_labels for s in samples]),
+        tensor([t if dim == 3 else t[[0, 2]] for t in truths]) if len(truths) == len(samples) else None,
+    )
+
+
+def some(values: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
+    """At most so many of these, drawn without putting back."""
+    if len(values) <= count:
+        return list(values)
+    return sorted(int(v) for v in rng.choice(np.array(values), count, replace=False))
+
+
+def shift(by: NDArray[np.float64]) -> Matrix:
+    """4×4."""
+    out = np.eye(4)
+    out[:3, 3] = by
+    return out
+
+
+def random_linear(
+    rng: np.random.Generator, *, degrees: float, scaling: float, spacing: NDArray[np.float64], planar: bool
+) -> Matrix:
+    """4×4 in voxels: rotations of up to so many degrees about each axis, scalings of 1 ± scaling along each."""
+    turn = np.eye(3)
+    for axis in (1,) if planar else (0, 1, 2):
+        angle = np.deg2rad(degrees) * rng.uniform(-1, 1)
+        a, b = [k for k in range(3) if k != axis]
+        step = np.eye(3)
+        step[a, a] = step[b, b] = np.cos(angle)
+        step[a, b], step[b, a] = -np.sin(angle), np.sin(angle)
+        turn = turn @ step
+    scale = 1 + scaling * rng.uniform(-1, 1, 3)
+    if planar:
+        scale[1] = 1
+    out = np.eye(4)
+    # Rotations mix axes in mm, not in voxels.
+    out[:3, :3] = np.diag(1 / spacing) @ turn @ np.diag(scale) @ np.diag(spacing)
+    return out
+
+
+def sampled(volume: Volume, matrix: Matrix, shape: Triple, field: Array | None) -> tuple[Array, NDArray[np.int16] | None]:
+    """Image and labels of a volume at matrix·(x + u(x)) for every x of a canvas."""
+    out = np.empty((len(volume.data), *shape), np.float32)
+    labels = None
+    if field is None:
+        launch.warp_affine(volume.data, matrix[:3], out=out)
+    else:
+        launch.warp(volume.data, field, matrix, out=out)
+    if volume.labels is not None:
+        u = np.zeros((3, *shape), np.float32) if field is None else field
+        labels = launch.resample(volume.labels[None], u, matrix, method="nearest")[0]
+    return out, labels
+
+
+@dataclass(frozen=True, eq=False)
+class PairSampler:
+    """Pairs of decoded volumes.
+
+    Attributes:
+        volumes: by number; pairs: (fixed, moving, fixed mm → moving mm).
+        shape: of the canvas that every pair is put on.
+        labels: values that take part, `labels_at_once` of them in a step.
+    """
+
+    volumes: Sequence[Volume]
+    pairs: Sequence[tuple[int, int, Matrix]]
+    shape: Triple
+    labels: Sequence[int]
+    labels_at_once: int
+    augmentation: AugmentationSettings
+    seed: int
+
+    @property
+    def dim(self) -> int:
+        """Axes of the images."""
+        return self.volumes[0].dim
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        return len(self.volumes[0].data)
+
+    def batch(self, step: int, slots: Sequence[int]) -> Batch:
+        """Pairs number `slots` of a step."""
+        labels = some(self.labels, self.labels_at_once, np.random.default_rng([self.seed, step]))
+        samples = [self.sample(np.random.default_rng([self.seed, step, slot + 1])) for slot in slots]
+        return stacked(samples, labels, self.dim)
+
+    def sample(self, rng: np.random.Generator) -> Sample:
+        """One pair."""
+        n, m, world = self.pairs[int(rng.integers(len(self.pairs)))]
+        fixed, moving = self.volumes[n], self.volumes[m]
+        settings, shape = self.augmentation, self.shape
+        spacing = np.array(fixed.grid.spacing_mm)
+        options = {"spacing": spacing, "planar": self.dim == 2}
+        middle = (np.array(fixed.grid.shape) - 1) / 2
+        free = np.array([float(k > 1) for k in shape])
+        together = random_linear(rng, degrees=settings.rotation_degrees, scaling=settings.scaling, **options)
+        if settings.flip and rng.random() < 0.5:
+            together = together @ np.diag([-1.0, 1.0, 1.0, 1.0])
+        at = settings.shift_voxels * rng.uniform(-1, 1, 3) * free
+        to_fixed = shift(middle) @ together @ shift(at - (np.array(shape) - 1) / 2)
+        part = settings.apart
+        apart = random_linear(rng, degrees=part * settings.rotation_degrees, scaling=part * settings.scaling, **options)
+        centre = (np.array(moving.grid.shape) - 1) / 2
+        move = part * settings.shift_voxels * rng.uniform(-1, 1, 3) * free
+        across = moving.grid.inverse_affine @ world @ fixed.grid.affine
+        to_moving = shift(centre + move) @ apart @ shift(-centre) @ across @ to_fixed
+        field = None
+        if settings.elastic_voxels > 0:
+            amplitude = settings.elastic_voxels * float(rng.uniform(0, 1))
+            velocity = random_velocity(shape, rng, sigma=float(rng.uniform(4, 10)), amplitude=amplitude)
+            field = exponential(velocity, squarings=6)
+        images, maps = zip(
+            sampled(fixed, to_fixed, shape, None), sampled(moving, to_moving, shape, field), strict=True
+        )  # fmt: skip
+        weight = np.empty(shape, np.float32)
+        launch.overlap_weight(None, fixed.grid.shape, to_fixed, out=weight)
+        launch.overlap_weight(weight.copy(), moving.grid.shape, to_moving, out=weight)
+        first, second = (self.coloured(image, rng) for image in images)
+        return Sample(first, second, weight, maps[0], maps[1])
+
+    def coloured(self, image: Array, rng: np.random.Generator) -> Array:
+        """Other intensities of the same image (C, X, Y, Z)."""
+        settings = self.augmentation
+        out: list[Array] = []
+        for channel in image:
+            one = channel
+            if settings.contrast > 0 and rng.random() < settings.contrast:
+                one = remapped(one, rng)
+            if settings.gamma > 0:
+                one = curved(one, rng, most=settings.gamma)
+            one = shaded(one, rng, most=settings.bias)
+            if settings.noise > 0:
+                one = noisy(one, rng, most=settings.noise)
+            out.append(np.clip(one, 0, 1.2))
+        return np.stack(out).astype(np.float32)

@@ -1,0 +1,185 @@
+"""Everything about a training run that a person may set, as one YAML file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, field_validator
+
+from warpwise.errors import InputError
+from warpwise.networks import NETWORKS
+from warpwise.networks.base import NetworkSettings
+from warpwise.objective import TermSettings
+from warpwise.settings import Settings
+
+
+class DataSettings(Settings):
+    """Which pairs, and how they are brought to the network.
+
+    Attributes:
+        dataset: dataset.json or its folder; none for synthetic training.
+        pairs: all (every ordered pair of training images), listed (registration_train), or atlas.
+        atlas: the image that is always fixed, for `pairs: atlas`.
+        spacing_mm: of the network's voxels, one number or one an axis; the images' median where it is not given.
+        alignment: linear part found beforehand by the solver: none, rigid or affine.
+        labels: values that train and are averaged over; those the dataset names where it is empty.
+        labels_at_once: so many labels, drawn at random, take part in a step.
+        allow_outside: whether the dataset may name images outside its folder.
+    """
+
+    dataset: Path | None = None
+    pairs: Literal["all", "listed", "atlas"] = "all"
+    atlas: Path | None = None
+    spacing_mm: float | tuple[float, ...] | None = None
+    alignment: Literal["none", "rigid", "affine"] = "affine"
+    labels: tuple[int, ...] = ()
+    labels_at_once: int = Field(8, ge=1)
+    allow_outside: bool = False
+
+
+class AugmentationSettings(Settings):
+    """What is changed at random, anew at every step.
+
+    Attributes:
+        rotation_degrees, scaling, shift_voxels: of both images together, up to so much.
+        flip: mirror both along the first axis, half of the time.
+        apart: share of that motion which the moving image makes on its own: what an affine start leaves.
+        elastic_voxels: typical length of a smooth deformation of the moving image.
+        noise: up to this standard deviation, of intensities 0 … 1.
+        bias: largest relative change of a smooth shading.
+        gamma: exponent up to 1 + gamma, or its inverse.
+        contrast: probability that intensities of an image are mapped through a random curve, each image by its own.
+    """
+
+    rotation_degrees: float = Field(10.0, ge=0)
+    scaling: float = Field(0.1, ge=0, lt=1)
+    shift_voxels: float = Field(3.0, ge=0)
+    flip: bool = True
+    apart: float = Field(0.2, ge=0, le=1)
+    elastic_voxels: float = Field(0.0, ge=0)
+    noise: float = Field(0.02, ge=0)
+    bias: float = Field(0.1, ge=0)
+    gamma: float = Field(0.2, ge=0)
+    contrast: float = Field(0.0, ge=0, le=1)
+
+
+class SyntheticSettings(Settings):
+    """Pairs that are made, not read: random shapes, contrasts and deformations.
+
+    Attributes:
+        shape: voxels of an image, two or three axes.
+        labels: of a label map, fewest and most.
+        shape_voxels: smoothness of the shapes, from … to; a pair draws its own.
+        warp_voxels: typical length of the true deformation, up to.
+        warp_smoothness_voxels: from … to.
+        blur_voxels, noise, bias: artefacts, up to.
+        brains: share of pairs that show a brain-like phantom instead of random shapes (3-D only).
+    """
+
+    shape: tuple[int, ...] = (64, 64, 64)
+    labels: tuple[int, int] = (6, 20)
+    shape_voxels: tuple[float, float] = (3.0, 10.0)
+    warp_voxels: float = Field(3.0, ge=0)
+    warp_smoothness_voxels: tuple[float, float] = (4.0, 12.0)
+    blur_voxels: float = Field(1.0, ge=0)
+    noise: float = Field(0.06, ge=0)
+    bias: float = Field(0.3, ge=0)
+    brains: float = Field(0.5, ge=0, le=1)
+
+    @field_validator("shape")
+    @classmethod
+    def _axes(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) not in (2, 3) or min(shape) < 8:
+            raise ValueError("two or three axes of at least 8 voxels are needed")  # noqa: TRY003
+        return shape
+
+
+class OptimizerSettings(Settings):
+    """How weights move.
+
+    Attributes:
+        learning_rate: of Adam, at its highest.
+        schedule: constant; cosine (to 0 at the last step); plateau (halved when validation stops getting better).
+        warmup: steps over which the learning rate rises.
+        patience: validations without a better one before a plateau is called.
+        clip: largest norm of the gradient.
+        averaging: decay of the average of weights that is validated and kept; 0: the weights themselves.
+    """
+
+    learning_rate: float = Field(1e-3, gt=0)
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
+    warmup: int = Field(20, ge=0)
+    patience: int = Field(5, ge=1)
+    clip: float = Field(1.0, gt=0)
+    averaging: float = Field(0.99, ge=0, lt=1)
+
+
+class TrainingSettings(Settings):
+    """A training run.
+
+    Attributes:
+        network: name of the network, options: its settings.
+        objective: terms by name, see `objective.TermSettings`.
+        steps: updates of the weights.
+        batch: pairs a process looks at together; accumulate: such batches an update.
+        validate_every: steps between validations; validation_pairs: at most so many (0: all).
+        save_every_s: seconds between checkpoints, beside those at every validation.
+        precision: 32-true, or bf16-mixed (GPU).
+        seed: of weights, pairs and augmentation.
+        licence: under which the weights may be used, for the model's card.
+    """
+
+    network: str = "pyramid"
+    options: dict[str, Any] = {}
+    objective: dict[str, TermSettings] = Field(
+        default_factory=lambda: {
+            "lncc": TermSettings(options={"radius": 3}),
+            "diffusion": TermSettings(weight=0.3),
+        }
+    )
+    data: DataSettings = Field(default_factory=DataSettings)
+    synthetic: SyntheticSettings | None = None
+    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    steps: int = Field(2000, ge=1)
+    batch: int = Field(2, ge=1)
+    accumulate: int = Field(1, ge=1)
+    validate_every: int = Field(200, ge=1)
+    validation_pairs: int = Field(12, ge=0)
+    save_every_s: float = Field(60.0, gt=0)
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    seed: int = 0
+    licence: str = ""
+
+    def network_settings(self) -> NetworkSettings:
+        """The network's own settings.
+
+        Raises:
+            InputError: the network or one of its options is not known.
+        """
+        return NETWORKS[self.network].parse(self.options)
+
+
+def read_settings(path: Path) -> TrainingSettings:
+    """Settings from a YAML file; paths in it are relative to its folder.
+
+    Raises:
+        InputError: it is missing, is not YAML, or holds what is not known or does not fit.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: holds no settings.", hint="Write one with: warpwise train --init FILE --dataset FOLDER")
+    settings = TrainingSettings.parse(content)
+    changes: dict[str, Any] = {}
+    for key in ("dataset", "atlas"):
+        given = getattr(settings.data, key)
+        if given is not None and not given.is_absolute():
+            changes[key] = (path.parent / given).resolve()
+    settings.network_settings()
+    return settings.replace(data=settings.data.replace(**changes)) if changes else settings

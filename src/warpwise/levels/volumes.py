@@ -1,0 +1,154 @@
+"""Training images, decoded once: normalised, cut to the object, at the working spacing, kept on disk."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.errors import InputError
+from warpwise.grid import Grid
+from warpwise.image import normalised
+from warpwise.io.checks import whole
+from warpwise.io.datasets import Scan
+from warpwise.io.images import read_geometry, read_image
+from warpwise.io.run_folder import appearing
+from warpwise.registrars.crop import DARK, around
+from warpwise.registrars.linear import align
+from warpwise.registrars.prepare import Inputs, brought, prepare, upright
+from warpwise.registrars.presets import preset
+from warpwise.registrars.working import at_spacing, labels_at_spacing
+
+Array = NDArray[np.float32]
+Matrix = NDArray[np.float64]
+
+VERSION = 1  # of what is kept on disk: another one is made anew
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An image at the working spacing, axes upright.
+
+    Attributes:
+        data: (C, X, Y, Z), intensities 0 … 1.2; a plane is (C, X, 1, Y).
+        labels: (X, Y, Z), or None.
+        grid: 3-D, index → mm.
+        dim: axes of the image as it is stored.
+    """
+
+    name: str
+    data: Array
+    labels: NDArray[np.int16] | None
+    grid: Grid
+    dim: int
+
+
+def stamp(*scans: Path, **options: object) -> str:
+    """A short name for files in their present state under these options."""
+    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in scans]
+    text = json.dumps([VERSION, facts, options], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder in which decoded volumes and linear transforms are kept."""
+
+    folder: Path
+
+    def volume(self, scan: Scan, spacing_mm: Sequence[float]) -> Volume:
+        """The image of a scan with its labels, decoded now or before.
+
+        Raises:
+            InputError: it cannot be read, or its label map does not fit it.
+        """
+        files = [scan.image, *([scan.label] if scan.label else [])]
+        place = self.folder / f"{scan.name}-{stamp(*files, spacing=list(spacing_mm))}.npz"
+        if place.exists():
+            try:
+                with np.load(place, allow_pickle=False) as kept:
+                    labels = kept["labels"] if "labels" in kept else None
+                    grid = Grid(kept["data"].shape[1:], kept["affine"])
+                    return Volume(scan.name, kept["data"].astype(np.float32), labels, grid, int(kept["dim"]))
+            except (OSError, ValueError, KeyError):
+                place.unlink(missing_ok=True)  # cut short by a full disk: made anew below
+        made = decoded(scan, spacing_mm)
+        parts = {"data": made.data, "affine": made.grid.affine, "dim": np.array(made.dim)}
+        if made.labels is not None:
+            parts["labels"] = made.labels
+        with appearing(self.folder) as scratch:
+            np.savez(scratch / place.name, **parts)  # type: ignore[arg-type] - numpy's stub takes the names for flags
+        return made
+
+    def linear(self, fixed: Scan, moving: Scan, kind: str) -> Matrix:
+        """Fixed mm → moving mm (4×4), by the solver's linear stage, now or before; a plane moves within x and y."""
+        if kind == "none" or fixed.image == moving.image:
+            return np.eye(4)
+        place = self.folder / f"{moving.name}-{stamp(fixed.image, moving.image, linear=kind)}.json"
+        if place.exists():
+            try:
+                return np.array(json.loads(place.read_text(encoding="utf-8")), np.float64).reshape(4, 4)
+            except ValueError:
+                place.unlink(missing_ok=True)
+        matrix = aligned(fixed, moving, kind)
+        with appearing(self.folder) as scratch:
+            (scratch / place.name).write_text(json.dumps(matrix.tolist()), encoding="utf-8")
+        return matrix
+
+
+def decoded(scan: Scan, spacing_mm: Sequence[float]) -> Volume:
+    """Read, turn upright, normalise, cut to the object, bring to the working spacing."""
+    image = upright(read_image(scan.image))
+    grid = image.grid.embedded()
+    data = np.stack([normalised(channel) for channel in image.data]).reshape(len(image.data), *grid.shape)
+    start, size = around(np.asarray((data > DARK).any(0)))
+    at = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
+    part = grid.cropped(start, size)
+    if len(spacing_mm) != image.grid.dim:
+        raise InputError(f"{scan.image}: is {image.grid.dim}-D, and spacing is given for {len(spacing_mm)} axes.")
+    spacing = spacing_mm if len(spacing_mm) == 3 else (spacing_mm[0], 1.0, spacing_mm[1])
+    labels = None
+    if scan.label is not None:
+        map_ = brought(upright(read_image(scan.label, kind="labels")), image)
+        values = whole(map_.data[0], name=map_.name).reshape(grid.shape)[at]
+        labels = labels_at_spacing(values, part, spacing)
+    out, working = at_spacing(np.ascontiguousarray(data[(slice(None), *at)]), part, spacing)
+    return Volume(scan.name, out, labels, working, image.grid.dim)
+
+
+def aligned(fixed: Scan, moving: Scan, kind: str) -> Matrix:
+    """Fixed mm → moving mm (4×4) by the solver's linear stage, as `register` runs it."""
+    ready = prepare(Inputs((read_image(fixed.image), read_image(moving.image))))
+    return align(ready.pair, preset("balanced").affine.replace(transform=kind)).world
+
+
+def working_spacing(scans: Sequence[Scan], wanted: float | Sequence[float] | None) -> tuple[float, ...]:
+    """Spacing of the network's voxels along each upright axis: what was asked for, else the images' median.
+
+    Raises:
+        InputError: images differ in dimension, or as many numbers as axes are not given.
+    """
+    grids = [read_geometry(scan.image).grid for scan in scans]
+    dims = {grid.dim for grid in grids}
+    if len(dims) != 1:
+        raise InputError(f"The dataset mixes images of {' and '.join(f'{d}-D' for d in sorted(dims))}.")
+    dim = dims.pop()
+    if wanted is None:
+        upright_spacing = [[grid.spacing_mm[axis] for axis in grid.towards_ras()[0]] for grid in grids]
+        return tuple(round(float(v), 4) for v in np.median(upright_spacing, axis=0))
+    numbers = (float(wanted),) * dim if isinstance(wanted, int | float) else tuple(float(v) for v in wanted)
+    if len(numbers) != dim or min(numbers) <= 0:
+        raise InputError(f"spacing_mm {numbers}: {dim} positive numbers are needed.")
+    return numbers
+
+
+def label_values(volumes: Sequence[Volume], wanted: Sequence[int]) -> tuple[int, ...]:
+    """Labels that train: those wanted, else all that occur in at least half of the label maps."""
+    if wanted:
+        return tuple(wanted)
+    maps = [set(np.unique(v.labels).tolist()) - {0} for v in volumes if v.labels is not None]
+    counts: Mapping[int, int] = {k: sum(k in m for m in maps) for m in maps for k in m}
+    return tuple(sorted(int(k) for k, n in counts.items() if 2 * n >= len(maps)))

@@ -1,0 +1,83 @@
+"""Images at the spacing a network works at: the same steps in training and in use."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.grid import Grid
+from warpwise.ops.cpu import launch
+from warpwise.pair import Pair, Triple
+
+Array = NDArray[np.float32]
+
+ALIKE = 0.02  # spacings that differ by no more are taken for equal
+BLUR = 0.35  # σ of the Gaussian before sampling, in voxels of the coarser grid
+
+
+def ratios(grid: Grid, spacing_mm: Sequence[float]) -> NDArray[np.float64]:
+    """Voxels of a 3-D grid a working voxel, along each axis; 1 along an axis of one voxel and where it is nearly 1."""
+    found = np.array(spacing_mm) / np.array(grid.spacing_mm)
+    still = (np.abs(found - 1) <= ALIKE) | (np.array(grid.shape) == 1)
+    return np.where(still, 1.0, found)
+
+
+def coarse_grid(grid: Grid, step: NDArray[np.float64]) -> Grid:
+    """The grid that begins at the same voxel with voxels `step` times as large."""
+    shape = tuple(int((n - 1) / s + 1e-6) + 1 for n, s in zip(grid.shape, step, strict=True))
+    return Grid(shape, grid.affine @ np.diag([*step, 1.0]))
+
+
+def at_spacing(image: Array, grid: Grid, spacing_mm: Sequence[float]) -> tuple[Array, Grid]:
+    """An image (C, X, Y, Z) on a 3-D grid, smoothed and sampled at another spacing; itself where that is its own."""
+    step = ratios(grid, spacing_mm)
+    if (step == 1).all():
+        return image, grid
+    target = coarse_grid(grid, step)
+    smooth = launch.gaussian(image, [BLUR * s if s > 1 else 0.0 for s in step])
+    out = np.empty((len(image), *target.shape), np.float32)
+    return launch.warp_affine(smooth, np.diag([*step, 1.0])[:3], out=out), target
+
+
+def labels_at_spacing(labels: NDArray[np.integer], grid: Grid, spacing_mm: Sequence[float]) -> NDArray[np.int16]:
+    """A label map (X, Y, Z), nearest neighbour, on the grid of `at_spacing`."""
+    step = ratios(grid, spacing_mm)
+    shape = coarse_grid(grid, step).shape
+    index = [np.minimum(np.rint(np.arange(n) * s).astype(int), m - 1)
+             for n, s, m in zip(shape, step, labels.shape, strict=True)]  # fmt: skip
+    return labels[np.ix_(*index)].astype(np.int16)
+
+
+@dataclass(frozen=True, eq=False)
+class WorkingPair:
+    """What a network sees of a pair.
+
+    Attributes:
+        fixed, moving: (C, X, Y, Z) on one grid, the moving image under the pair's affine.
+        step: voxels of the pair's fixed grid a working voxel.
+    """
+
+    fixed: Array
+    moving: Array
+    step: NDArray[np.float64]
+
+
+def working_pair(pair: Pair, spacing_mm: Sequence[float]) -> WorkingPair:
+    """Both images at a spacing, on the grid of the fixed one."""
+    fixed, grid = at_spacing(pair.fixed, pair.grid, spacing_mm)
+    source, moving_grid = at_spacing(pair.moving, pair.moving_grid, spacing_mm)
+    step = ratios(pair.grid, spacing_mm)
+    matrix = moving_grid.inverse_affine @ pair.moving_grid.affine @ pair.to_moving @ np.diag([*step, 1.0])
+    out = np.empty((len(source), *grid.shape), np.float32)
+    return WorkingPair(fixed, launch.warp_affine(source, matrix[:3], out=out), step)
+
+
+def on_all_voxels(field: Array, step: NDArray[np.float64], shape: Triple) -> Array:
+    """A displacement in working voxels (3, x, y, z) in voxels of the full grid, at every one of them."""
+    if (step == 1).all():
+        return field
+    out = np.empty((3, *shape), np.float32)
+    launch.warp_affine(field, np.diag([*(1 / step), 1.0])[:3], out=out)
+    out *= step.astype(np.float32)[:, None, None, None]
+    return out
