@@ -1,0 +1,134 @@
+"""How good a network is at the working spacing: overlap, folds, non-diffeomorphic volume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from warpwise import ops
+from warpwise.evaluation.metrics import dice
+from warpwise.levels.batches import Batch, Sample, Sampler, sampled, stacked
+from warpwise.levels.volumes import Matrix, Volume
+from warpwise.objective import Objective
+from warpwise.ops.cpu import launch
+from warpwise.state import State
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What a validation found; `score` is higher where it went better."""
+
+    score: float
+    figures: dict[str, float]
+    shown: dict[str, Any]
+
+
+def state_of(batch: Batch, network: nn.Module, generator: torch.Generator | None = None) -> State:
+    """A batch under what the network says of it."""
+    prediction = network(batch.fixed, batch.moving, generator)
+    displacement: Tensor = prediction["displacement"].float()
+    labels = None if batch.moving_labels is None else ops.warp(batch.moving_labels, displacement)
+    return State(
+        batch.fixed,
+        ops.warp(batch.moving, displacement),
+        displacement,
+        batch.weight,
+        batch.fixed_labels,
+        labels,
+        batch.truth,
+        prediction,
+    )
+
+
+def field_of(displacement: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """One displacement (D, *space) as kernels have it: (3, X, Y, Z)."""
+    field = displacement.detach().float().cpu().numpy()
+    if len(field) == 3:
+        return np.ascontiguousarray(field)
+    return np.stack([field[0], np.zeros_like(field[0]), field[1]])[:, :, None]
+
+
+def plain(fixed: Volume, moving: Volume, world: Matrix) -> tuple[Sample, Matrix]:
+    """A pair as it is, on the grid of its fixed image; and fixed index → moving index."""
+    across = moving.grid.inverse_affine @ world @ fixed.grid.affine
+    x, y, z = fixed.grid.shape
+    image, labels = sampled(moving, across, (x, y, z), None)
+    weight = np.empty((x, y, z), np.float32)
+    launch.overlap_weight(None, moving.grid.shape, across, out=weight)
+    return Sample(fixed.data, image, weight, fixed.labels, labels), across
+
+
+def judge(
+    network: nn.Module,
+    objective: Objective,
+    pairs: Sequence[tuple[Volume, Volume, Matrix]],
+    labels: Sequence[int],
+    device: torch.device,
+) -> Judged:
+    """Validate on real pairs: mean Dice of the labels both maps hold (nearest neighbour), else minus the objective."""
+    rows: list[dict[str, float]] = []
+    shown: dict[str, Any] = {}
+    for n, (fixed, moving, world) in enumerate(pairs):
+        sample, across = plain(fixed, moving, world)
+        with torch.no_grad():
+            state = state_of(stacked([sample], [], fixed.dim).to(device), network)
+            row = {"loss": float(objective(state))}
+        field = field_of(state.displacement[0])
+        row["folded_percent"] = 100 * float((launch.determinant(field) <= 0).mean())
+        cells = max(float(np.prod([max(k - 1, 1) for k in field.shape[1:]])), 1.0)
+        row["ndv_percent"] = 100 * abs(launch.digital(field)[2]) / cells
+        if fixed.labels is not None and moving.labels is not None:
+            warped = launch.resample(moving.labels[None], field, across, method="nearest")[0]
+            both = [k for k in labels if (fixed.labels == k).any() and (moving.labels == k).any()]
+            if both:
+                row["dice"] = float(np.mean([*dice(fixed.labels, warped, labels=both).values()]))
+        rows.append(row)
+        if n == 0:
+            shown = {"fixed": state.fixed[0, 0], "moving": state_slice(sample), "warped": state.warped[0, 0]}
+    return summed(rows, shown)
+
+
+def judge_made(
+    network: nn.Module, objective: Objective, sampler: Sampler, *, count: int, device: torch.device
+) -> Judged:
+    """Validate on made pairs that training never draws: endpoint error in voxels, where there is something to see."""
+    rows: list[dict[str, float]] = []
+    shown: dict[str, Any] = {}
+    for n in range(count):
+        # Training counts steps from 0, so these are others.
+        batch = sampler.batch(1 << 30, [n]).to(device)
+        with torch.no_grad():
+            state = state_of(batch, network)
+            row = {"loss": float(objective(state))}
+        assert batch.truth is not None
+        seen = (batch.weight > 0.5).float()
+        lengths = {"endpoint": state.displacement - batch.truth, "endpoint_before": batch.truth}
+        for name, vectors in lengths.items():
+            row[name] = float(((vectors**2).sum(1, keepdim=True).sqrt() * seen).sum() / seen.sum().clamp(min=1))
+        field = field_of(state.displacement[0])
+        row["folded_percent"] = 100 * float((launch.determinant(field) <= 0).mean())
+        rows.append(row)
+        if n == 0:
+            shown = {"fixed": batch.fixed[0, 0], "moving": batch.moving[0, 0], "warped": state.warped[0, 0]}
+    return summed(rows, shown)
+
+
+def state_slice(sample: Sample) -> Tensor:
+    """The moving image as a tensor to be shown."""
+    return torch.from_numpy(sample.moving[0])
+
+
+def summed(rows: Sequence[dict[str, float]], shown: dict[str, Any]) -> Judged:
+    """Means over pairs; the score is Dice, else minus the endpoint error, else minus the loss."""
+    keys = sorted({key for row in rows for key in row})
+    figures = {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
+    if "dice" in figures:
+        score = figures["dice"]
+    elif "endpoint" in figures:
+        score = -figures["endpoint"]
+    else:
+        score = -figures.get("loss", float("inf"))
+    return Judged(score, figures, shown)

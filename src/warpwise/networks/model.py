@@ -1,0 +1,224 @@
+"""A trained network with what it needs to be used: a folder of weights.safetensors and model.json."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from warpwise.errors import InputError
+from warpwise.networks import NETWORKS
+from warpwise.networks.base import NetworkSettings, Prediction
+from warpwise.settings import Settings
+
+WEIGHTS, CARD = "weights.safetensors", "model.json"
+FORMAT = 1
+
+
+class ModelCard(Settings):
+    """What is known of a trained network.
+
+    Attributes:
+        format: of the folder; this version reads 1.
+        network, options: what to build; dim, channels: for which images.
+        spacing_mm: of the voxels it works on, one number an upright axis.
+        percentiles: between which intensities were stretched to 0 … 1.
+        contrast: what it was trained on, in words; any: whether contrasts were random.
+        intensities: deciles of the training images' foreground after that, for a comparison with what is given.
+        field_mm: extent of the training images.
+        licence: of the weights.
+        labels: values that a label head predicts, in order.
+        training: how it was trained; validation: how well that went.
+    """
+
+    format: int = FORMAT
+    name: str = ""
+    network: str
+    options: dict[str, Any] = {}
+    dim: int = Field(ge=2, le=3)
+    channels: int = Field(1, ge=1)
+    spacing_mm: tuple[float, ...]
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    contrast: str = ""
+    any_contrast: bool = False
+    intensities: tuple[float, ...] = ()
+    field_mm: tuple[float, ...] = ()
+    licence: str = ""
+    labels: tuple[int, ...] = ()
+    training: dict[str, Any] = {}
+    validation: dict[str, Any] = {}
+
+    def settings(self) -> NetworkSettings:
+        """The network's settings."""
+        return NETWORKS[self.network].parse(self.options)
+
+    def build(self) -> nn.Module:
+        """The network; its weights are not set."""
+        return self.settings().build(dim=self.dim, channels=self.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network ready for use.
+
+    Example:
+        >>> import warpwise as ww
+        >>> [card.name for card in ww.models()]  # doctest: +SKIP
+        ['synthetic']
+    """
+
+    card: ModelCard
+    network: nn.Module
+    path: Path | None = field(default=None)
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path, *, device: str = "cpu") -> "Model":
+        """An installed model by its name, a model folder, or a training run (its best weights).
+
+        Raises:
+            InputError: there is none, or its files are damaged, foreign or of another version.
+        """
+        folder = find(name_or_folder)
+        card = read_card(folder / CARD)
+        network = card.build()
+        adopt(network, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+        return cls(card, network.eval().to(device), folder)
+
+    def __call__(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
+        """What the network says of images (B, C, *space) at its own spacing."""
+        with torch.no_grad():
+            return self.network(fixed, moving, generator)
+
+
+def write_model(folder: Path, card: ModelCard, weights: Mapping[str, Tensor]) -> None:
+    """Write both files of a model into a folder that exists."""
+    from safetensors.torch import save_file  # noqa: PLC0415 - importing networks must stay cheap
+
+    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, folder / WEIGHTS)
+    (folder / CARD).write_text(json.dumps(card.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+
+
+def installed() -> dict[str, Path]:
+    """Models that came with the package."""
+    root = Path(str(resources.files("warpwise") / "models"))
+    return {p.name: p for p in sorted(root.glob("*")) if (p / CARD).exists()} if root.is_dir() else {}
+
+
+def cards() -> list[ModelCard]:
+    """What is known of each installed model."""
+    return [read_card(folder / CARD).replace(name=name) for name, folder in installed().items()]
+
+
+def find(name_or_folder: str | Path) -> Path:
+    """The folder of a model.
+
+    Raises:
+        InputError: there is none.
+    """
+    known = installed()
+    if str(name_or_folder) in known:
+        return known[str(name_or_folder)]
+    folder = Path(name_or_folder)
+    if folder.is_file():
+        raise InputError(
+            f"{folder}: is a file; a model is a folder with {WEIGHTS} and {CARD}.",
+            hint="Pickled weights (.pt, .pth, .ckpt) can run code when they are read, so they are not accepted.",
+        )
+    for place in (folder, folder / "best", folder / "last"):
+        if (place / CARD).exists():
+            return place
+    names = ", ".join(known) or "none"
+    raise InputError(
+        f"{name_or_folder}: is neither an installed model ({names}) nor a folder with {CARD}.",
+        hint="List models with: warpwise models",
+    )
+
+
+def read_card(path: Path) -> ModelCard:
+    """model.json.
+
+    Raises:
+        InputError: it is missing, damaged or of another version.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no object.")
+    if content.get("format") != FORMAT:
+        raise InputError(f"{path}: is of format {content.get('format')}, this version reads {FORMAT}.")
+    try:
+        card = ModelCard.parse(content)
+        card.settings()
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    if len(card.spacing_mm) != card.dim:
+        raise InputError(f"{path}: spacing_mm {card.spacing_mm} for {card.dim} axes.")
+    return card
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        InputError: it is missing, truncated, or not such a file.
+    """
+    from safetensors import SafetensorError  # noqa: PLC0415 - importing networks must stay cheap
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    if not path.exists():
+        raise InputError(f"{path}: no such file.")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        raise InputError(
+            f"{path}: is a pickle, not safetensors; pickles can run code when they are read.",
+            hint="Write it anew with safetensors.torch.save_file.",
+        )
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        size = path.stat().st_size
+        raise InputError(f"{path}: is damaged or cut short ({size} bytes; {error}).") from error
+
+
+def adopt(network: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Give a network these weights.
+
+    Raises:
+        InputError: a tensor is missing, too many, of another shape, or not finite.
+    """
+    wanted = network.state_dict()
+    problems: list[str] = [f"{name} is missing" for name in wanted if name not in weights]
+    problems += [f"{name} is not of this network" for name in weights if name not in wanted]
+    for name, tensor in weights.items():
+        if name in wanted and tensor.shape != wanted[name].shape:
+            problems.append(f"{name} has shape {tuple(tensor.shape)}, expected {tuple(wanted[name].shape)}")
+        elif not torch.isfinite(tensor).all():
+            problems.append(f"{name} holds values that are not finite")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise InputError(f"{path}: does not fit its {CARD}: {'; '.join(problems[:3])}{more}.")
+    network.load_state_dict(dict(weights))
+
+
+def size(network: nn.Module) -> tuple[int, float]:
+    """Number of parameters, and megabytes of them in float32."""
+    count = sum(p.numel() for p in network.parameters())
+    return count, count * 4 / 1e6
+
+
+def flops(network: nn.Module, shape: Sequence[int], *, channels: int = 1) -> int:
+    """Floating-point operations of one pass over images of this shape: convolutions, matrices and attention."""
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415 - slow to import
+
+    images = torch.zeros(1, channels, *shape)
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(images, images)
+    return counter.get_total_flops()
