@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from pydantic import Field
 from torch import Tensor
 
 from warpwise import ops
@@ -42,7 +43,7 @@ class TermSettings(Settings):
     weight: float = 1.0
     term: str = ""
     level: int = 0
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -67,7 +67,11 @@ class MadeSampler:
         for map_, seed, bent in zip(seen, (contrast, other), (None, truth), strict=True):
             colours = np.random.default_rng(seed)
             if native is not None and colours.random() < 0.4:
-                bare = native if bent is None else launch.warp(native[None], bent, np.eye(4), out=np.empty_like(native[None]))[0]
+                bare = (
+                    native
+                    if bent is None
+                    else launch.warp(native[None], bent, np.eye(4), out=np.empty_like(native[None]))[0]
+                )
                 image = bare if colours.random() < 0.5 else remapped(bare, colours)
             else:
                 image = painted(map_, colours)

@@ -91,7 +91,7 @@ class SyntheticSettings(Settings):
     @classmethod
     def _axes(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) not in (2, 3) or min(shape) < 8:
-            raise ValueError("two or three axes of at least 8 voxels are needed")  # noqa: TRY003
+            raise ValueError("two or three axes of at least 8 voxels are needed")
         return shape
 
 
@@ -131,7 +131,7 @@ class TrainingSettings(Settings):
     """
 
     network: str = "pyramid"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     objective: dict[str, TermSettings] = Field(
         default_factory=lambda: {
             "lncc": TermSettings(options={"radius": 3}),
@@ -176,7 +176,7 @@ def read_settings(path: Path) -> TrainingSettings:
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds no settings.", hint="Write one with: warpwise train --init FILE --dataset FOLDER")
     settings = TrainingSettings.parse(content)
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any] = Field(default_factory=dict)
     for key in ("dataset", "atlas"):
         given = getattr(settings.data, key)
         if given is not None and not given.is_absolute():

@@ -87,9 +87,7 @@ def train(settings: TrainingSettings, run: Run) -> None:
             begin(settings, run.folder)
         many = run.processes > 1
         strategy = "ddp_spawn" if many else "auto"
-        fabric = Fabric(
-            accelerator=accelerator, devices=run.processes, strategy=strategy, precision=settings.precision
-        )
+        fabric = Fabric(accelerator=accelerator, devices=run.processes, strategy=strategy, precision=settings.precision)
         fabric.launch(work, settings, run)
 
 
@@ -211,11 +209,9 @@ class Trainer:
             self.board.close()
 
     def ask(self, pool: ThreadPoolExecutor, step: int) -> "Future[list[Batch]]":
-        """This process's share of a step's pairs, made ready in the background."""
+        """The share of one process in of a step's pairs, made ready in the background."""
         size, world, rank = self.settings.batch, self.fabric.world_size, self.fabric.global_rank
-        slots = [
-            [(turn * world + rank) * size + k for k in range(size)] for turn in range(self.settings.accumulate)
-        ]
+        slots = [[(turn * world + rank) * size + k for k in range(size)] for turn in range(self.settings.accumulate)]
         return pool.submit(lambda: [self.ready.sampler.batch(step, some) for some in slots])
 
     def rate(self) -> float:

@@ -70,7 +70,7 @@ class Store:
         if place.exists():
             try:
                 with np.load(place, allow_pickle=False) as kept:
-                    labels = kept["labels"] if "labels" in kept else None
+                    labels = kept.get("labels", None)
                     grid = Grid(kept["data"].shape[1:], kept["affine"])
                     return Volume(scan.name, kept["data"].astype(np.float32), labels, grid, int(kept["dim"]))
             except (OSError, ValueError, KeyError):

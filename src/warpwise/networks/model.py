@@ -39,7 +39,7 @@ class ModelCard(Settings):
     format: int = FORMAT
     name: str = ""
     network: str
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict)
     dim: int = Field(ge=2, le=3)
     channels: int = Field(1, ge=1)
     spacing_mm: tuple[float, ...]
@@ -50,8 +50,8 @@ class ModelCard(Settings):
     field_mm: tuple[float, ...] = ()
     licence: str = ""
     labels: tuple[int, ...] = ()
-    training: dict[str, Any] = {}
-    validation: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
+    validation: dict[str, Any] = Field(default_factory=dict)
 
     def settings(self) -> NetworkSettings:
         """The network's settings."""

@@ -7,7 +7,8 @@ from typing import Any
 
 _NAMES = (
     "warp", "warp_with_gradient", "compose", "exponential", "inverse", "gaussian", "box", "pyramid", "lncc", "ncc",
-    "mse", "mutual_information", "mind_ssc", "correlation", "diffusion", "bending", "jacobian_determinant", "digital_determinants",
+    "mse", "mutual_information", "mind_ssc", "correlation",
+    "diffusion", "bending", "jacobian_determinant", "digital_determinants",
 )  # fmt: skip
 
 

@@ -39,12 +39,14 @@ class Solution:
         velocity: the same for a stationary velocity field whose exponential `field` is, else None.
         history: every step, in order.
         stops: why each level ended, coarse to fine.
+        uncertainty: (X, Y, Z), mm: standard deviation of where a voxel goes, where it is known.
     """
 
     field: Array
     velocity: Array | None = None
     history: tuple[Step, ...] = ()
     stops: tuple[str, ...] = ()
+    uncertainty: Array | None = None
 
 
 class Registrar(Protocol):

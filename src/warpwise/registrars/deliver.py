@@ -74,6 +74,11 @@ def deliver(
     displacement = transform.displacement(fixed.grid)
     warped = resample(moving, fixed.grid, transform, displacement=displacement)
     clock.lap("resampling")
+    uncertainty = None
+    if solution is not None and solution.uncertainty is not None:
+        voxels = in_plane(np.stack([solution.uncertainty] * 3), pair.grid, dim)
+        still = Affine(np.eye(dim + 1))
+        uncertainty = resample(Image(voxels.vectors[:1], voxels.grid, name="uncertainty"), fixed.grid, still)
     return {
         "transform": transform,
         "inverse": inverse,
@@ -83,6 +88,7 @@ def deliver(
         "affine_only": linear.matrix,
         "certificate": certificate,
         "velocity": velocity,
+        "uncertainty": uncertainty,
     }
 
 

@@ -210,6 +210,11 @@ class Motion(ABC):
     def displacement(self, field: Array) -> Array:
         """The displacement that the field stands for, voxels of the nodes."""
 
+    @staticmethod
+    @abstractmethod
+    def field_of(displacement: Array) -> Array:
+        """The field that stands for a displacement."""
+
 
 def solve(
     pair: Pair,
@@ -219,8 +224,10 @@ def solve(
     motion: type[Motion],
     stage: str,
     on_step: OnStep,
+    start: Solution | None = None,
 ) -> Solution:
-    """Coarse to fine over the box of both foregrounds; the field is kept free of folds at every level."""
+    """Coarse to fine over the box of both foregrounds, from a start where one is given, else from rest; the field is kept
+    free of folds at every level."""
     recorder = Recorder(on_step, stage, settings.tolerance)
     stops: list[str] = []
     field: Array | None = None
@@ -229,6 +236,9 @@ def solve(
     box = foreground(pair)
     part = anchored(pair.cropped(box.start, box.shape))
     moved: Array | None = None
+    if start is not None:
+        inside = tuple(slice(s, s + n) for s, n in zip(box.start, box.shape, strict=True))
+        field = motion.field_of(start.field[(slice(None), *inside)])
     for level in levels:
         work = LevelWork.build(part, level, similarity, box)
         field = work.adopt(field, reach)
@@ -248,7 +258,8 @@ def solve(
         return box.embed(fine, (x, y, z))
 
     velocity = None if moved is field else whole(field)
-    return Solution(whole(moved), velocity, history=tuple(recorder.steps), stops=tuple(stops))
+    told = None if start is None else start.uncertainty
+    return Solution(whole(moved), velocity, history=tuple(recorder.steps), stops=tuple(stops), uncertainty=told)
 
 
 def unfold(field: Array, moves: Motion) -> tuple[Array, Array]:

@@ -21,11 +21,18 @@ class Greedy:
 
     settings: DescentSettings
     similarity: str = "lncc"
+    start: Solution | None = None
 
     def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
         """The displacement that brings the moving image onto the fixed one."""
         return descent.solve(
-            pair, self.settings, similarity=self.similarity, motion=Compositional, stage="greedy", on_step=on_step
+            pair,
+            self.settings,
+            similarity=self.similarity,
+            motion=Compositional,
+            stage="greedy",
+            on_step=on_step,
+            start=self.start,
         )
 
 
@@ -53,3 +60,7 @@ class Compositional(Motion):
 
     def displacement(self, field: Array) -> Array:
         return field
+
+    @staticmethod
+    def field_of(displacement: Array) -> Array:
+        return np.ascontiguousarray(displacement)

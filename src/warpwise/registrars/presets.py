@@ -5,11 +5,17 @@ from warpwise.registrars.affine import AffineSettings
 from warpwise.registrars.descent import DescentSettings, LevelSettings
 from warpwise.settings import Settings
 
+_COARSE = LevelSettings(image=2, field=2, iterations=20, radius=3)
+_MIDDLE = LevelSettings(image=1, field=1, iterations=15, radius=2, step=0.6)
+_FINE = LevelSettings(image=0, field=1, iterations=20, radius=4)
+_FULL = LevelSettings(image=0, field=0, iterations=15, radius=4)
+
 
 class Preset(Settings):
     """Settings of both stages.
 
     Attributes:
+        refining: the deformable stage after a network's prediction.
         cautious: the deformable stage where the images do not show tissue alike (`contrast.agreement`): steps have the
             same length whatever the evidence, so weak evidence gets smooth, short ones.
     """
@@ -17,12 +23,7 @@ class Preset(Settings):
     affine: AffineSettings
     deformable: DescentSettings
     cautious: DescentSettings
-
-
-_COARSE = LevelSettings(image=2, field=2, iterations=20, radius=3)
-_MIDDLE = LevelSettings(image=1, field=1, iterations=15, radius=2, step=0.6)
-_FINE = LevelSettings(image=0, field=1, iterations=20, radius=4)
-_FULL = LevelSettings(image=0, field=0, iterations=15, radius=4)
+    refining: DescentSettings = DescentSettings(levels=(_MIDDLE.replace(iterations=10), _FINE.replace(iterations=8)))
 
 
 def _cautious(half: int, full: int) -> DescentSettings:

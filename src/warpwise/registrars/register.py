@@ -1,7 +1,8 @@
 """Register a pair of images: the front door."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from warpwise.io.adapt import ImageLike, PointsLike, TransformLike, as_image, as
 from warpwise.ops.cpu.parallel import get_threads, release_memory
 from warpwise.pair import Pair
 from warpwise.registrars import REGISTRARS, affine
-from warpwise.registrars.base import OnStep, Solution, Step, ignore
+from warpwise.registrars.base import OnStep, Registrar, Solution, Step, ignore
 from warpwise.registrars.contrast import ALIKE, agreement
 from warpwise.registrars.deliver import Clock, deliver
 from warpwise.registrars.linear import align
@@ -21,6 +22,9 @@ from warpwise.registrars.result import Result
 from warpwise.registrars.scores import scored
 from warpwise.registrars.trust import suspicions
 from warpwise.similarity import SIMILARITIES
+
+if TYPE_CHECKING:
+    from warpwise.networks.model import Model
 
 LINEAR = ("rigid", "affine")
 NEITHER = (None, None)
@@ -43,6 +47,8 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     percentiles: tuple[float, float] = (0.5, 99.5),
     bias_field: bool = False,
     fit_memory: bool = False,
+    model: "str | Path | Model | None" = None,
+    refine: bool = False,
     on_step: OnStep = ignore,
 ) -> Result:
     """Align a moving image with a fixed one.
@@ -63,6 +69,8 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         percentiles: intensities outside are cut: the darkest, and the brightest of what is brighter.
         bias_field: estimate and divide out slow shading first (N4); the warped image keeps its own intensities.
         fit_memory: where memory does not suffice, work on every second or fourth voxel instead of refusing.
+        model: a trained network (an installed one's name, its folder, or a training run) instead of the solver.
+        refine: let the solver go on from what the network says.
         on_step: told of every iteration.
 
     Raises:
@@ -81,6 +89,10 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         raise InputError(f"Unknown transform {transform!r}.", hint=f"Known: {', '.join((*LINEAR, *REGISTRARS))}.")
     if similarity not in ("auto", *SIMILARITIES):
         raise InputError(f"Unknown similarity {similarity!r}.", hint=f"Known: auto, {', '.join(SIMILARITIES)}.")
+    if model is not None and transform in LINEAR:
+        raise InputError(f"A model predicts a deformation; transform is {transform!r}.", hint="Leave one of both out.")
+    if refine and model is None:
+        raise InputError("There is nothing to refine without a model.", hint="Name one: model, or --model.")
     images = as_image(fixed, name="fixed"), as_image(moving, name="moving")
     inputs = Inputs(
         images,
@@ -109,11 +121,19 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         )
     pair = pair.moved(affine.lift(linear.to_moving, seen, pair))
     solution: Solution | None = None
+    stage, unlike = transform, ()
     alike = agreement(pair)
     if similarity == "auto":
         similarity = "lncc" if alike > ALIKE else "mind"
     if transform not in LINEAR:
-        solver = REGISTRARS[transform](settings.deformable if alike > ALIKE else settings.cautious, similarity)
+        if model is None:
+            solver: Registrar = REGISTRARS[transform](
+                settings.deformable if alike > ALIKE else settings.cautious, similarity
+            )
+        else:
+            solver, stage, unlike = learned(
+                model, pair, settings, solver=transform if refine else None, similarity=similarity
+            )
         solution = solver.solve(pair, on_step=on_step)
         clock.lap("deformable")
     result = deliver(images, ready, pair, solution, clock, initial=inputs.initial if ready.warped_first else None)
@@ -124,10 +144,11 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         **result,
         scores=scores,
         history=history,
-        stops={"affine": linear.stops, **({transform: solution.stops} if solution else {})},
+        stops={"affine": linear.stops, **({stage: solution.stops} if solution else {})},
         similarity=energies(history),
         settings={
             "transform": transform,
+            **({} if model is None else {"model": str(model_name(model)), "refine": refine}),
             "similarity": similarity,
             "affine_similarity": found.similarity,
             "start": found.start.name,
@@ -143,10 +164,32 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         warnings=(
             *ready.notes,
             *thinned(reduction),
+            *unlike,
             *suspicions(seen.moved(linear.to_moving), pair, found.start, result["displacement_mm"]),
         ),
         predicted_memory_mb=predicted_memory_mb(images[0].grid, images[1].grid, len(images[0].data), reduction=reduction),
     )
+
+
+def learned(
+    model: "str | Path | Model", pair: Pair, settings: Preset, *, solver: str | None, similarity: str
+) -> tuple[Registrar, str, tuple[str, ...]]:
+    """A network as registrar, followed by a solver where one is named; its stage, and how the images differ from its."""
+    from warpwise.networks.model import Model  # noqa: PLC0415 - solvers must not pay for importing torch
+    from warpwise.registrars.predicted import Predicted, Refined, fits, mismatches  # noqa: PLC0415
+
+    found = model if isinstance(model, Model) else Model.load(model)
+    fits(found.card, pair)
+    unlike = mismatches(found.card, pair)
+    predicted = Predicted(found)
+    if solver is None:
+        return predicted, "predicted", unlike
+    return Refined(predicted, solver, settings.refining, similarity), solver, unlike
+
+
+def model_name(model: Any) -> Any:
+    """What a model is called in a result."""
+    return model if isinstance(model, str | Path) else model.path or model.card.name
 
 
 def _two(given: tuple[ImageLike | None, ImageLike | None], kind: str) -> tuple[Any, Any]:

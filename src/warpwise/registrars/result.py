@@ -26,6 +26,7 @@ class Result:
         similarity: value before and after (on the finest images of each stage; lower is better).
         settings: everything that was set; timings_s: seconds a stage; warnings: reasons not to trust the result.
         velocity: of the svf and symmetric solvers.
+        uncertainty: standard deviation of where a voxel goes, mm, on the fixed grid; of networks that know it.
         scores: overlap of the labels and distance of the landmarks that were given.
     """
 
@@ -44,4 +45,5 @@ class Result:
     warnings: tuple[str, ...] = ()
     predicted_memory_mb: float = 0.0
     velocity: VelocityField | None = None
+    uncertainty: Image | None = None
     scores: Scores | None = None

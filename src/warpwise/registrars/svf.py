@@ -10,7 +10,7 @@ from warpwise.registrars import descent
 from warpwise.registrars.base import OnStep, Solution, ignore
 from warpwise.registrars.descent import Array, DescentSettings, LevelWork, Motion
 from warpwise.registrars.greedy import Compositional
-from warpwise.transforms.velocity import exponential
+from warpwise.transforms.velocity import exponential, logarithm
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,18 @@ class SVF:
 
     settings: DescentSettings
     similarity: str = "lncc"
+    start: Solution | None = None
 
     def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
         """The velocity whose exponential brings the moving image onto the fixed one."""
         return descent.solve(
-            pair, self.settings, similarity=self.similarity, motion=Exponential, stage="svf", on_step=on_step
+            pair,
+            self.settings,
+            similarity=self.similarity,
+            motion=Exponential,
+            stage="svf",
+            on_step=on_step,
+            start=self.start,
         )
 
 
@@ -33,11 +40,18 @@ class SymmetricSVF:
 
     settings: DescentSettings
     similarity: str = "lncc"
+    start: Solution | None = None
 
     def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
         """The velocity whose exponential brings the moving image onto the fixed one."""
         return descent.solve(
-            pair, self.settings, similarity=self.similarity, motion=Symmetric, stage="symmetric", on_step=on_step
+            pair,
+            self.settings,
+            similarity=self.similarity,
+            motion=Symmetric,
+            stage="symmetric",
+            on_step=on_step,
+            start=self.start,
         )
 
 
@@ -63,6 +77,10 @@ class Exponential(Motion):
 
     def displacement(self, field: Array) -> Array:
         return integrate(field)
+
+    @staticmethod
+    def field_of(displacement: Array) -> Array:
+        return logarithm(displacement)
 
 
 class Symmetric(Motion):
@@ -97,3 +115,7 @@ class Symmetric(Motion):
 
     def displacement(self, field: Array) -> Array:
         return integrate(field)
+
+    @staticmethod
+    def field_of(displacement: Array) -> Array:
+        return logarithm(displacement)

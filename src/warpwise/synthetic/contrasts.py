@@ -59,5 +59,3 @@ def curved(image: Array, rng: np.random.Generator, *, most: float) -> Array:
     """Intensities 0 … 1.2 to the power of 1 + most at most, or of its inverse."""
     exponent = float((1 + most) ** rng.uniform(-1, 1))
     return np.maximum(image, 0) ** np.float32(exponent)
-
-

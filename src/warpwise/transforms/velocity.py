@@ -23,6 +23,20 @@ def exponential(velocity: NDArray[np.float32], *, squarings: int = 7) -> NDArray
     return out
 
 
+def logarithm(displacement: NDArray[np.float32], *, iterations: int = 8) -> NDArray[np.float32]:
+    """A velocity (3, X, Y, Z) whose exponential comes near a displacement, voxels; not every deformation has one.
+
+    v ← v + smooth(exp(−v)∘φ − id), the first terms of the Baker-Campbell-Hausdorff series (Bossa et al., MICCAI 2007).
+    The Gaussian keeps what no velocity explains from piling up.
+    """
+    v = displacement.astype(np.float32, copy=True)
+    sigma = [0.7 if n > 1 else 0.0 for n in v.shape[1:]]
+    for _ in range(iterations):
+        left = launch.compose(exponential(-v), displacement)
+        v += launch.gaussian(left, sigma)
+    return v
+
+
 @dataclass(frozen=True, eq=False)
 class VelocityField(Transform):
     """x ↦ exp(v)(x); v (dim, *space) in mm along world axes. The inverse is exp(−v).

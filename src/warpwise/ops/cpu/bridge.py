@@ -98,7 +98,11 @@ def inverse(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]: 
 
 
 def inverse_backward(
-    arrays: list[Any], kept: Array, gradients: list[Any], needs: list[bool], options: Options
+    arrays: list[Any],
+    kept: Array,
+    gradients: list[Any],
+    needs: list[bool],  # noqa: ARG001
+    options: Options,  # noqa: ARG001
 ) -> list[Any]:
     """Gradient by the field, of the implicit function: (I + ∇u(x + w))·δw = −δu(x + w)."""
     field = arrays[0]
@@ -120,7 +124,11 @@ def local_correlation(arrays: list[Any], options: Options) -> tuple[tuple[Array]
 
 
 def local_correlation_backward(
-    arrays: list[Any], kept: Any, gradients: list[Any], needs: list[bool], options: Options
+    arrays: list[Any],
+    kept: Any,  # noqa: ARG001
+    gradients: list[Any],
+    needs: list[bool],
+    options: Options,
 ) -> list[Any]:
     """Gradients by the features of fixed and of moving."""
     radius = triple(options["radius"], 0)

@@ -1,0 +1,158 @@
+"""Registration by a trained network, alone or as the start of a solver."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from warpwise.errors import InputError
+from warpwise.networks.model import Model, ModelCard
+from warpwise.pair import Pair
+from warpwise.registrars import REGISTRARS
+from warpwise.registrars.base import OnStep, Solution, Step, ignore
+from warpwise.registrars.crop import DARK, foreground
+from warpwise.registrars.descent import DescentSettings
+from warpwise.registrars.working import on_all_voxels, working_pair
+
+Array = NDArray[np.float32]
+
+SAMPLES = 12  # of the posterior, for the map of uncertainty
+THICK = 1.6  # voxels this many times as large as the network's hold less than it was trained on
+SMALL, LARGE = 0.5, 1.4  # of the training images' extent
+UNLIKE = 0.25  # of the intensity range: deciles that differ more are of another contrast
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """One pass of a network over both objects, whole, at its own spacing; then on every voxel."""
+
+    model: Model
+    samples: int = SAMPLES
+
+    def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
+        """The displacement that the network predicts, and its uncertainty where it knows.
+
+        Raises:
+            InputError: the network is for images of other axes or channels.
+        """
+        card = self.model.card
+        fits(card, pair)
+        box = foreground(pair)
+        part = pair.cropped(box.start, box.shape)
+        seen = working_pair(part, spacing_of(card))
+        images = [tensor(image, card.dim) for image in (seen.fixed, seen.moving)]
+        prediction = self.model(images[0], images[1])
+        x, y, z = pair.grid.shape
+        taper = box.taper(box.shape, (1, 1, 1))
+
+        def whole(displacement: torch.Tensor) -> Array:
+            field = on_all_voxels(array(displacement[0]), seen.step, box.shape)
+            field *= taper[0][:, None, None] * taper[1][:, None] * taper[2]
+            return box.embed(field, (x, y, z))
+
+        field = whole(prediction["displacement"])
+        if not np.isfinite(field).all():
+            raise InputError(f"The model {card.name or self.model.path} predicts values that are not finite.")
+        on_step(Step("predicted", 0, 1, 1, 0.0))
+        uncertainty = None
+        if "log_variance" in prediction and self.samples:
+            uncertainty = box.embed(self.spread(images, seen.step, box.shape, pair.grid.spacing_mm), (x, y, z))[0]
+        return Solution(field, uncertainty=uncertainty, stops=("one pass",))
+
+    def spread(
+        self,
+        images: Sequence[torch.Tensor],
+        step: NDArray[np.float64],
+        shape: tuple[int, int, int],
+        spacing_mm: Sequence[float],
+    ) -> Array:
+        """Standard deviation (3, X, Y, Z, all alike) of where a voxel goes, mm, over samples of the posterior."""
+        generator = torch.Generator().manual_seed(0)
+        first = second = np.zeros(1)
+        for _ in range(self.samples):
+            drawn = array(self.model(images[0], images[1], generator)["displacement"][0])
+            mm = drawn * (step * np.array(spacing_mm))[:, None, None, None]
+            first, second = first + mm, second + mm.astype(np.float64) ** 2
+        variance = second / self.samples - (first / self.samples) ** 2
+        deviation = np.sqrt(np.maximum(variance, 0).sum(0)).astype(np.float32)
+        unit = np.where(step == 1, 1.0, step)
+        return on_all_voxels(np.stack([deviation] * 3), step, shape) / unit.astype(np.float32)[:, None, None, None]
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A network's answer as the start of a solver that goes on at fine levels."""
+
+    predicted: Predicted
+    solver: str
+    settings: DescentSettings
+    similarity: str
+
+    def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
+        """The solver's displacement, begun at the network's."""
+        start = self.predicted.solve(pair, on_step=on_step)
+        return REGISTRARS[self.solver](self.settings, self.similarity, start).solve(pair, on_step=on_step)
+
+
+def spacing_of(card: ModelCard) -> tuple[float, float, float]:
+    """A model's spacing along the axes of a 3-D grid."""
+    s = card.spacing_mm
+    return (s[0], s[1], s[2]) if card.dim == 3 else (s[0], 1.0, s[1])
+
+
+def tensor(image: Array, dim: int) -> torch.Tensor:
+    """(C, X, Y, Z) as a batch of one, planes in two dimensions."""
+    return torch.from_numpy(np.ascontiguousarray(image if dim == 3 else image[:, :, 0]))[None]
+
+
+def array(displacement: torch.Tensor) -> Array:
+    """(D, *space) as (3, X, Y, Z)."""
+    field = displacement.detach().float().cpu().numpy()
+    if len(field) == 3:
+        return np.ascontiguousarray(field)
+    return np.ascontiguousarray(np.stack([field[0], np.zeros_like(field[0]), field[1]])[:, :, None])
+
+
+def fits(card: ModelCard, pair: Pair) -> None:
+    """Refuse images that a network cannot take.
+
+    Raises:
+        InputError: they differ from it in axes or channels.
+    """
+    dim = 2 if pair.planar else 3
+    if card.dim != dim:
+        raise InputError(f"The model is for {card.dim}-D images; these are {dim}-D.", hint="List models: warpwise models")
+    if card.channels != len(pair.fixed):
+        raise InputError(f"The model takes {card.channels} channels; the images have {len(pair.fixed)}.")
+
+
+def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:
+    """In what the images differ from those a model was trained on, with numbers."""
+    out: list[str] = []
+    spacing = spacing_of(card)
+    for what, image, grid in (("fixed", pair.fixed, pair.grid), ("moving", pair.moving, pair.moving_grid)):
+        axes = [n for n in range(3) if grid.shape[n] > 1]
+        if any(grid.spacing_mm[n] > THICK * spacing[n] for n in axes):
+            have = "×".join(f"{grid.spacing_mm[n]:.3g}" for n in axes)
+            want = "×".join(f"{spacing[n]:.3g}" for n in axes)
+            out.append(f"The {what} image has voxels of {have} mm; the model was trained at {want} mm.")
+        bright = np.asarray((image > DARK).any(0))
+        if card.field_mm and bright.any():
+            at = np.nonzero(bright)
+            extent = [(int(at[n].max() - at[n].min()) + 1) * grid.spacing_mm[n] for n in axes]
+            shares = [e / f for e, f in zip(extent, card.field_mm, strict=True)]
+            if max(shares) > LARGE or max(shares) < SMALL:
+                have, want = ("×".join(f"{v:.0f}" for v in values) for values in (extent, card.field_mm))
+                out.append(f"The {what} object measures {have} mm; the model was trained on fields of {want} mm.")
+        if card.intensities and not card.any_contrast:
+            found = np.percentile(image[image > DARK], range(10, 100, 10)) if bright.any() else np.zeros(9)
+            gap = np.abs(found - np.array(card.intensities))
+            if gap.max() > UNLIKE:
+                n = int(gap.argmax())
+                out.append(
+                    f"The {what} image's contrast is not the model's ({card.contrast or 'unknown'}): its decile {n + 1} of "
+                    f"intensity is {found[n]:.2f}, {card.intensities[n]:.2f} in training."
+                )
+    return tuple(out)
