@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "Grid": "warpwise.grid",
     "Image": "warpwise.image",
+    "Model": "warpwise.networks.model",
     "Result": "warpwise.registrars.result",
     "apply": "warpwise.registrars.apply",
     "brain_pair": "warpwise.synthetic.phantoms",
@@ -26,6 +27,7 @@ _LAZY = {
     "load_image": "warpwise.io.images",
     "load_points": "warpwise.io.points",
     "load_transform": "warpwise.io.transforms",
+    "models": "warpwise.networks.model",
     "register": "warpwise.registrars.register",
     "save_image": "warpwise.io.images",
     "save_points": "warpwise.io.points",
@@ -37,6 +39,7 @@ _RENAMED = {
     "load_image": "read_image",
     "load_points": "read_points",
     "load_transform": "read_transform",
+    "models": "cards",
     "save_image": "write_image",
     "save_points": "write_points",
     "save_transform": "write_transform",
@@ -52,6 +55,8 @@ if TYPE_CHECKING:
     from warpwise.io.points import write_points as save_points
     from warpwise.io.transforms import read_transform as load_transform
     from warpwise.io.transforms import write_transform as save_transform
+    from warpwise.networks.model import Model
+    from warpwise.networks.model import cards as models
     from warpwise.ops.cpu.parallel import set_threads
     from warpwise.registrars.apply import apply_transform as apply
     from warpwise.registrars.register import register
@@ -59,8 +64,9 @@ if TYPE_CHECKING:
     from warpwise.synthetic.phantoms import brain_pair
 
 __all__ = [
-    "Grid", "Image", "InputError", "Result", "RunError", "WarpwiseError", "apply", "brain_pair", "evaluate",
-    "load_image", "load_points", "load_transform", "register", "save_image", "save_points", "save_transform", "set_threads",
+    "Grid", "Image", "InputError", "Model", "Result", "RunError", "WarpwiseError", "apply", "brain_pair", "evaluate",
+    "load_image", "load_points", "load_transform", "models", "register", "save_image", "save_points", "save_transform",
+    "set_threads",
 ]  # fmt: skip
 
 

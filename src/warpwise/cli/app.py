@@ -7,6 +7,7 @@ from warpwise.cli.demo import demo
 from warpwise.cli.evaluate import evaluate
 from warpwise.cli.register import register
 from warpwise.cli.report import report
+from warpwise.cli.train import models, train
 from warpwise.cli.transforms import convert, invert, jacobian
 
 app = typer.Typer(
@@ -19,7 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (register, apply, evaluate, report, convert, invert, jacobian, demo):
+for verb in (register, apply, evaluate, report, train, models, convert, invert, jacobian, demo):
     app.command()(verb)
 
 

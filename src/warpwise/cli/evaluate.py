@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warpwise.cli.apply import PointsSpace
+from warpwise.cli.register import Preset
 
 if TYPE_CHECKING:
     from warpwise.io.images import Geometry
     from warpwise.transforms.base import Transform
 
-HINT = "Give --fixed-labels and --warped-labels, or --fixed-landmarks and --moving-landmarks, or --transform with --like."
+HINT = (
+    "Give --dataset, or --fixed-labels and --warped-labels, or --fixed-landmarks and --moving-landmarks, "
+    "or --transform with --like."
+)
 
 
 def evaluate(
@@ -25,9 +29,24 @@ def evaluate(
     points_space: Annotated[PointsSpace | None, typer.Option(help="What columns x, y, z of a table mean.")] = None,
     moving: Annotated[Path | None, typer.Option(help="Moving image, for landmarks in voxels.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    dataset: Annotated[Path | None, typer.Option(help="Register and measure all pairs of a dataset.json instead.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A network to do so with; may be repeated.")] = None,
+    refine: Annotated[bool, typer.Option("--refine", help="Let the solver go on from each network.")] = False,
+    preset: Annotated[list[Preset] | None, typer.Option(help="A solver's preset to compare with; may be repeated.")] = None,
+    pairs: Annotated[int, typer.Option(min=0, help="So many pairs of the dataset; 0 is all.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for table and box plots.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
-    """Dice and HD95 of every label; the registration error of every landmark; SDlogJ, % det J ≤ 0 and %NDV."""
+    """Dice and HD95 of every label; the registration error of every landmark; SDlogJ, % det J ≤ 0 and %NDV.
+
+    With --dataset: networks and presets on all of its validation pairs, as a table and box plots.
+    """
+    if dataset is not None:
+        from warpwise.cli.comparison import compare_methods
+
+        names = [one.value for one in preset or []]
+        compare_methods(dataset, model or [], names, refine=refine, pairs=pairs, output=output, overwrite=overwrite)
+        return
     import json
 
     from warpwise.cli.chain import read_chain

@@ -84,6 +84,10 @@ def register(
     spacing: Annotated[float | None, typer.Option(min=0, help="Pixel size of pictures, mm.")] = None,
     grey: Annotated[bool, typer.Option("--grey", help="Take the luminance of colour images.")] = False,
     nan_to_zero: Annotated[bool, typer.Option("--nan-to-zero", help="Take voxels that are not finite as 0.")] = False,
+    model: Annotated[
+        str | None, typer.Option(help="A trained network instead of the solver: its name (see models), folder or run.")
+    ] = None,
+    refine: Annotated[bool, typer.Option("--refine", help="Let the solver go on from what the network says.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Also write report.html, to look at.")] = False,
     figures: Annotated[bool, typer.Option("--figures", help="Also write the report's figures as PNG and SVG.")] = False,
     bids: Annotated[bool, typer.Option("--bids", help="OUTPUT is a BIDS derivatives folder; name files its way.")] = False,
@@ -121,6 +125,8 @@ def register(
             percentiles=percentiles,
             bias_field=bias_field,
             reading=Reading(volume, tuple(series or ()), None if spacing is None else (spacing,), grey, nan_to_zero),
+            model=model,
+            refine=refine,
             report=report,
             figures=figures,
             bids=bids,

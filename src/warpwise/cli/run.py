@@ -33,6 +33,7 @@ from warpwise.report import available
 
 FILES = ("warped.nii.gz", "transform.h5", "inverse.h5", "displacement.nii.gz", "result.json")
 REPORT = "report.html"
+UNCERTAINTY = "uncertainty.nii.gz"  # of networks that know theirs
 THIN = 16  # voxels along an axis that is too short to be halved
 # What the results of a volume take on disk at the least, bytes a voxel: the rest compresses well or badly.
 BYTES_A_VOXEL = 6
@@ -58,6 +59,8 @@ class Options:
     percentiles: tuple[float, float] = (0.5, 99.5)
     bias_field: bool = False
     reading: Reading = field(default_factory=Reading)
+    model: str | None = None
+    refine: bool = False
     report: bool = False
     figures: bool = False
     bids: bool = False
@@ -141,6 +144,8 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
                 percentiles=options.percentiles,
                 bias_field=options.bias_field,
                 fit_memory=options.fit_memory,
+                model=options.model,
+                refine=options.refine,
                 on_step=say.step,
             )
         since = time.perf_counter()
@@ -231,6 +236,8 @@ def write_outputs(folder: Path, result: Result, fixed: Image, like: Geometry | N
         back = pool.submit(write_transform, folder / names["inverse.h5"], result.inverse_on_grid)
         write_displacement(folder / names["displacement.nii.gz"], result.displacement_mm, fixed.grid)
         write_image(folder / names["warped.nii.gz"], result.warped, like=like)
+        if result.uncertainty is not None:
+            write_image(folder / UNCERTAINTY, result.uncertainty, like=like)
         chain.result()
         back.result()
 
@@ -243,7 +250,7 @@ def peak_memory_mb() -> float:
 
 def describe(result: Result, fixed: Path, moving: Path, options: Options) -> dict[str, Any]:
     """Plain data for result.json."""
-    packages = ("numba", "numpy", "nibabel", "SimpleITK")
+    packages = ("numba", "numpy", "nibabel", "SimpleITK", *(["torch"] if options.model else []))
     return {
         "warpwise": __version__,
         "fixed": str(fixed.absolute()),

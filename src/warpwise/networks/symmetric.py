@@ -55,6 +55,8 @@ class SymmetricPyramid(nn.Module):
         self.update = nn.ModuleList([
             GaussianHead(dim, hidden, uncertain=settings.uncertainty and n == 0) for n in range(len(widths))
         ])
+        for head in self.update:
+            head.mean.conv.register_parameter("bias", None)  # it would cancel in the difference
         self.labels = LabelHead(dim, widths[0], settings.labels) if settings.labels else None
 
     def halves(

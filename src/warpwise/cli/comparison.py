@@ -1,0 +1,99 @@
+"""Methods on a whole dataset: a table on the screen, and files of it."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from warpwise.errors import InputError
+
+if TYPE_CHECKING:
+    from warpwise.io.datasets import Dataset
+    from warpwise.levels.comparison import Method, Row
+
+FILES = ("evaluation.json", "evaluation.md", "dice.png", "dice.svg")
+
+
+def compare_methods(
+    path: Path,
+    models: Sequence[str],
+    presets: Sequence[str],
+    *,
+    refine: bool,
+    pairs: int,
+    output: Path | None,
+    overwrite: bool,
+) -> None:
+    """Register all pairs with each model and preset, and with the affine stage alone; print and write what came out.
+
+    Raises:
+        InputError: the dataset, a model or the folder cannot be used.
+    """
+    from warpwise.io.datasets import read_dataset
+    from warpwise.io.run_folder import claim_folder, locked
+    from warpwise.levels.comparison import compare, table
+    from warpwise.report import available
+
+    if output is not None:
+        available()
+        claim_folder(output, FILES, overwrite=overwrite)
+    dataset = read_dataset(path)
+    methods = methods_of(models, presets, refine=refine)
+
+    def told(row: "Row") -> None:
+        typer.echo(f"{row.pair}  {row.method}: Dice {row.mean_dice:.4f}, {row.seconds:.1f} s", err=True)
+        for warning in row.warnings:
+            typer.echo(f"  {warning}", err=True)
+
+    rows = compare(dataset, methods, pairs=pairs, on_row=told)
+    typer.echo(table(rows))
+    if output is not None:
+        with locked(output):
+            write(output, dataset, rows)
+
+
+def methods_of(models: Sequence[str], presets: Sequence[str], *, refine: bool) -> "list[Method]":
+    """The affine stage, the presets, the models.
+
+    Raises:
+        InputError: a model cannot be read.
+    """
+    from warpwise.levels.comparison import Method
+
+    if refine and not models:
+        raise InputError("There is nothing to refine without a model.", hint="Name one: --model")
+    methods = [Method("affine", {"transform": "affine"}), *[Method(name, {"preset": name}) for name in presets]]
+    if models:
+        from warpwise.networks.model import Model
+
+        for name in models:
+            model = Model.load(name)
+            label = model.card.name or Path(name).name
+            methods.append(Method(label, {"model": model}))
+            if refine:
+                methods.append(Method(f"{label}, refined", {"model": model, "refine": True}))
+    elif not presets:
+        methods.append(Method("balanced", {"preset": "balanced"}))
+    return methods
+
+
+def write(folder: Path, dataset: "Dataset", rows: "Sequence[Row]") -> None:
+    """The table as JSON and Markdown, and box plots of every structure."""
+    from warpwise.io.run_folder import appearing
+    from warpwise.levels.comparison import summary, table
+    from warpwise.report.boxplots import draw
+
+    scores: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for label, value in row.dice.items():
+            name = dataset.labels.get(label, str(label))
+            scores.setdefault(row.method, {}).setdefault(name, []).append(value)
+    with appearing(folder) as scratch:
+        content = {"dataset": dataset.name, "summary": summary(rows), "rows": [asdict(row) for row in rows]}
+        (scratch / FILES[0]).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (scratch / FILES[1]).write_text(f"# {dataset.name}\n\n{table(rows)}\n", encoding="utf-8")
+        for name in FILES[2:]:
+            draw(scores, scratch / name)
