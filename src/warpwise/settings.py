@@ -48,7 +48,8 @@ def _at(model: type[BaseModel], path: Sequence[int | str]) -> Mapping[str, Any]:
     found: Any = model
     for part in path:
         if isinstance(found, type) and issubclass(found, BaseModel):
-            found = found.model_fields[str(part)].annotation if part in found.model_fields else None
+            # A part that is no field is the key of a mapping, whose values the field before it already led to.
+            found = found.model_fields[str(part)].annotation if part in found.model_fields else found
         choices = [*get_args(found), found]
         found = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), found)
     return found.model_fields if isinstance(found, type) and issubclass(found, BaseModel) else {}

@@ -149,3 +149,16 @@ def test_identity_has_determinant_one():
     assert ten.shape == (1, 10, 4, 5, 6)
     assert torch.equal(ten[:, :8], torch.ones(1, 8, 4, 5, 6))
     assert torch.equal(ten[:, 8:], torch.full((1, 2, 4, 5, 6), 2.0))
+
+
+@both
+def test_a_field_that_is_not_finite_gives_values_that_are_not_and_no_crash(dim: int):
+    image, field = inputs("iu", dim, torch.float32)
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        broken = field.detach().clone()
+        broken[:, :, 2:4] = bad
+        value = ops.warp(image, broken.requires_grad_())
+        value.sum().backward()
+        ops.inverse(broken.detach())
+        ops.warp_with_gradient(image.detach(), broken.detach())
+        assert not bool(torch.isfinite(value[:, :, 2:4]).any())

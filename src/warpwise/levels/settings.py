@@ -176,7 +176,7 @@ def read_settings(path: Path) -> TrainingSettings:
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds no settings.", hint="Write one with: warpwise train --init FILE --dataset FOLDER")
     settings = TrainingSettings.parse(content)
-    changes: dict[str, Any] = Field(default_factory=dict)
+    changes: dict[str, Any] = {}
     for key in ("dataset", "atlas"):
         given = getattr(settings.data, key)
         if given is not None and not given.is_absolute():

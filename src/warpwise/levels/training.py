@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import yaml
 from lightning.fabric import Fabric
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from warpwise import __version__
 from warpwise.errors import InputError, RunError
@@ -88,7 +90,12 @@ def train(settings: TrainingSettings, run: Run) -> None:
         many = run.processes > 1
         strategy = "ddp_spawn" if many else "auto"
         fabric = Fabric(accelerator=accelerator, devices=run.processes, strategy=strategy, precision=settings.precision)
-        fabric.launch(work, settings, run)
+        try:
+            # Bound, not passed: Fabric would copy the arguments field by field, which frozen ones refuse.
+            fabric.launch(partial(work, settings=settings, run=run))
+        except ProcessRaisedException as error:
+            last = str(error).strip().splitlines()[-1]
+            raise RunError(f"A training process failed: {last}", hint="Train with one process to see where.") from error
 
 
 def device_of(name: str) -> str:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,11 +70,11 @@ class Store:
         place = self.folder / f"{scan.name}-{stamp(*files, spacing=list(spacing_mm))}.npz"
         if place.exists():
             try:
-                with np.load(place, allow_pickle=False) as kept:
+                with place.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                     labels = kept.get("labels", None)
                     grid = Grid(kept["data"].shape[1:], kept["affine"])
                     return Volume(scan.name, kept["data"].astype(np.float32), labels, grid, int(kept["dim"]))
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError, KeyError, BadZipFile):
                 place.unlink(missing_ok=True)  # cut short by a full disk: made anew below
         made = decoded(scan, spacing_mm)
         parts = {"data": made.data, "affine": made.grid.affine, "dim": np.array(made.dim)}

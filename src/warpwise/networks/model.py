@@ -170,7 +170,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         InputError: it is missing, truncated, or not such a file.
     """
     from safetensors import SafetensorError  # noqa: PLC0415 - importing networks must stay cheap
-    from safetensors.torch import load_file  # noqa: PLC0415
+    from safetensors.torch import load  # noqa: PLC0415
 
     if not path.exists():
         raise InputError(f"{path}: no such file.")
@@ -182,7 +182,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             hint="Write it anew with safetensors.torch.save_file.",
         )
     try:
-        return load_file(path)
+        # Read, not mapped: a mapped file that somebody shortens later kills the process.
+        return load(path.read_bytes())
     except (SafetensorError, OSError, ValueError) as error:
         size = path.stat().st_size
         raise InputError(f"{path}: is damaged or cut short ({size} bytes; {error}).") from error

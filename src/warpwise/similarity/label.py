@@ -11,7 +11,7 @@ from warpwise.state import State
 
 @dataclass(frozen=True)
 class SoftDice:
-    """One minus the mean Dice of the labels, counted by shares of voxels; 0 where no labels are known.
+    """One minus the mean Dice of the labels a pair holds, counted by shares of voxels; 0 where no labels are known.
 
     Source: Milletari et al., 3DV 2016 (with squares in the denominator).
     """
@@ -25,7 +25,10 @@ class SoftDice:
         either = (fixed * fixed).sum(2) + (warped * warped).sum(2)
         there = either > 0
         dice = 2 * both / either.clamp(min=1)
-        return 1 - (dice * there).sum() / there.sum().clamp(min=1)
+        # A pair without any of the labels counts as matched: it has nothing to say.
+        count = there.sum(1)
+        of_pair = (dice * there).sum(1) / count.clamp(min=1) + (count == 0)
+        return 1 - of_pair.mean()
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class EndpointError:
-    """Mean distance between the displacement and the true one, voxels; 0 where none is known."""
+    """Mean distance between the displacement and the true one, voxels, of each pair by weight; 0 where none is known."""
 
     def __call__(self, state: State) -> Tensor:
         """0-dim tensor."""
@@ -66,5 +69,5 @@ class EndpointError:
         distance = (squared + 1e-6).sqrt()
         if state.weight is None:
             return distance.mean()
-        weight = state.weight.expand_as(distance)
-        return (distance * weight).sum() / weight.sum().clamp(min=1)
+        weight = state.weight.expand_as(distance).flatten(1)
+        return ((distance.flatten(1) * weight).sum(1) / weight.sum(1).clamp(min=1)).mean()

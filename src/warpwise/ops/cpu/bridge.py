@@ -40,9 +40,21 @@ def triple(values: Any, fill: float) -> Any:
     return tuple(values) if len(values) == 3 else (values[0], fill, values[1])
 
 
+def unsound(field: Array) -> bool:
+    """Whether a field is not finite everywhere: such a position must not reach a kernel, which would leave its arrays."""
+    return not np.isfinite(field.sum(dtype=np.float32)) and not np.isfinite(field).all()
+
+
+def nowhere(*shape: int) -> Array:
+    """What is found at positions that are not finite."""
+    return np.full(shape, np.nan, np.float32)
+
+
 def warp(arrays: list[Any], options: Options) -> tuple[tuple[Array], None]:
     """Linear, nearest or cubic warp."""
     image, field = arrays
+    if unsound(field):
+        return (nowhere(*image.shape[:2], *field.shape[2:]),), None
     method = options["interpolation"]
     images, fields = volumes(image), field3(field)
     out = np.empty((*image.shape[:2], *fields.shape[2:]), np.float32)
@@ -66,6 +78,8 @@ def clamped(field: Array, shape: tuple[int, ...]) -> Array:
 def warp_backward(arrays: list[Any], kept: Any, gradients: list[Any], needs: list[bool], options: Options) -> list[Any]:  # noqa: ARG001
     """Gradients by image and field of a linear warp."""
     image, field = arrays
+    if unsound(field):
+        return [nowhere(*array.shape) if need else None for array, need in zip(arrays, needs, strict=True)]
     images, fields, derivative = volumes(image), field3(field), volumes(gradients[0])
     by_image = by_field = None
     if needs[0]:
@@ -80,6 +94,9 @@ def warp_backward(arrays: list[Any], kept: Any, gradients: list[Any], needs: lis
 def warp_with_gradient(arrays: list[Any], options: Options) -> tuple[tuple[Array, Array], None]:  # noqa: ARG001
     """Linear warp and its slopes."""
     image, field = arrays
+    if unsound(field):
+        shape = image.shape[:2], field.shape[2:]
+        return (nowhere(*shape[0], *shape[1]), nowhere(*shape[0], field.shape[1], *shape[1])), None
     images, fields = volumes(image), field3(field)
     found = [launch.warp_with_gradient(i, f) for i, f in zip(images, fields, strict=True)]
     space, dim = field.shape[2:], field.shape[1]
@@ -91,6 +108,8 @@ def warp_with_gradient(arrays: list[Any], options: Options) -> tuple[tuple[Array
 def inverse(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]:  # noqa: ARG001
     """Inverse by Newton steps, a thousand times closer than the fixed point for the same time; kept for backward."""
     field = arrays[0]
+    if unsound(field):
+        return (nowhere(*field.shape),), field3(nowhere(*field.shape))
     fields = field3(field)
     x, y, z = fields.shape[2:]
     out = np.stack([launch.invert(f, factors=(1, 1, 1), shape=(x, y, z), tolerance=1e-5)[0] for f in fields])
@@ -106,6 +125,8 @@ def inverse_backward(
 ) -> list[Any]:
     """Gradient by the field, of the implicit function: (I + ∇u(x + w))·δw = −δu(x + w)."""
     field = arrays[0]
+    if unsound(field):
+        return [nowhere(*field.shape)]
     found: list[Array] = []
     for u, w, g in zip(field3(field), kept, field3(gradients[0]), strict=True):
         _, slopes = launch.warp_with_gradient(u, w)

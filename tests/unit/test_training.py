@@ -1,0 +1,265 @@
+"""Level 1: learning, resuming, splitting over processes, and files that are not what they should be."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toys import SMALL_NETWORK, toy_dataset
+
+from warpwise.errors import InputError, RunError
+from warpwise.levels import checkpoint
+from warpwise.levels.settings import TrainingSettings, read_settings
+from warpwise.levels.training import Run, Trainer, history, train
+from warpwise.networks.model import CARD, WEIGHTS, Model
+
+MADE = {
+    "options": SMALL_NETWORK,
+    "synthetic": {"shape": [32, 28], "warp_voxels": 2.0},
+    "objective": {"endpoint": {"weight": 1.0}, "diffusion": {"weight": 0.02}},
+    "batch": 2,
+    "steps": 6,
+    "validate_every": 3,
+}
+
+
+def settings(**changes: object) -> TrainingSettings:
+    return TrainingSettings.parse({**MADE, **changes})
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_dataset(tmp_path_factory.mktemp("data") / "toy")
+
+
+def real(toy: Path, **changes: object) -> TrainingSettings:
+    return settings(
+        synthetic=None,
+        data={"dataset": str(toy), "alignment": "none"},
+        objective={"lncc": {"options": {"radius": 2}}, "diffusion": {"weight": 0.1}, "dice": {}},
+        **changes,
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "last" / WEIGHTS)
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return set(a) == set(b) and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_made_pairs_teach_a_network_to_find_their_deformation(tmp_path: Path):
+    wanted = settings(
+        steps=400,
+        validate_every=400,
+        options={"features": [8, 12, 16], "hidden": 16, "iterations": [1, 2, 2]},
+        optimizer={"learning_rate": 3e-3},
+    )
+    train(wanted, Run(tmp_path / "run"))
+    last = [row for row in history(tmp_path / "run") if row["kind"] == "validation"][-1]
+    assert last["endpoint"] < 0.85 * last["endpoint_before"]
+
+
+def test_real_pairs_teach_a_network_to_overlap_labels(toy: Path, tmp_path: Path):
+    train(real(toy, steps=60, validate_every=30, batch=2), Run(tmp_path / "run"))
+    rows = history(tmp_path / "run")
+    assert min(r["loss"] for r in rows if r["kind"] == "train") < rows[0]["loss"] - 0.05
+    card = json.loads((tmp_path / "run" / "best" / CARD).read_text())
+    assert card["spacing_mm"] == [1.0, 1.0]
+    assert card["dim"] == 2
+    assert str(toy) not in json.dumps(card)  # a model must not tell where its data lay
+    assert 0 < card["validation"]["dice"] <= 1
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
+def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(toy: Path, tmp_path: Path, schedule: str):
+    wanted = real(toy, optimizer={"schedule": schedule, "patience": 1})
+    train(wanted, Run(tmp_path / "whole"))
+
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    def stop(event: dict) -> None:
+        if event["kind"] == "step" and event["step"] == 5:  # two steps after a checkpoint
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(wanted, Run(tmp_path / "parts", on_event=stop))
+    train(wanted, Run(tmp_path / "parts", resume=True))
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    steps = [[(r["kind"], r["step"]) for r in history(tmp_path / name)] for name in ("whole", "parts")]
+    assert steps[0] == steps[1]
+
+
+def test_a_posterior_is_sampled_the_same_way_after_a_resume(tmp_path: Path):
+    wanted = settings(options={**SMALL_NETWORK, "uncertainty": True}, objective={"endpoint": {}, "kl": {"weight": 0.01}})
+    train(wanted, Run(tmp_path / "a"))
+    train(wanted.replace(steps=3), Run(tmp_path / "b"))
+    again = read_settings(tmp_path / "b" / "config.yaml").replace(steps=6)
+    # A cosine looks at the last step, so both must know it: train with a constant rate instead.
+    constant = {"optimizer": again.optimizer.replace(schedule="constant")}
+    train(wanted.replace(**constant), Run(tmp_path / "c"))
+    train(wanted.replace(steps=3, **constant), Run(tmp_path / "d"))
+    train(again.replace(**constant), Run(tmp_path / "d", resume=True))
+    assert same(weights(tmp_path / "c"), weights(tmp_path / "d"))
+    assert not same(weights(tmp_path / "a"), weights(tmp_path / "c"))
+
+
+def test_two_processes_give_the_losses_of_one_with_twice_the_batch(tmp_path: Path):
+    wanted = settings(steps=4, validate_every=4, batch=2, optimizer={"averaging": 0.0})
+    train(wanted, Run(tmp_path / "one"))
+    train(wanted.replace(batch=1), Run(tmp_path / "two", processes=2))
+    train(wanted.replace(batch=1, accumulate=2), Run(tmp_path / "turns"))
+    losses = [[r["loss"] for r in history(tmp_path / n) if r["kind"] == "train"] for n in ("one", "two", "turns")]
+    assert losses[1] == pytest.approx(losses[0], abs=1e-5)
+    assert losses[2] == pytest.approx(losses[0], abs=1e-5)
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-3  # Adam's first steps are signs of gradients
+
+
+def test_a_loss_without_a_finite_value_shortens_the_steps_and_at_last_ends_the_run(tmp_path: Path, monkeypatch):
+    given = Trainer.step
+    seen = []
+
+    def broken(self: Trainer, batches: list) -> dict:
+        with torch.no_grad():
+            next(self.network.parameters())[:] = float("nan")
+        seen.append(self.progress.factor)
+        return given(self, batches)
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    with pytest.raises(RunError, match="diverged at step 4"):
+        train(settings(steps=20, validate_every=20), Run(tmp_path / "run"))
+    assert seen == [1, 0.5, 0.25, 0.125, 0.0625]
+    assert not (tmp_path / "run" / "best").exists()
+
+
+def test_a_run_is_not_overwritten_nor_resumed_from_nothing(tmp_path: Path):
+    train(settings(steps=1), Run(tmp_path / "run"))
+    with pytest.raises(InputError, match="exists already"):
+        train(settings(steps=1), Run(tmp_path / "run"))
+    with pytest.raises(InputError, match="nothing to resume"):
+        train(settings(steps=1), Run(tmp_path / "other", resume=True))
+    with pytest.raises(InputError, match="No CUDA device"):
+        train(settings(steps=1), Run(tmp_path / "gpu", device="cuda"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("networc: pyramid", "Did you mean 'network'"),
+        ("data: {spacign_mm: 2}", "Did you mean 'spacing_mm'"),
+        ("objective: {lncc: {wieght: 2}}", "Did you mean 'weight'"),
+        ("network: piramid", "Did you mean 'pyramid'"),
+        ("options: {hiden: 3}", "Did you mean 'hidden'"),
+        ("steps: many", "steps"),
+        ("[", "not YAML"),
+        ("", "holds no settings"),
+        ("synthetic: {shape: [4, 4]}", "at least 8"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(tmp_path: Path, text: str, words: str):
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(InputError) as error:
+        read_settings(file)
+    assert words in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(settings(steps=1), Run(folder))
+    return folder
+
+
+def test_a_model_is_what_was_trained(trained: Path):
+    model = Model.load(trained)
+    assert model.card.network == "pyramid"
+    assert same(dict(model.network.state_dict()), load_file(trained / "best" / WEIGHTS))
+
+
+def damage(folder: Path, how: str) -> None:
+    file = folder / WEIGHTS
+    tensors = {k: v.clone() for k, v in load_file(file).items()}
+    name = next(iter(tensors))
+    if how == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif how == "pickle":
+        torch.save(tensors, file)
+    elif how == "text":
+        file.write_text("these are no weights")
+    elif how == "missing":
+        tensors.pop(name)
+        save_file(tensors, file)
+    elif how == "extra":
+        save_file({**tensors, "more": torch.zeros(2)}, file)
+    elif how == "shape":
+        save_file({**tensors, name: torch.zeros(3, 3)}, file)
+    elif how == "nan":
+        save_file({**tensors, name: torch.full_like(tensors[name], float("nan"))}, file)
+    elif how == "gone":
+        file.unlink()
+    else:
+        card = json.loads((folder / CARD).read_text())
+        card |= {"format": 99} if how == "format" else {"network": "nonsense"} if how == "network" else {"colour": "red"}
+        (folder / CARD).write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("truncated", "damaged or cut short"),
+        ("pickle", "is a pickle"),
+        ("text", "damaged or cut short"),
+        ("missing", "is missing"),
+        ("extra", "more is not of this network"),
+        ("shape", "has shape (3, 3), expected"),
+        ("nan", "not finite"),
+        ("gone", "no such file"),
+        ("format", "is of format 99, this version reads 1"),
+        ("network", "Unknown network"),
+        ("card", "unknown setting 'colour'"),
+    ],
+)
+def test_damaged_and_foreign_weights_are_refused_by_name(trained: Path, tmp_path: Path, how: str, words: str):
+    folder = tmp_path / "model"
+    shutil.copytree(trained / "best", folder)
+    damage(folder, how)
+    with pytest.raises(InputError) as error:
+        Model.load(folder)
+    assert words in str(error.value)
+    assert str(folder) in str(error.value)
+
+
+def test_a_pickled_file_or_an_unknown_name_is_no_model(tmp_path: Path):
+    torch.save({}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="can run code"):
+        Model.load(tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="neither an installed model"):
+        Model.load("nobody")
+
+
+def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    file = folder / "last" / checkpoint.STATE
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(InputError, match="damaged or cut short"):
+        train(settings(steps=2), Run(folder, resume=True))
+    save_file({"weights.a": torch.zeros(1)}, file)
+    with pytest.raises(InputError, match="not the state of a training run"):
+        train(settings(steps=2), Run(folder, resume=True))
+
+
+def test_a_damaged_cache_is_made_anew(toy: Path, tmp_path: Path):
+    cache = tmp_path / "cache"
+    train(real(toy, steps=1), Run(tmp_path / "a", cache=cache))
+    for file in cache.glob("*.npz"):
+        file.write_bytes(file.read_bytes()[:50])
+    train(real(toy, steps=1), Run(tmp_path / "b", cache=cache))
+    assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
