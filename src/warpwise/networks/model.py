@@ -57,6 +57,17 @@ class ModelCard(Settings):
         """The network's settings."""
         return NETWORKS[self.network].parse(self.options)
 
+    def fits(self, channels: int, *, dim: int) -> None:
+        """Refuse images that the network cannot take.
+
+        Raises:
+            InputError: they differ from it in axes or channels.
+        """
+        if self.dim != dim:
+            raise InputError(f"The model is for {self.dim}-D images; these are {dim}-D.", hint="See: warpwise models")
+        if self.channels != channels:
+            raise InputError(f"The model takes {self.channels} channels; the images have {channels}.")
+
     def build(self) -> nn.Module:
         """The network; its weights are not set."""
         return self.settings().build(dim=self.dim, channels=self.channels)

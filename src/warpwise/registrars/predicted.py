@@ -1,7 +1,7 @@
 """Registration by a trained network, alone or as the start of a solver."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.networks.model import Model, ModelCard
 from warpwise.pair import Pair
-from warpwise.registrars import REGISTRARS
 from warpwise.registrars.base import OnStep, Solution, Step, ignore
 from warpwise.registrars.crop import DARK, foreground
-from warpwise.registrars.descent import DescentSettings
+from warpwise.registrars.greedy import Greedy
+from warpwise.registrars.svf import SVF, SymmetricSVF
 from warpwise.registrars.working import on_all_voxels, working_pair
 
 Array = NDArray[np.float32]
@@ -35,10 +35,10 @@ class Predicted:
         """The displacement that the network predicts, and its uncertainty where it knows.
 
         Raises:
-            InputError: the network is for images of other axes or channels.
+            InputError: the network is for images of other axes or channels, or predicts what is not finite.
         """
         card = self.model.card
-        fits(card, pair)
+        card.fits(len(pair.fixed), dim=2 if pair.planar else 3)
         box = foreground(pair)
         part = pair.cropped(box.start, box.shape)
         seen = working_pair(part, spacing_of(card))
@@ -86,14 +86,12 @@ class Refined:
     """A network's answer as the start of a solver that goes on at fine levels."""
 
     predicted: Predicted
-    solver: str
-    settings: DescentSettings
-    similarity: str
+    solver: Greedy | SVF | SymmetricSVF
 
     def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
         """The solver's displacement, begun at the network's."""
         start = self.predicted.solve(pair, on_step=on_step)
-        return REGISTRARS[self.solver](self.settings, self.similarity, start).solve(pair, on_step=on_step)
+        return replace(self.solver, start=start).solve(pair, on_step=on_step)
 
 
 def spacing_of(card: ModelCard) -> tuple[float, float, float]:
@@ -113,19 +111,6 @@ def array(displacement: torch.Tensor) -> Array:
     if len(field) == 3:
         return np.ascontiguousarray(field)
     return np.ascontiguousarray(np.stack([field[0], np.zeros_like(field[0]), field[1]])[:, :, None])
-
-
-def fits(card: ModelCard, pair: Pair) -> None:
-    """Refuse images that a network cannot take.
-
-    Raises:
-        InputError: they differ from it in axes or channels.
-    """
-    dim = 2 if pair.planar else 3
-    if card.dim != dim:
-        raise InputError(f"The model is for {card.dim}-D images; these are {dim}-D.", hint="List models: warpwise models")
-    if card.channels != len(pair.fixed):
-        raise InputError(f"The model takes {card.channels} channels; the images have {len(pair.fixed)}.")
 
 
 def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:

@@ -93,6 +93,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         raise InputError(f"A model predicts a deformation; transform is {transform!r}.", hint="Leave one of both out.")
     if refine and model is None:
         raise InputError("There is nothing to refine without a model.", hint="Name one: model, or --model.")
+    network = loaded(model)
     images = as_image(fixed, name="fixed"), as_image(moving, name="moving")
     inputs = Inputs(
         images,
@@ -110,6 +111,8 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     ready = prepare(inputs, reduction=reduction)
     clock.lap("preparing")
     pair = ready.pair
+    if network is not None:
+        network.card.fits(len(pair.fixed), dim=2 if pair.planar else 3)
     linear_settings = settings.affine.replace(transform=transform if transform in LINEAR else "affine")
     found = align(pair, linear_settings, similarity=similarity, given=initial is not None, on_step=on_step)
     linear, seen = found.solution, found.seen
@@ -126,14 +129,12 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     if similarity == "auto":
         similarity = "lncc" if alike > ALIKE else "mind"
     if transform not in LINEAR:
-        if model is None:
-            solver: Registrar = REGISTRARS[transform](
-                settings.deformable if alike > ALIKE else settings.cautious, similarity
-            )
+        plain, after = (settings.deformable, settings.refining) if alike > ALIKE else (settings.cautious, settings.cautious)
+        if network is None:
+            solver: Registrar = REGISTRARS[transform](plain, similarity)
         else:
-            solver, stage, unlike = learned(
-                model, pair, settings, solver=transform if refine else None, similarity=similarity
-            )
+            solver = learned(network, REGISTRARS[transform](after, similarity) if refine else None)
+            stage, unlike = (transform if refine else "predicted"), mismatches_of(network, pair)
         solution = solver.solve(pair, on_step=on_step)
         clock.lap("deformable")
     result = deliver(images, ready, pair, solution, clock, initial=inputs.initial if ready.warped_first else None)
@@ -171,20 +172,28 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     )
 
 
-def learned(
-    model: "str | Path | Model", pair: Pair, settings: Preset, *, solver: str | None, similarity: str
-) -> tuple[Registrar, str, tuple[str, ...]]:
-    """A network as registrar, followed by a solver where one is named; its stage, and how the images differ from its."""
+def loaded(model: "str | Path | Model | None") -> "Model | None":
+    """A network, read if need be; nothing where there is none."""
+    if model is None:
+        return None
     from warpwise.networks.model import Model  # noqa: PLC0415 - solvers must not pay for importing torch
-    from warpwise.registrars.predicted import Predicted, Refined, fits, mismatches  # noqa: PLC0415
 
-    found = model if isinstance(model, Model) else Model.load(model)
-    fits(found.card, pair)
-    unlike = mismatches(found.card, pair)
-    predicted = Predicted(found)
-    if solver is None:
-        return predicted, "predicted", unlike
-    return Refined(predicted, solver, settings.refining, similarity), solver, unlike
+    return model if isinstance(model, Model) else Model.load(model)
+
+
+def learned(network: "Model", solver: Any) -> Registrar:
+    """A network as registrar, followed by a solver where there is one."""
+    from warpwise.registrars.predicted import Predicted, Refined  # noqa: PLC0415 - imports torch
+
+    predicted = Predicted(network)
+    return predicted if solver is None else Refined(predicted, solver)
+
+
+def mismatches_of(network: "Model", pair: Pair) -> tuple[str, ...]:
+    """How a pair differs from what a network was trained on."""
+    from warpwise.registrars.predicted import mismatches  # noqa: PLC0415 - imports torch
+
+    return mismatches(network.card, pair)
 
 
 def model_name(model: Any) -> Any:
