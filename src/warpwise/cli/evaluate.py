@@ -54,8 +54,8 @@ def evaluate(
     from warpwise.io.images import read_geometry
     from warpwise.io.run_folder import appearing, claim
 
-    pairs = ((fixed_labels, warped_labels, "labels"), (fixed_landmarks, moving_landmarks, "landmarks"))
-    for one, other, what in pairs:
+    given = ((fixed_labels, warped_labels, "labels"), (fixed_landmarks, moving_landmarks, "landmarks"))
+    for one, other, what in given:
         if (one is None) != (other is None):
             raise InputError(f"One file of {what} without the other.", hint=HINT)
     if fixed_labels is None and fixed_landmarks is None and (not transform or like is None):

@@ -5,6 +5,7 @@ Everything random comes from (seed, step, slot), so a run that is resumed, or sp
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -42,8 +43,15 @@ class Batch:
 class Sampler(Protocol):
     """Where batches come from."""
 
-    dim: int
-    channels: int
+    @property
+    def dim(self) -> int:
+        """Axes of the images."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of the images."""
+        ...
 
     def batch(self, step: int, slots: Sequence[int]) -> Batch:
         """Pairs number `slots` of a step."""
@@ -176,16 +184,16 @@ class PairSampler:
         fixed, moving = self.volumes[n], self.volumes[m]
         settings, shape = self.augmentation, self.shape
         spacing = np.array(fixed.grid.spacing_mm)
-        options = {"spacing": spacing, "planar": self.dim == 2}
+        random = partial(random_linear, rng, spacing=spacing, planar=self.dim == 2)
         middle = (np.array(fixed.grid.shape) - 1) / 2
         free = np.array([float(k > 1) for k in shape])
-        together = random_linear(rng, degrees=settings.rotation_degrees, scaling=settings.scaling, **options)
+        together = random(degrees=settings.rotation_degrees, scaling=settings.scaling)
         if settings.flip and rng.random() < 0.5:
             together = together @ np.diag([-1.0, 1.0, 1.0, 1.0])
         at = settings.shift_voxels * rng.uniform(-1, 1, 3) * free
         to_fixed = shift(middle) @ together @ shift(at - (np.array(shape) - 1) / 2)
         part = settings.apart
-        apart = random_linear(rng, degrees=part * settings.rotation_degrees, scaling=part * settings.scaling, **options)
+        apart = random(degrees=part * settings.rotation_degrees, scaling=part * settings.scaling)
         centre = (np.array(moving.grid.shape) - 1) / 2
         move = part * settings.shift_voxels * rng.uniform(-1, 1, 3) * free
         across = moving.grid.inverse_affine @ world @ fixed.grid.affine
@@ -195,14 +203,12 @@ class PairSampler:
             amplitude = settings.elastic_voxels * float(rng.uniform(0, 1))
             velocity = random_velocity(shape, rng, sigma=float(rng.uniform(4, 10)), amplitude=amplitude)
             field = exponential(velocity, squarings=6)
-        images, maps = zip(
-            sampled(fixed, to_fixed, shape, None), sampled(moving, to_moving, shape, field), strict=True
-        )  # fmt: skip
+        still, still_labels = sampled(fixed, to_fixed, shape, None)
+        moved, moved_labels = sampled(moving, to_moving, shape, field)
         weight = np.empty(shape, np.float32)
         launch.overlap_weight(None, fixed.grid.shape, to_fixed, out=weight)
         launch.overlap_weight(weight.copy(), moving.grid.shape, to_moving, out=weight)
-        first, second = (self.coloured(image, rng) for image in images)
-        return Sample(first, second, weight, maps[0], maps[1])
+        return Sample(self.coloured(still, rng), self.coloured(moved, rng), weight, still_labels, moved_labels)
 
     def coloured(self, image: Array, rng: np.random.Generator) -> Array:
         """Other intensities of the same image (C, X, Y, Z)."""

@@ -115,5 +115,6 @@ def phantom(shape: Triple, rng: np.random.Generator) -> tuple[Map, Array]:
     voxel = max(2 * (a + 10) / n for a, n in zip(HEAD_MM, shape, strict=True)) * float(rng.uniform(0.85, 1.05))
     linear = random_linear(rng, degrees=15, scaling=0.12, spacing=np.ones(3), planar=False)[:3, :3]
     at = np.indices(shape, np.float32).reshape(3, -1) - ((np.array(shape, np.float32) - 1) / 2)[:, None]
-    image, labels = Brain.random(rng)((voxel * linear).astype(np.float32) @ at)
+    points = np.asarray((voxel * linear).astype(np.float32) @ at, np.float32)
+    image, labels = Brain.random(rng)(points)
     return labels.reshape(shape).astype(np.int16), image.reshape(shape)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ def prepare(settings: TrainingSettings, store: Store, say: Say) -> Prepared:
     Raises:
         InputError: the dataset does not fit the settings.
     """
-    known = {"network": settings.network, "options": settings.options, "licence": settings.licence}
+    known: dict[str, Any] = {"network": settings.network, "options": settings.options, "licence": settings.licence}
     if settings.synthetic is not None:
         made = MadeSampler(settings.synthetic, settings.data.labels_at_once, settings.seed)
         spacing = settings.data.spacing_mm or 1.0

@@ -34,7 +34,7 @@ class DataSettings(Settings):
     spacing_mm: float | tuple[float, ...] | None = None
     alignment: Literal["none", "rigid", "affine"] = "affine"
     labels: tuple[int, ...] = ()
-    labels_at_once: int = Field(8, ge=1)
+    labels_at_once: int = Field(default=8, ge=1)
     allow_outside: bool = False
 
 
@@ -52,16 +52,16 @@ class AugmentationSettings(Settings):
         contrast: probability that intensities of an image are mapped through a random curve, each image by its own.
     """
 
-    rotation_degrees: float = Field(10.0, ge=0)
-    scaling: float = Field(0.1, ge=0, lt=1)
-    shift_voxels: float = Field(3.0, ge=0)
+    rotation_degrees: float = Field(default=10.0, ge=0)
+    scaling: float = Field(default=0.1, ge=0, lt=1)
+    shift_voxels: float = Field(default=3.0, ge=0)
     flip: bool = True
-    apart: float = Field(0.2, ge=0, le=1)
-    elastic_voxels: float = Field(0.0, ge=0)
-    noise: float = Field(0.02, ge=0)
-    bias: float = Field(0.1, ge=0)
-    gamma: float = Field(0.2, ge=0)
-    contrast: float = Field(0.0, ge=0, le=1)
+    apart: float = Field(default=0.2, ge=0, le=1)
+    elastic_voxels: float = Field(default=0.0, ge=0)
+    noise: float = Field(default=0.02, ge=0)
+    bias: float = Field(default=0.1, ge=0)
+    gamma: float = Field(default=0.2, ge=0)
+    contrast: float = Field(default=0.0, ge=0, le=1)
 
 
 class SyntheticSettings(Settings):
@@ -80,12 +80,12 @@ class SyntheticSettings(Settings):
     shape: tuple[int, ...] = (64, 64, 64)
     labels: tuple[int, int] = (6, 20)
     shape_voxels: tuple[float, float] = (3.0, 10.0)
-    warp_voxels: float = Field(3.0, ge=0)
+    warp_voxels: float = Field(default=3.0, ge=0)
     warp_smoothness_voxels: tuple[float, float] = (4.0, 12.0)
-    blur_voxels: float = Field(1.0, ge=0)
-    noise: float = Field(0.06, ge=0)
-    bias: float = Field(0.3, ge=0)
-    brains: float = Field(0.5, ge=0, le=1)
+    blur_voxels: float = Field(default=1.0, ge=0)
+    noise: float = Field(default=0.06, ge=0)
+    bias: float = Field(default=0.3, ge=0)
+    brains: float = Field(default=0.5, ge=0, le=1)
 
     @field_validator("shape")
     @classmethod
@@ -107,12 +107,12 @@ class OptimizerSettings(Settings):
         averaging: decay of the average of weights that is validated and kept; 0: the weights themselves.
     """
 
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     schedule: Literal["constant", "cosine", "plateau"] = "cosine"
-    warmup: int = Field(20, ge=0)
-    patience: int = Field(5, ge=1)
-    clip: float = Field(1.0, gt=0)
-    averaging: float = Field(0.99, ge=0, lt=1)
+    warmup: int = Field(default=20, ge=0)
+    patience: int = Field(default=5, ge=1)
+    clip: float = Field(default=1.0, gt=0)
+    averaging: float = Field(default=0.99, ge=0, lt=1)
 
 
 class TrainingSettings(Settings):
@@ -138,16 +138,16 @@ class TrainingSettings(Settings):
             "diffusion": TermSettings(weight=0.3),
         }
     )
-    data: DataSettings = Field(default_factory=DataSettings)
+    data: DataSettings = DataSettings()
     synthetic: SyntheticSettings | None = None
-    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
-    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
-    steps: int = Field(2000, ge=1)
-    batch: int = Field(2, ge=1)
-    accumulate: int = Field(1, ge=1)
-    validate_every: int = Field(200, ge=1)
-    validation_pairs: int = Field(12, ge=0)
-    save_every_s: float = Field(60.0, gt=0)
+    augmentation: AugmentationSettings = AugmentationSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    steps: int = Field(default=2000, ge=1)
+    batch: int = Field(default=2, ge=1)
+    accumulate: int = Field(default=1, ge=1)
+    validate_every: int = Field(default=200, ge=1)
+    validation_pairs: int = Field(default=12, ge=0)
+    save_every_s: float = Field(default=60.0, gt=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
     licence: str = ""

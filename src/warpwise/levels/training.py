@@ -247,7 +247,7 @@ class Trainer:
                 fabric.backward(loss)
             for name, value in {**values, "loss": loss * len(batches)}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + value.detach() / len(batches)
-        found = {name: float(fabric.all_reduce(value, reduce_op="mean")) for name, value in sums.items()}
+        found = {name: float(torch.as_tensor(fabric.all_reduce(value, reduce_op="mean"))) for name, value in sums.items()}
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), settings.optimizer.clip))
         if np.isfinite(found["loss"]) and np.isfinite(norm):
             self.failures = 0

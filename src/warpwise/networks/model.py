@@ -41,7 +41,7 @@ class ModelCard(Settings):
     network: str
     options: dict[str, Any] = Field(default_factory=dict)
     dim: int = Field(ge=2, le=3)
-    channels: int = Field(1, ge=1)
+    channels: int = Field(default=1, ge=1)
     spacing_mm: tuple[float, ...]
     percentiles: tuple[float, float] = (0.5, 99.5)
     contrast: str = ""

@@ -52,11 +52,10 @@ class SymmetricPyramid(nn.Module):
         self.encoder = Encoder(dim, channels, widths, kernel=settings.kernel)
         options = {"radius": settings.radius, "kernel": settings.kernel}
         self.compare = nn.ModuleList([Comparison(dim, width, hidden, **options) for width in widths])
-        self.update = nn.ModuleList([
-            GaussianHead(dim, hidden, uncertain=settings.uncertainty and n == 0) for n in range(len(widths))
-        ])
-        for head in self.update:
+        heads = [GaussianHead(dim, hidden, uncertain=settings.uncertainty and n == 0) for n in range(len(widths))]
+        for head in heads:
             head.mean.conv.register_parameter("bias", None)  # it would cancel in the difference
+        self.update = nn.ModuleList(heads)
         self.labels = LabelHead(dim, widths[0], settings.labels) if settings.labels else None
 
     def halves(
@@ -78,7 +77,8 @@ class SymmetricPyramid(nn.Module):
                 velocity, found = self.update[level](both)
                 step = antisymmetric(velocity).float()
                 if found:
-                    log_variance = 0.5 * sum(found["log_variance"].chunk(2))
+                    there, back = found["log_variance"].chunk(2)
+                    log_variance = 0.5 * (there + back)
                     posterior = {"mean": step, "log_variance": log_variance}
                     step = sample(step, log_variance, generator)
                 one = ops.compose(one, bounded(-step))

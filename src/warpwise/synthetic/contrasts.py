@@ -14,7 +14,7 @@ def painted(labels: NDArray[np.integer], rng: np.random.Generator, *, texture: f
     count = int(labels.max()) + 1
     means = rng.uniform(0, 1, count).astype(np.float32)
     spread = rng.uniform(0, texture, count).astype(np.float32)
-    return means[labels] + spread[labels] * rng.standard_normal(labels.shape, np.float32)
+    return np.asarray(means[labels] + spread[labels] * rng.standard_normal(labels.shape, np.float32), np.float32)
 
 
 def blurred(image: Array, rng: np.random.Generator, *, most: float) -> Array:
@@ -41,7 +41,7 @@ def remapped(image: Array, rng: np.random.Generator, *, knots: int = 6) -> Array
     values = rng.uniform(0, 1, knots)
     if rng.random() < 0.5:
         values[0] = 0
-    return np.interp(image, np.linspace(0, 1.2, knots), values).astype(np.float32)
+    return np.asarray(np.interp(image, np.linspace(0, 1.2, knots), values), np.float32)
 
 
 def rescaled(image: Array) -> Array:
@@ -58,4 +58,4 @@ def noisy(image: Array, rng: np.random.Generator, *, most: float) -> Array:
 def curved(image: Array, rng: np.random.Generator, *, most: float) -> Array:
     """Intensities 0 … 1.2 to the power of 1 + most at most, or of its inverse."""
     exponent = float((1 + most) ** rng.uniform(-1, 1))
-    return np.maximum(image, 0) ** np.float32(exponent)
+    return np.asarray(np.maximum(image, 0) ** np.float32(exponent), np.float32)
