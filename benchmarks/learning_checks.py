@@ -180,7 +180,8 @@ def kills(_: argparse.Namespace) -> dict:
     place = Path(tempfile.mkdtemp())
     content = {
         "options": {"features": [6, 8], "hidden": 8, "iterations": [1, 1]}, "synthetic": {"shape": [48, 48]}, "batch": 2,
-        "objective": {"endpoint": {}, "diffusion": {"weight": 0.05}}, "steps": 1500, "validate_every": 100, "save_every_s": 0.3,
+        "objective": {"endpoint": {}, "diffusion": {"weight": 0.05}}, "steps": 1500,
+        "validate_every": 100, "save_every_s": 0.3,
     }  # fmt: skip
     (place / "config.yaml").write_text(yaml.safe_dump(content))
     program = [sys.executable, "-c", "from warpwise.cli import main; main()", "train", "--quiet"]
@@ -195,7 +196,8 @@ def kills(_: argparse.Namespace) -> dict:
         )
         process = subprocess.Popen([*program, *begin])
         if len(at) < 10:
-            rows = len((folder / "history.jsonl").read_text().splitlines()) if (folder / "history.jsonl").exists() else 0
+            record = folder / "history.jsonl"
+            rows = len(record.read_text().splitlines()) if record.exists() else 0
             until = time.monotonic() + 60
             while process.poll() is None and time.monotonic() < until:
                 file = folder / "history.jsonl"

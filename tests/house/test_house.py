@@ -49,13 +49,14 @@ def test_continuous_integration_runs_the_readmes_test_command():
     assert "./test.sh" in script
 
 
-def test_the_readmes_python_runs(tmp_path, monkeypatch):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+@pytest.mark.parametrize("page", ["README.md", "docs/learning.md"])
+def test_the_python_of_the_documentation_runs(page, tmp_path, monkeypatch):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert blocks
     monkeypatch.chdir(tmp_path)
     for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
+        exec(compile(block, page, "exec"), {})
 
 
 def test_the_version_is_one():
@@ -66,6 +67,7 @@ def test_the_version_is_one():
 
 def test_the_guides_commands_run(tmp_path, monkeypatch):
     import numpy as np
+    from toys import toy_dataset
 
     from warpwise.cli import execute
     from warpwise.image import Image
@@ -84,6 +86,7 @@ def test_the_guides_commands_run(tmp_path, monkeypatch):
     points = np.array([[0, 0, 0], [15, -10, 5], [-12, 8, 14], [5, 20, -8.0]])
     write_points(tmp_path / "fixed.fcsv", Points(points))
     write_points(tmp_path / "moving.fcsv", Points(pair.truth.points(points)))
+    toy_dataset(tmp_path / "toy", people=4)
     blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "guide.md").read_text(encoding="utf-8"), re.DOTALL)
     commands = [line.split() for block in blocks for line in block.splitlines() if line.startswith("warpwise ")]
     assert len(commands) > 15

@@ -121,6 +121,13 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(tmp_path: Pat
     assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-3  # Adam's first steps are signs of gradients
 
 
+@pytest.mark.parametrize("network", ["pyramid", "symmetric", "voxelmorph", "transmorph"])
+def test_half_precision_trains_every_kind_of_network(tmp_path: Path, network: str):
+    wanted = settings(network=network, options={}, steps=2, validate_every=2, precision="bf16-mixed")
+    train(wanted, Run(tmp_path / "run"))
+    assert all(torch.isfinite(v).all() for v in weights(tmp_path / "run").values())
+
+
 def test_a_loss_without_a_finite_value_shortens_the_steps_and_at_last_ends_the_run(tmp_path: Path, monkeypatch):
     given = Trainer.step
     seen = []

@@ -84,7 +84,9 @@ def judge(
             warped = launch.resample(moving.labels[None], field, across, method="nearest")[0]
             both = [k for k in labels if (fixed.labels == k).any() and (moving.labels == k).any()]
             if both:
-                row["dice"] = float(np.mean([*dice(fixed.labels, warped, labels=both).values()]))
+                assert sample.moving_labels is not None
+                for name, map_ in (("dice", warped), ("dice_before", sample.moving_labels)):
+                    row[name] = float(np.mean([*dice(fixed.labels, map_, labels=both).values()]))
         rows.append(row)
         if n == 0:
             shown = {"fixed": state.fixed[0, 0], "moving": state_slice(sample), "warped": state.warped[0, 0]}
