@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.networks.model import Model, ModelCard
 from warpwise.pair import Pair
+from warpwise.registrars import fold
 from warpwise.registrars.base import OnStep, Solution, Step, ignore
 from warpwise.registrars.crop import DARK, foreground
 from warpwise.registrars.greedy import Greedy
@@ -48,13 +49,16 @@ class Predicted:
         taper = box.taper(box.shape, (1, 1, 1))
 
         def whole(displacement: torch.Tensor) -> Array:
-            field = on_all_voxels(array(displacement[0]), seen.step, box.shape)
+            # Before it is made finer: an eighth of the nodes, and the same folds.
+            nodes = array(displacement[0])
+            nodes, _ = fold.repair(nodes, (1, 1, 1), (nodes.shape[1], nodes.shape[2], nodes.shape[3]))
+            field = on_all_voxels(nodes, seen.step, box.shape)
             field *= taper[0][:, None, None] * taper[1][:, None] * taper[2]
             return box.embed(field, (x, y, z))
 
-        field = whole(prediction["displacement"])
-        if not np.isfinite(field).all():
+        if not torch.isfinite(prediction["displacement"]).all():
             raise InputError(f"The model {card.name or self.model.path} predicts values that are not finite.")
+        field = whole(prediction["displacement"])
         on_step(Step("predicted", 0, 1, 1, 0.0))
         uncertainty = None
         if "log_variance" in prediction and self.samples:
