@@ -1,0 +1,145 @@
+"""What training looks at: pairs that correspond, truths that are true, the same ones for the same numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from warpwise import ops
+from warpwise.grid import Grid
+from warpwise.io.datasets import Dataset, Scan
+from warpwise.levels.batches import PairSampler
+from warpwise.levels.made import MadeSampler
+from warpwise.levels.prepared import linear_maps, training_pairs, validation_pairs
+from warpwise.levels.settings import AugmentationSettings, DataSettings, SyntheticSettings, TrainingSettings
+from warpwise.levels.volumes import Store, Volume
+from warpwise.similarity.label import SoftDice
+from warpwise.state import State
+from warpwise.synthetic import contrasts
+from warpwise.synthetic.shapes import random_shapes, smooth_noise
+
+
+def ball(grid: Grid, centre_mm: np.ndarray) -> Volume:
+    at = np.indices(grid.shape).reshape(3, -1)
+    mm = grid.affine[:3, :3] @ at + grid.affine[:3, 3:]
+    far = np.linalg.norm(mm - centre_mm[:, None], axis=0).reshape(grid.shape)
+    return Volume("ball", np.exp(-((far / 6) ** 2))[None].astype(np.float32), (far < 6).astype(np.int16), grid, 3)
+
+
+def middle(image: torch.Tensor) -> np.ndarray:
+    data = image.numpy()
+    at = np.indices(data.shape).reshape(3, -1)
+    return (at * data.reshape(-1)).sum(1) / data.sum()
+
+
+@pytest.fixture
+def sampler() -> PairSampler:
+    shift = np.array([4.0, -3.0, 2.0])
+    first = ball(Grid((30, 34, 28), np.diag([1.5, 1.5, 1.5, 1.0])), np.array([21.0, 24.0, 20.0]))
+    second = ball(Grid((32, 36, 30), np.diag([1.5, 1.5, 1.5, 1.0])), np.array([21.0, 24.0, 20.0]) + shift)
+    world = np.eye(4)
+    world[:3, 3] = shift
+    still = AugmentationSettings(apart=0.0, noise=0, bias=0, gamma=0)
+    return PairSampler([first, second], [(0, 1, world)], (32, 36, 30), [1], 8, still, 0)
+
+
+def test_both_images_are_put_where_they_correspond_however_the_pair_is_moved(sampler: PairSampler):
+    for step in range(6):
+        batch = sampler.batch(step, [0])
+        assert np.abs(middle(batch.fixed[0, 0]) - middle(batch.moving[0, 0])).max() < 0.2  # voxels
+        assert batch.fixed_labels is not None
+        assert batch.moving_labels is not None
+        share = (batch.fixed_labels * batch.moving_labels).sum() * 2
+        assert (
+            float(share / (batch.fixed_labels.sum() + batch.moving_labels.sum())) > 0.85
+        )  # nearest neighbours, a ball of 8 voxels
+
+
+def test_a_step_and_a_slot_always_hold_the_same_pair(sampler: PairSampler):
+    both = sampler.batch(3, [0, 1])
+    again = sampler.batch(3, [1])
+    assert torch.equal(both.fixed[1:], again.fixed)
+    assert torch.equal(both.moving[1:], again.moving)
+    assert not torch.equal(both.fixed[:1], again.fixed)
+    assert not torch.equal(sampler.batch(4, [1]).fixed, again.fixed)
+
+
+@pytest.mark.parametrize("shape", [(48, 44), (32, 36, 28)], ids=["2-D", "3-D"])
+@pytest.mark.parametrize("brains", [0.0, 1.0])
+def test_the_truth_of_a_made_pair_brings_its_labels_together(shape: tuple[int, ...], brains: float):
+    sampler = MadeSampler(SyntheticSettings(shape=shape, brains=brains), 19, seed=1)
+    before, after = [], []
+    for step in range(4):
+        batch = sampler.batch(step, [0])
+        assert batch.truth is not None
+        assert batch.moving_labels is not None
+        for found, field in ((before, torch.zeros_like(batch.truth)), (after, batch.truth)):
+            warped = ops.warp(batch.moving_labels, field)
+            state = State(batch.fixed, batch.moving, field, None, batch.fixed_labels, warped)
+            found.append(1 - float(SoftDice()(state)))
+    assert np.mean(after) > 0.8  # labels are nearest neighbours, and some are two voxels thin
+    assert np.mean(after) > np.mean(before) + 0.05
+    assert float(ops.digital_determinants(batch.truth).min()) > 0
+
+
+def test_made_pairs_differ_in_contrast_but_not_always():
+    sampler = MadeSampler(SyntheticSettings(shape=(40, 40)), 8, seed=0)
+    correlations = []
+    for step in range(30):
+        batch = sampler.batch(step, [0])
+        warped = ops.warp(batch.moving, batch.truth)
+        correlations.append(float(ops.ncc(batch.fixed, warped, weight=(batch.weight > 0.5).float())))
+    assert min(correlations) < 0.2
+    assert max(correlations) > 0.8
+
+
+def test_n_linear_transforms_serve_all_pairs_of_n_images(tmp_path: Path, monkeypatch):
+    scans = tuple(Scan(tmp_path / f"{n}.nii.gz") for n in range(4))
+    maps = {scan: np.linalg.qr(np.random.default_rng(n).normal(size=(4, 4)))[0] for n, scan in enumerate(scans)}
+    maps[scans[0]] = np.eye(4)
+    asked = []
+
+    def linear(self: Store, fixed: Scan, moving: Scan, kind: str) -> np.ndarray:
+        asked.append((fixed, moving))
+        return maps[moving]
+
+    monkeypatch.setattr(Store, "linear", linear)
+    pairs = [(a, b) for a in scans for b in scans if a is not b]
+    found = linear_maps(TrainingSettings(), Store(tmp_path), pairs)
+    assert len(asked) == 4
+    for (a, b), world in zip(pairs, found, strict=True):
+        assert world @ maps[a] == pytest.approx(maps[b])
+
+
+def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
+    scans = [Scan(tmp_path / f"{n}.nii.gz") for n in range(5)]
+    for scan in scans:
+        scan.image.touch()
+    dataset = Dataset("d", tmp_path, tuple(scans[:3]), tuple(scans[3:]), ((scans[0], scans[2]),), (), {}, (), "", "")
+
+    def of(**data: object) -> TrainingSettings:
+        return TrainingSettings(data=DataSettings(**data))
+
+    assert len(training_pairs(of(pairs="all"), dataset)) == 6
+    assert training_pairs(of(pairs="listed"), dataset) == [(scans[0], scans[2])]
+    atlas = of(pairs="atlas", atlas=scans[1].image)
+    assert training_pairs(atlas, dataset) == [(scans[1], scans[0]), (scans[1], scans[2])]
+    assert validation_pairs(atlas, dataset) == [(scans[1], scans[3]), (scans[1], scans[4])]
+    assert validation_pairs(of(), dataset) == [(scans[3], scans[4])]
+
+
+def test_contrasts_keep_their_ranges_and_artefacts_their_strength():
+    rng = np.random.default_rng(0)
+    labels = random_shapes((40, 36, 30), rng, labels=7, sigma=4.0)
+    assert set(np.unique(labels)) == set(range(7))
+    image = contrasts.painted(labels, rng, texture=0.0)
+    assert len(np.unique(image)) == 7
+    assert contrasts.noisy(image, rng, most=0.0) == pytest.approx(image)
+    ratio = contrasts.shaded(np.ones((40, 36, 30), np.float32), rng, most=0.3)
+    assert 0 < np.log(ratio).std() < 0.35
+    assert contrasts.curved(np.array([0.0, 1.0], np.float32), rng, most=1.0) == pytest.approx([0, 1])
+    noise = smooth_noise((40, 36, 30), rng, count=2, sigma=5.0)
+    assert noise.std() == pytest.approx(1, abs=0.1)
+    curve = contrasts.remapped(np.linspace(0, 1.2, 50, dtype=np.float32), rng)
+    assert 0 <= curve.min() < curve.max() <= 1
