@@ -112,6 +112,10 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
     claim_folder(place.folder, place.wanted(options), overwrite=options.overwrite)
     if options.threads:
         parallel.set_threads(options.threads)
+        if options.model:
+            import torch
+
+            torch.set_num_threads(options.threads)
     say = Progress(quiet=options.quiet)
     given = read_inputs(fixed, moving, options)
     images = given["images"]

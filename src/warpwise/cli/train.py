@@ -47,7 +47,11 @@ def train(
     from warpwise.cli.learning import TrainingProgress, available, settings_of
 
     available()
+    import logging
+
     import torch
+
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 
     from warpwise.levels.training import Run
     from warpwise.levels.training import train as run

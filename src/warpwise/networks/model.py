@@ -111,6 +111,7 @@ def write_model(folder: Path, card: ModelCard, weights: Mapping[str, Tensor]) ->
     from safetensors.torch import save_file  # noqa: PLC0415 - importing networks must stay cheap
 
     save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private, the card beside it is not
     (folder / CARD).write_text(json.dumps(card.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
 
 

@@ -52,7 +52,7 @@ def rescaled(image: Array) -> Array:
 
 def noisy(image: Array, rng: np.random.Generator, *, most: float) -> Array:
     """Gaussian noise of a standard deviation up to `most`."""
-    return image + np.float32(rng.uniform(0, most)) * rng.standard_normal(image.shape, np.float32)
+    return np.asarray(image + np.float32(rng.uniform(0, most)) * rng.standard_normal(image.shape, np.float32), np.float32)
 
 
 def curved(image: Array, rng: np.random.Generator, *, most: float) -> Array:
