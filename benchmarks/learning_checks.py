@@ -32,6 +32,7 @@ from warpwise.evaluation.metrics import dice
 from warpwise.image import Image, normalised
 from warpwise.networks import NETWORKS
 from warpwise.networks.base import initialise
+from warpwise.ops.reference import features
 from warpwise.resampling import resample
 from warpwise.synthetic.contrasts import remapped
 from warpwise.synthetic.deformations import random_deformation
@@ -66,6 +67,11 @@ def torch_lncc(fixed: torch.Tensor, warped: torch.Tensor, *, radius: int, separa
     return ((s * s) / (p * q + 1e-5)).mean()
 
 
+def reference_correlation(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+    """The same operator in plain PyTorch."""
+    return features.correlation(fixed, moving, radius=[1, 1, 1])
+
+
 def speed(_: argparse.Namespace) -> dict:
     """Seconds of one training step of VoxelMorph (2 mm brain, batch 1) with three sets of operators, in turns."""
     shape = (80, 96, 80)
@@ -95,13 +101,22 @@ def speed(_: argparse.Namespace) -> dict:
         "PyTorch, axis by axis": lambda: step(torch_warp, lambda f, w: torch_lncc(f, w, radius=4, separable=True)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(6):
+    for turn in range(5):
         for name, way in ways.items():
             took = way()
             if turn:
                 seconds[name].append(took)
     medians = {name: float(np.median(v)) for name, v in seconds.items()}
+    maps = [torch.rand(1, 16, 40, 48, 40, generator=draw).requires_grad_() for _ in range(2)]
+    both: dict[str, list[float]] = {"ours": [], "PyTorch": []}
+    for _ in range(7):
+        for name, call in (("ours", ops.correlation), ("PyTorch", reference_correlation)):
+            began = time.perf_counter()
+            call(*maps).square().sum().backward()
+            both[name].append(time.perf_counter() - began)
+    correlation = {name: float(np.median(v[1:])) for name, v in both.items()}
     return {
+        "correlation_seconds": correlation, "correlation_ratio": round(correlation["PyTorch"] / correlation["ours"], 1),
         "shape": shape, "window": 9, "seconds_a_step": medians,
         "times_ours": {name: round(v / medians["ours"], 2) for name, v in medians.items()},
     }  # fmt: skip
