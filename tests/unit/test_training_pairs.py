@@ -10,9 +10,9 @@ from warpwise import ops
 from warpwise.grid import Grid
 from warpwise.io.datasets import Dataset, Scan
 from warpwise.levels.batches import PairSampler
-from warpwise.levels.made import MadeSampler
 from warpwise.levels.prepared import linear_maps, training_pairs, validation_pairs
 from warpwise.levels.settings import AugmentationSettings, DataSettings, SyntheticSettings, TrainingSettings
+from warpwise.levels.synthetic_pairs import SyntheticSampler
 from warpwise.levels.volumes import Store, Volume
 from warpwise.similarity.label import SoftDice
 from warpwise.state import State
@@ -68,7 +68,7 @@ def test_a_step_and_a_slot_always_hold_the_same_pair(sampler: PairSampler):
 @pytest.mark.parametrize("shape", [(48, 44), (32, 36, 28)], ids=["2-D", "3-D"])
 @pytest.mark.parametrize("brains", [0.0, 1.0])
 def test_the_truth_of_a_made_pair_brings_its_labels_together(shape: tuple[int, ...], brains: float):
-    sampler = MadeSampler(SyntheticSettings(shape=shape, brains=brains), 19, seed=1)
+    sampler = SyntheticSampler(SyntheticSettings(shape=shape, brains=brains), 19, seed=1)
     before, after = [], []
     for step in range(4):
         batch = sampler.batch(step, [0])
@@ -84,7 +84,7 @@ def test_the_truth_of_a_made_pair_brings_its_labels_together(shape: tuple[int, .
 
 
 def test_made_pairs_differ_in_contrast_but_not_always():
-    sampler = MadeSampler(SyntheticSettings(shape=(40, 40)), 8, seed=0)
+    sampler = SyntheticSampler(SyntheticSettings(shape=(40, 40)), 8, seed=0)
     correlations = []
     for step in range(30):
         batch = sampler.batch(step, [0])

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from warpwise.errors import InputError
 from warpwise.io.run_folder import appearing
-from warpwise.networks.model import CARD, WEIGHTS, ModelCard, adopt, read_tensors, write_model
+from warpwise.networks.model import CARD, ModelCard, adopt, read_tensors, write_model
 
 STATE = "optimizer.safetensors"
 FORMAT = 1
@@ -93,6 +93,3 @@ def publish(folder: Path, card: ModelCard, weights: Mapping[str, Tensor]) -> Non
 def exists(folder: Path) -> bool:
     """Whether a run can be resumed from here."""
     return (folder / STATE).exists()
-
-
-__all__ = ["STATE", "WEIGHTS", "Progress", "exists", "load", "publish", "save"]

@@ -9,8 +9,8 @@ import numpy as np
 from warpwise.errors import InputError
 from warpwise.io.datasets import Dataset, Scan, read_dataset
 from warpwise.levels.batches import PairSampler, Sampler
-from warpwise.levels.made import MadeSampler
 from warpwise.levels.settings import TrainingSettings
+from warpwise.levels.synthetic_pairs import SyntheticSampler
 from warpwise.levels.volumes import Matrix, Store, Volume, label_values, working_spacing
 from warpwise.networks.model import ModelCard
 from warpwise.registrars.crop import DARK
@@ -43,7 +43,7 @@ def prepare(settings: TrainingSettings, store: Store, say: Say) -> Prepared:
     """
     known: dict[str, Any] = {"network": settings.network, "options": settings.options, "licence": settings.licence}
     if settings.synthetic is not None:
-        made = MadeSampler(settings.synthetic, settings.data.labels_at_once, settings.seed)
+        made = SyntheticSampler(settings.synthetic, settings.data.labels_at_once, settings.seed)
         spacing = settings.data.spacing_mm or 1.0
         numbers = (float(spacing),) * made.dim if isinstance(spacing, int | float) else tuple(spacing)
         card = ModelCard(

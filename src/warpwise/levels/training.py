@@ -26,7 +26,7 @@ from warpwise.levels.board import Board
 from warpwise.levels.checkpoint import Progress
 from warpwise.levels.prepared import Prepared, prepare
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.validation import Judged, judge, judge_made, state_of
+from warpwise.levels.validation import Judged, judge, judge_synthetic, state_of
 from warpwise.levels.volumes import Store
 from warpwise.networks.base import initialise
 from warpwise.networks.model import ModelCard
@@ -36,7 +36,7 @@ from warpwise.ops.cpu.parallel import get_threads, set_threads
 CONFIG, HISTORY = "config.yaml", "history.jsonl"
 LOG_EVERY = 10  # steps
 PATIENCE = 5  # steps in a row that may fail before the run does
-MADE = 8  # pairs to validate on where pairs are made
+SYNTHETIC_PAIRS = 8  # pairs to validate on where pairs are made
 
 Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
@@ -216,7 +216,7 @@ class Trainer:
             self.board.close()
 
     def ask(self, pool: ThreadPoolExecutor, step: int) -> "Future[list[Batch]]":
-        """The share of one process in of a step's pairs, made ready in the background."""
+        """One process's share of a step's pairs, made ready in the background."""
         size, world, rank = self.settings.batch, self.fabric.world_size, self.fabric.global_rank
         slots = [[(turn * world + rank) * size + k for k in range(size)] for turn in range(self.settings.accumulate)]
         return pool.submit(lambda: [self.ready.sampler.batch(step, some) for some in slots])
@@ -304,7 +304,7 @@ class Trainer:
         if self.ready.validation:
             found = judge(self.shadow, self.objective, self.ready.validation, self.ready.labels, device)
         elif settings.synthetic is not None:
-            found = judge_made(self.shadow, self.objective, self.ready.sampler, count=MADE, device=device)
+            found = judge_synthetic(self.shadow, self.objective, self.ready.sampler, count=SYNTHETIC_PAIRS, device=device)
         else:
             found = Judged(-self.progress.step, {}, {})  # nothing to judge by: the last weights count as the best
         better = found.score > progress.best or not found.figures

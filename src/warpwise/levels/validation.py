@@ -93,7 +93,9 @@ def judge(
     return summed(rows, shown)
 
 
-def judge_made(network: nn.Module, objective: Objective, sampler: Sampler, *, count: int, device: torch.device) -> Judged:
+def judge_synthetic(
+    network: nn.Module, objective: Objective, sampler: Sampler, *, count: int, device: torch.device
+) -> Judged:
     """Validate on made pairs that training never draws: endpoint error in voxels, where there is something to see."""
     rows: list[dict[str, float]] = []
     shown: dict[str, Any] = {}

@@ -25,7 +25,7 @@ OUTSIDE = 0.05  # weight of air, where a deformation cannot be seen
 
 
 @dataclass(frozen=True, eq=False)
-class MadeSampler:
+class SyntheticSampler:
     """Pairs of random shapes or brain-like phantoms under random contrasts."""
 
     settings: SyntheticSettings
