@@ -213,6 +213,22 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_weights_of_one_
     shutil.rmtree(folder)
 
 
+def test_ctrl_c_ends_a_training_within_seconds_and_says_how_to_go_on(tmp_path: Path):
+    settings = config(tmp_path, steps=100_000, save_every_s=0.2, synthetic={"shape": [40, 40]})
+    folder = tmp_path / "run"
+    program = [sys.executable, "-c", "from warpwise.cli import main; main()", "train", str(settings), "-o", str(folder)]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    wait_for_step(folder, process)
+    while not (folder / "last" / "optimizer.safetensors").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "go on with: warpwise train" in error.decode()
+    assert "Traceback" not in error.decode()
+    assert not list(folder.glob(".warpwise*"))
+
+
 def wait_for_step(folder: Path, process: subprocess.Popen) -> None:
     """Until the run has written a line of history since it began, or is over."""
     history = folder / "history.jsonl"

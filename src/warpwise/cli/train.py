@@ -62,9 +62,12 @@ def train(
     if threads:
         parallel.set_threads(threads)
         torch.set_num_threads(threads)
-    with TrainingProgress(quiet=quiet) as progress:
-        place = Run(output, cache, resume, overwrite, device.value, processes, progress)
-        run(settings, place)
+    try:
+        with TrainingProgress(quiet=quiet) as progress:
+            run(settings, Run(output, cache, resume, overwrite, device.value, processes, progress))
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped. What was saved last is kept; go on with: warpwise train -o {output} --resume", err=True)
+        raise typer.Exit(130) from None
     if not quiet:
         typer.echo(f"Use it: warpwise register FIXED MOVING -o DIR --model {output}", err=True)
 

@@ -11,7 +11,7 @@ from warpwise.errors import InputError
 from warpwise.networks.model import Model, ModelCard
 from warpwise.pair import Pair
 from warpwise.registrars import fold
-from warpwise.registrars.base import OnStep, Solution, Step, ignore
+from warpwise.registrars.base import OnStep, Solution, ignore
 from warpwise.registrars.crop import DARK, foreground
 from warpwise.registrars.greedy import Greedy
 from warpwise.registrars.svf import SVF, SymmetricSVF
@@ -32,7 +32,7 @@ class Predicted:
     model: Model
     samples: int = SAMPLES
 
-    def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
+    def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:  # noqa: ARG002 - one pass has no steps
         """The displacement that the network predicts, and its uncertainty where it knows.
 
         Raises:
@@ -59,7 +59,6 @@ class Predicted:
         if not torch.isfinite(prediction["displacement"]).all():
             raise InputError(f"The model {card.name or self.model.path} predicts values that are not finite.")
         field = whole(prediction["displacement"])
-        on_step(Step("predicted", 0, 1, 1, 0.0))
         uncertainty = None
         if "log_variance" in prediction and self.samples:
             uncertainty = box.embed(self.spread(images, seen.step, box.shape, pair.grid.spacing_mm), (x, y, z))[0]
