@@ -32,6 +32,13 @@ CAPTIONS = {
 SVG = ("convergence", "labels", "landmarks")  # lines and words; the others are pictures
 
 
+SHOWN = (
+    "model", "refine", "preset", "transform", "similarity", "affine_similarity", "start", "voxels_used", "threads",
+    "device",
+)  # fmt: skip
+"""Settings that the page lists, where a registration has them."""
+
+
 def page(seen: Material) -> str:
     """report.html as text."""
     source = files("warpwise.report") / "templates"
@@ -145,11 +152,7 @@ def tables(seen: Material) -> list[tuple[str, Rows]]:
         found = s["similarity"]
         if f"{stage}_before" in found:
             quality.append((f"energy, {stage}", f"{found[f'{stage}_before']:.4f} → {found[f'{stage}_after']:.4f}"))
-    used: Rows = [
-        (name.replace("_", " "), str(settings[name]))
-        for name in ("preset", "transform", "similarity", "affine_similarity", "start", "voxels_used", "threads", "device")
-        if name in settings
-    ]
+    used: Rows = [(name.replace("_", " "), str(settings[name])) for name in SHOWN if name in settings]
     timings: Rows = [(name, f"{value:.2f} s") for name, value in s["timings_s"].items() if name != "report"]
     memory = s.get("memory_mb", {})
     timings = [*timings, ("memory at most", f"{memory['peak']:.0f} MB")] if "peak" in memory else timings
