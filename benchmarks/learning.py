@@ -35,7 +35,7 @@ NETWORKS = ("pyramid", "symmetric", "voxelmorph", "vm-diff", "transmorph")
 STEPS = {
     "hippocampus": {"pyramid": 300, "symmetric": 300, "voxelmorph": 700, "vm-diff": 700, "transmorph": 700},
     "heart": {"pyramid": 120, "symmetric": 120, "voxelmorph": 250, "vm-diff": 250, "transmorph": 250},
-    "brains": {"pyramid": 900, "symmetric": 350, "voxelmorph": 900, "vm-diff": 500, "transmorph": 700},
+    "brains": {"pyramid": 500, "symmetric": 200, "voxelmorph": 1000, "vm-diff": 400, "transmorph": 600},
 }
 REFINED = {"brains": ("pyramid", "symmetric"), "hippocampus": ("pyramid",), "heart": ("pyramid",)}
 SUBCORTICAL = ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "accumbens")
