@@ -113,7 +113,7 @@ def test_n_linear_transforms_serve_all_pairs_of_n_images(tmp_path: Path, monkeyp
 
 
 def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
-    scans = [Scan(tmp_path / f"{n}.nii.gz") for n in range(5)]
+    scans = [Scan(tmp_path / f"{n}.nii.gz", subject="ab"[n % 2]) for n in range(5)]
     for scan in scans:
         scan.image.touch()
     dataset = Dataset("d", tmp_path, tuple(scans[:3]), tuple(scans[3:]), ((scans[0], scans[2]),), (), {}, (), "", "")
@@ -122,6 +122,7 @@ def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
         return TrainingSettings(data=DataSettings(**data))
 
     assert len(training_pairs(of(pairs="all"), dataset)) == 6
+    assert training_pairs(of(pairs="subject"), dataset) == [(scans[0], scans[2]), (scans[2], scans[0])]
     assert training_pairs(of(pairs="listed"), dataset) == [(scans[0], scans[2])]
     atlas = of(pairs="atlas", atlas=scans[1].image)
     assert training_pairs(atlas, dataset) == [(scans[1], scans[0]), (scans[1], scans[2])]

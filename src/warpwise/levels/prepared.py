@@ -101,8 +101,15 @@ def training_pairs(settings: TrainingSettings, dataset: Dataset) -> list[tuple[S
         pairs = [(a, b) for a, b in pairs if a.image.resolve() != b.image.resolve()]
     else:
         pairs = [(a, b) for a in dataset.training for b in dataset.training if a is not b]
+        if how == "subject":
+            pairs = [(a, b) for a, b in pairs if a.subject and a.subject == b.subject]
     if not pairs:
-        what = {"listed": "registration_train", "atlas": "training", "all": "training (two images at least)"}[how]
+        what = {
+            "listed": "registration_train",
+            "atlas": "training",
+            "subject": "training (two images with the same subject at least)",
+            "all": "training (two images at least)",
+        }[how]
         raise InputError(f"{dataset.folder}: no pairs to train on; {what} is empty.", hint="Choose another data.pairs.")
     return pairs
 

@@ -19,7 +19,8 @@ class DataSettings(Settings):
 
     Attributes:
         dataset: dataset.json or its folder; none for synthetic training.
-        pairs: all (every ordered pair of training images), listed (registration_train), or atlas.
+        pairs: all (every ordered pair of training images), subject (those of one person, also in several contrasts),
+            listed (registration_train), or atlas.
         atlas: the image that is always fixed, for `pairs: atlas`.
         spacing_mm: of the network's voxels, one number or one an axis; the images' median where it is not given.
         alignment: linear part found beforehand by the solver: none, rigid or affine.
@@ -29,7 +30,7 @@ class DataSettings(Settings):
     """
 
     dataset: Path | None = None
-    pairs: Literal["all", "listed", "atlas"] = "all"
+    pairs: Literal["all", "subject", "listed", "atlas"] = "all"
     atlas: Path | None = None
     spacing_mm: float | tuple[float, ...] | None = None
     alignment: Literal["none", "rigid", "affine"] = "affine"

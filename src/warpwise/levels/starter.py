@@ -107,7 +107,7 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
         "options: {}                        # of the network: features, hidden, iterations, uncertainty, labels …",
         "data:",
         f"  dataset: {path}",
-        f"  pairs: {pairs}                    # all, listed (registration_train), atlas",
+        f"  pairs: {pairs}                    # all, subject, listed (registration_train), atlas",
         f"  spacing_mm: {list(spacing)}      # {why}",
         f"  alignment: {'none' if motion else 'affine'}                # none, rigid or affine, found once by the solver",
         f"  labels: []                       # all {len(dataset.averaged)} of the dataset",
