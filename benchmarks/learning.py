@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py train --runs DIR [--tasks hippocampus heart brains] [--seeds 0 1 2]
     python benchmarks/learning.py evaluate --runs DIR
+    python benchmarks/learning.py processes --runs DIR
 
 Settings stand in benchmarks/learning/; every network of a task has about the same time to train. Labels are moved by
 nearest neighbour in one resampling from native space. Seconds are those of `register`, without reading files; memory is
@@ -133,27 +134,39 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
                 rows[method.name].append(run_method(method, pair, dataset.averaged))
             print(task, rows["affine"][-1].pair, {k: round(v[-1].mean_dice, 3) for k, v in rows.items()}, flush=True)
         table: dict = {}
-        first = dataset.validation_pairs[0]
         for method in methods:
             table[method.name] = measured(rows[method.name], dataset)
-            options: list[str] = []
-            if "preset" in method.options:
-                options = ["--preset", method.options["preset"]]
-            elif "transform" in method.options:
-                options = ["--transform", "affine"]
-            else:
+            if "model" in method.options:
                 run = arguments.runs / task / method.name.split(",")[0]
-                options = ["--model", str(run), *(["--refine"] if "refine" in method.options else [])]
                 count, megabytes = size(method.options["model"].network)
                 trained = [r for r in history(run) if r["kind"] == "train"][-1]
                 table[method.name] |= {"parameters": count, "megabytes": round(megabytes, 2), "steps": trained["step"],
                                        "training_minutes": round(trained["seconds"] / 60, 1)}  # fmt: skip
-            table[method.name] |= process(first[0].image, first[1].image, options)
         scores = {m: table[m]["dice_of_pairs"] for m in table if "-0" in m or m == "affine" or "solver" in m}
         tests = {f"{a} | {b}": p for (a, b), p in compared(scores).items()}
         found["tasks"][task] = {"pairs": len(rows["affine"]), "methods": table, "p_values_wilcoxon_holm": tests}
         arguments.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         arguments.out.with_suffix(".md").write_text(report(found))
+
+
+def processes_all(arguments: argparse.Namespace) -> None:
+    """Seconds and memory of whole processes on each task's first pair, for every method that was evaluated."""
+    found = json.loads(arguments.out.read_text())
+    for task, result in found["tasks"].items():
+        name = yaml.safe_load((HERE / "learning" / f"{task}.yaml").read_text())["data"]["dataset"]
+        fixed, moving = read_dataset(arguments.data / name).validation_pairs[0]
+        for method, row in result["methods"].items():
+            if method == "affine":
+                options = ["--transform", "affine"]
+            elif method.startswith("solver"):
+                options = ["--preset", method.split(", ")[1]]
+            else:
+                run = arguments.runs / task / method.split(",")[0]
+                options = ["--model", str(run), *(["--refine"] if "refined" in method else [])]
+            row |= process(fixed.image, moving.image, options)
+            print(task, method, row["process_seconds"], row["memory_mb"], flush=True)
+    arguments.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    arguments.out.with_suffix(".md").write_text(report(found))
 
 
 def report(found: dict) -> str:
@@ -173,8 +186,8 @@ def report(found: dict) -> str:
         for name, m in result["methods"].items():
             cells = [name, f"{m['dice']:.4f}", *([f"{m['dice_subcortical']:.4f}"] if deep else []),
                      f"{m['percent_folded']:.2g}", f"{m['percent_ndv']:.2g}", f"{m['seconds']:.2f}",
-                     f"{m['process_seconds']:.1f}",
-                     f"{m['memory_mb']:.0f}", f"{m['parameters']:,}" if "parameters" in m else "",
+                     f"{m.get('process_seconds', float('nan')):.1f}",
+                     f"{m.get('memory_mb', float('nan')):.0f}", f"{m['parameters']:,}" if "parameters" in m else "",
                      f"{m['training_minutes']}" if "training_minutes" in m else ""]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
@@ -183,7 +196,7 @@ def report(found: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["train", "evaluate"])
+    parser.add_argument("what", choices=["train", "evaluate", "processes"])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--tasks", nargs="*", default=["hippocampus", "heart", "brains"])
@@ -192,7 +205,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "learning.json")
     arguments = parser.parse_args()
-    train_all(arguments) if arguments.what == "train" else evaluate_all(arguments)
+    {"train": train_all, "evaluate": evaluate_all, "processes": processes_all}[arguments.what](arguments)
 
 
 if __name__ == "__main__":
