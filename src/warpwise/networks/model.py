@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -27,6 +27,7 @@ class ModelCard(Settings):
         format: of the folder; this version reads 1.
         network, options: what to build; dim, channels: for which images.
         spacing_mm: of the voxels it works on, one number an upright axis.
+        alignment: how images are brought together before the network sees them.
         percentiles: between which intensities were stretched to 0 … 1.
         contrast: what it was trained on, in words; any: whether contrasts were random.
         intensities: deciles of the training images' foreground after that, for a comparison with what is given.
@@ -43,6 +44,7 @@ class ModelCard(Settings):
     dim: int = Field(ge=2, le=3)
     channels: int = Field(default=1, ge=1)
     spacing_mm: tuple[float, ...]
+    alignment: Literal["none", "rigid", "affine"] = "affine"
     percentiles: tuple[float, float] = (0.5, 99.5)
     contrast: str = ""
     any_contrast: bool = False

@@ -33,6 +33,13 @@ class Linear:
         return self.seen.moving_grid.affine @ self.solution.to_moving @ self.seen.grid.inverse_affine
 
 
+def unaligned(pair: Pair) -> Linear:
+    """No linear stage: the images lie as `pair.to_moving` has it."""
+    seen = focused(pair)
+    start = starts.given(seen)
+    return Linear(seen, start, "none", AffineSolution(seen.to_moving, -start.correlation, (), ("not wanted",)))
+
+
 def align(
     pair: Pair, settings: AffineSettings, *, similarity: str = "auto", given: bool = False, on_step: OnStep = ignore
 ) -> Linear:

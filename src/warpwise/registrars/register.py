@@ -14,7 +14,7 @@ from warpwise.registrars import REGISTRARS, affine
 from warpwise.registrars.base import OnStep, Registrar, Solution, Step, ignore
 from warpwise.registrars.contrast import ALIKE, agreement
 from warpwise.registrars.deliver import Clock, deliver
-from warpwise.registrars.linear import align
+from warpwise.registrars.linear import align, unaligned
 from warpwise.registrars.prepare import Inputs, affordable, predicted_memory_mb, prepare
 from warpwise.registrars.presets import Preset
 from warpwise.registrars.presets import preset as named_preset
@@ -113,8 +113,13 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     pair = ready.pair
     if network is not None:
         network.card.fits(len(pair.fixed), dim=2 if pair.planar else 3)
-    linear_settings = settings.affine.replace(transform=transform if transform in LINEAR else "affine")
-    found = align(pair, linear_settings, similarity=similarity, given=initial is not None, on_step=on_step)
+    # A network is given what it was trained on: images that were brought together in the same way.
+    kind = transform if transform in LINEAR else ("affine" if network is None else network.card.alignment)
+    if kind == "none":
+        found = unaligned(pair)
+    else:
+        linear_settings = settings.affine.replace(transform=kind)
+        found = align(pair, linear_settings, similarity=similarity, given=initial is not None, on_step=on_step)
     linear, seen = found.solution, found.seen
     clock.lap("affine")
     if not np.isfinite(linear.value):
