@@ -35,7 +35,7 @@ NETWORKS = ("pyramid", "symmetric", "voxelmorph", "vm-diff", "transmorph")
 # Updates that fit into the same few minutes: the pyramids look at a pair several times.
 STEPS = {
     "hippocampus": {"pyramid": 300, "symmetric": 300, "voxelmorph": 700, "vm-diff": 700, "transmorph": 700},
-    "heart": {"pyramid": 120, "symmetric": 120, "voxelmorph": 250, "vm-diff": 250, "transmorph": 250},
+    "heart": {"pyramid": 400, "symmetric": 250, "voxelmorph": 900, "vm-diff": 900, "transmorph": 900},
     "brains": {"pyramid": 500, "symmetric": 200, "voxelmorph": 1000, "vm-diff": 400, "transmorph": 600},
 }
 REFINED = {"brains": ("pyramid", "symmetric"), "hippocampus": ("pyramid",), "heart": ("pyramid",)}
