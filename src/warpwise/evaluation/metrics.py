@@ -116,18 +116,22 @@ def _in_voxels(transform: Transform, grid: Grid) -> NDArray[np.float32]:
     return launch.map_vectors(field, full.inverse_affine[:3, :3])
 
 
+def percent_ndv(field: NDArray[np.float32]) -> float:
+    """Non-diffeomorphic volume of a displacement (3, X, Y, Z) in voxels, % of that of its cells."""
+    cells = max(float(np.prod([max(n - 1, 1) for n in field.shape[1:]])), 1.0)
+    return 100 * abs(float(launch.digital(field)[2])) / cells
+
+
 def regularity(transform: Transform, grid: Grid, mask: NDArray[np.bool_] | None = None) -> Regularity:
     """Jacobian statistics of a transform at the voxels of a grid; the spread is that inside the mask."""
     full = grid.embedded()
     field = _in_voxels(transform, grid)
     determinant = launch.determinant(field)
-    _, _, volume = launch.digital(field)
     inside = determinant if mask is None else determinant[mask.reshape(full.shape)]
-    cells = max(float(np.prod([max(n - 1, 1) for n in full.shape])), 1.0)
     return Regularity(
         float(np.log(np.maximum(inside, 1e-9)).std(dtype=np.float64)),
         100 * float((determinant <= 0).mean()),
-        100 * abs(volume) / cells,
+        percent_ndv(field),
     )
 
 

@@ -82,9 +82,7 @@ class SyntheticSampler:
             image = noisy(image, rng, most=settings.noise)
             images.append(curved(rescaled(image), rng, most=0.3))
         weight = np.where(fixed == 0, np.float32(OUTSIDE), np.float32(1))
-        inside = np.empty(self.shape, np.float32)
-        launch.overlap_weight(None, self.shape, np.eye(4), out=inside)
-        return Sample(images[1][None], images[0][None], weight * inside, fixed, moving, truth)
+        return Sample(images[1][None], images[0][None], weight, fixed, moving, truth)
 
     def deformation(self, rng: np.random.Generator) -> Array:
         """Displacement (3, X, Y, Z), voxels: a diffeomorphism, then what an affine start leaves."""

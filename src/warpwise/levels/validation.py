@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.evaluation.metrics import dice
+from warpwise.evaluation.metrics import dice, percent_ndv
 from warpwise.levels.batches import Batch, Sample, Sampler, sampled, stacked
 from warpwise.levels.volumes import Matrix, Volume
 from warpwise.objective import Objective
 from warpwise.ops.cpu import launch
+from warpwise.registrars.predicted import array
 from warpwise.state import State
 
 
@@ -43,14 +44,6 @@ def state_of(batch: Batch, network: nn.Module, generator: torch.Generator | None
     )
 
 
-def field_of(displacement: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """One displacement (D, *space) as kernels have it: (3, X, Y, Z)."""
-    field = displacement.detach().float().cpu().numpy()
-    if len(field) == 3:
-        return np.ascontiguousarray(field)
-    return np.stack([field[0], np.zeros_like(field[0]), field[1]])[:, :, None]
-
-
 def plain(fixed: Volume, moving: Volume, world: Matrix) -> tuple[Sample, Matrix]:
     """A pair as it is, on the grid of its fixed image; and fixed index → moving index."""
     across = moving.grid.inverse_affine @ world @ fixed.grid.affine
@@ -76,10 +69,9 @@ def judge(
         with torch.no_grad():
             state = state_of(stacked([sample], [], fixed.dim).to(device), network)
             row = {"loss": float(objective(state))}
-        field = field_of(state.displacement[0])
+        field = array(state.displacement[0])
         row["folded_percent"] = 100 * float((launch.determinant(field) <= 0).mean())
-        cells = max(float(np.prod([max(k - 1, 1) for k in field.shape[1:]])), 1.0)
-        row["ndv_percent"] = 100 * abs(launch.digital(field)[2]) / cells
+        row["ndv_percent"] = percent_ndv(field)
         if fixed.labels is not None and moving.labels is not None:
             warped = launch.resample(moving.labels[None], field, across, method="nearest")[0]
             both = [k for k in labels if (fixed.labels == k).any() and (moving.labels == k).any()]
@@ -89,7 +81,7 @@ def judge(
                     row[name] = float(np.mean([*dice(fixed.labels, map_, labels=both).values()]))
         rows.append(row)
         if n == 0:
-            shown = {"fixed": state.fixed[0, 0], "moving": state_slice(sample), "warped": state.warped[0, 0]}
+            shown = {"fixed": state.fixed[0, 0], "moving": torch.from_numpy(sample.moving[0]), "warped": state.warped[0, 0]}
     return summed(rows, shown)
 
 
@@ -110,17 +102,12 @@ def judge_synthetic(
         lengths = {"endpoint": state.displacement - batch.truth, "endpoint_before": batch.truth}
         for name, vectors in lengths.items():
             row[name] = float(((vectors**2).sum(1, keepdim=True).sqrt() * seen).sum() / seen.sum().clamp(min=1))
-        field = field_of(state.displacement[0])
+        field = array(state.displacement[0])
         row["folded_percent"] = 100 * float((launch.determinant(field) <= 0).mean())
         rows.append(row)
         if n == 0:
             shown = {"fixed": batch.fixed[0, 0], "moving": batch.moving[0, 0], "warped": state.warped[0, 0]}
     return summed(rows, shown)
-
-
-def state_slice(sample: Sample) -> Tensor:
-    """The moving image as a tensor to be shown."""
-    return torch.from_numpy(sample.moving[0])
 
 
 def summed(rows: Sequence[dict[str, float]], shown: dict[str, Any]) -> Judged:

@@ -15,7 +15,7 @@ from warpwise.registrars.base import OnStep, Solution, ignore
 from warpwise.registrars.crop import DARK, foreground
 from warpwise.registrars.greedy import Greedy
 from warpwise.registrars.svf import SVF, SymmetricSVF
-from warpwise.registrars.working import on_all_voxels, working_pair
+from warpwise.registrars.working import finer, on_all_voxels, working_pair
 
 Array = NDArray[np.float32]
 
@@ -71,7 +71,7 @@ class Predicted:
         shape: tuple[int, int, int],
         spacing_mm: Sequence[float],
     ) -> Array:
-        """Standard deviation (3, X, Y, Z, all alike) of where a voxel goes, mm, over samples of the posterior."""
+        """Standard deviation (1, X, Y, Z) of where a voxel goes, mm, over samples of the posterior."""
         generator = torch.Generator().manual_seed(0)
         first = second = np.zeros(1)
         for _ in range(self.samples):
@@ -79,9 +79,8 @@ class Predicted:
             mm = drawn * (step * np.array(spacing_mm))[:, None, None, None]
             first, second = first + mm, second + mm.astype(np.float64) ** 2
         variance = second / self.samples - (first / self.samples) ** 2
-        deviation = np.sqrt(np.maximum(variance, 0).sum(0)).astype(np.float32)
-        unit = np.where(step == 1, 1.0, step)
-        return on_all_voxels(np.stack([deviation] * 3), step, shape) / unit.astype(np.float32)[:, None, None, None]
+        deviation = np.sqrt(np.maximum(variance, 0).sum(0, keepdims=True)).astype(np.float32)
+        return finer(deviation, step, shape)
 
 
 @dataclass(frozen=True)

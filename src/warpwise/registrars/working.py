@@ -73,11 +73,17 @@ def working_pair(pair: Pair, spacing_mm: Sequence[float]) -> WorkingPair:
     return WorkingPair(fixed, launch.warp_affine(source, matrix[:3], out=out), step)
 
 
+def finer(values: Array, step: NDArray[np.float64], shape: Triple) -> Array:
+    """Values (N, x, y, z) on working voxels at every voxel of the full grid."""
+    if (step == 1).all():
+        return values
+    return launch.warp_affine(values, np.diag([*(1 / step), 1.0])[:3], out=np.empty((len(values), *shape), np.float32))
+
+
 def on_all_voxels(field: Array, step: NDArray[np.float64], shape: Triple) -> Array:
     """A displacement in working voxels (3, x, y, z) in voxels of the full grid, at every one of them."""
-    if (step == 1).all():
+    out = finer(field, step, shape)
+    if out is field:
         return field
-    out = np.empty((3, *shape), np.float32)
-    launch.warp_affine(field, np.diag([*(1 / step), 1.0])[:3], out=out)
     out *= step.astype(np.float32)[:, None, None, None]
     return out
