@@ -27,7 +27,16 @@ SUPERVISED = Table(
 )
 """Terms that need labels or a known deformation."""
 
-TERMS = (SIMILARITIES, REGULARIZERS, SUPERVISED)
+FEATURES = Table(
+    "term",
+    {
+        "feature-match": "warpwise.similarity.posterior:FeatureMatch",
+        "feature-prior": "warpwise.similarity.posterior:FeaturePrior",
+    },
+)
+"""Terms of learned features."""
+
+TERMS = (SIMILARITIES, REGULARIZERS, SUPERVISED, FEATURES)
 
 
 class TermSettings(Settings):

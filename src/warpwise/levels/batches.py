@@ -26,7 +26,11 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Pairs on one grid, (B, …, *space); see `State`. Labels are shares of one voxel, one channel a label."""
+    """Pairs on one grid, (B, …, *space); see `State`. Labels are shares of one voxel, one channel a label.
+
+    Attributes:
+        seen_fixed, seen_moving: what the network is shown, where that differs from what the objective compares.
+    """
 
     fixed: Tensor
     moving: Tensor
@@ -34,6 +38,8 @@ class Batch:
     fixed_labels: Tensor | None = None
     moving_labels: Tensor | None = None
     truth: Tensor | None = None
+    seen_fixed: Tensor | None = None
+    seen_moving: Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """On a device."""
@@ -68,6 +74,7 @@ class Sample:
     fixed_labels: NDArray[np.int16] | None = None
     moving_labels: NDArray[np.int16] | None = None
     truth: Array | None = None
+    seen: tuple[Array, Array] | None = None
 
 
 def stacked(samples: Sequence[Sample], labels: Sequence[int], dim: int) -> Batch:
@@ -85,6 +92,7 @@ def stacked(samples: Sequence[Sample], labels: Sequence[int], dim: int) -> Batch
         return tensor([(m[None] == wanted).astype(np.float32) for m in found])
 
     truths = [s.truth for s in samples if s.truth is not None]
+    seen = [s.seen for s in samples if s.seen is not None]
     return Batch(
         tensor([s.fixed for s in samples]),
         tensor([s.moving for s in samples]),
@@ -92,6 +100,7 @@ def stacked(samples: Sequence[Sample], labels: Sequence[int], dim: int) -> Batch
         channels([s.fixed_labels for s in samples]),
         channels([s.moving_labels for s in samples]),
         tensor([t if dim == 3 else t[[0, 2]] for t in truths]) if len(truths) == len(samples) else None,
+        *[tensor([pair[n] for pair in seen]) if seen else None for n in range(2)],
     )
 
 
@@ -208,7 +217,10 @@ class PairSampler:
         weight = np.empty(shape, np.float32)
         launch.overlap_weight(None, fixed.grid.shape, to_fixed, out=weight)
         launch.overlap_weight(weight.copy(), moving.grid.shape, to_moving, out=weight)
-        return Sample(self.coloured(still, rng), self.coloured(moved, rng), weight, still_labels, moved_labels)
+        images = self.coloured(still, rng), self.coloured(moved, rng)
+        if settings.judge_clean:
+            return Sample(still, moved, weight, still_labels, moved_labels, seen=images)
+        return Sample(*images, weight, still_labels, moved_labels)
 
     def coloured(self, image: Array, rng: np.random.Generator) -> Array:
         """Other intensities of the same image (C, X, Y, Z)."""

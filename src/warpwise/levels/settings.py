@@ -51,6 +51,8 @@ class AugmentationSettings(Settings):
         bias: largest relative change of a smooth shading.
         gamma: exponent up to 1 + gamma, or its inverse.
         contrast: probability that intensities of an image are mapped through a random curve, each image by its own.
+        judge_clean: the objective looks at intensities without these changes, the network alone sees them: so it learns
+            to register through noise, shading and contrast what would be registered without.
     """
 
     rotation_degrees: float = Field(default=10.0, ge=0)
@@ -63,6 +65,7 @@ class AugmentationSettings(Settings):
     bias: float = Field(default=0.1, ge=0)
     gamma: float = Field(default=0.2, ge=0)
     contrast: float = Field(default=0.0, ge=0, le=1)
+    judge_clean: bool = False
 
 
 class SyntheticSettings(Settings):

@@ -29,7 +29,8 @@ class Judged:
 
 def state_of(batch: Batch, network: nn.Module, generator: torch.Generator | None = None) -> State:
     """A batch under what the network says of it."""
-    prediction = network(batch.fixed, batch.moving, generator)
+    seen = (batch.fixed, batch.moving) if batch.seen_fixed is None else (batch.seen_fixed, batch.seen_moving)
+    prediction = network(*seen, generator)
     displacement: Tensor = prediction["displacement"].float()
     labels = None if batch.moving_labels is None else ops.warp(batch.moving_labels, displacement)
     return State(

@@ -10,6 +10,8 @@ NETWORKS = Table(
         "transmorph": "warpwise.networks.transformer:TransMorphSettings",
         "pyramid": "warpwise.networks.pyramid:PyramidSettings",
         "symmetric": "warpwise.networks.symmetric:SymmetricSettings",
+        "features": "warpwise.networks.probabilistic:MatchingSettings",
+        "cascade": "warpwise.networks.propagation:CascadeSettings",
     },
 )
 """Name → settings, whose `build(dim=…, channels=…)` makes the network."""

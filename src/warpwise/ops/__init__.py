@@ -7,7 +7,7 @@ from typing import Any
 
 _NAMES = (
     "warp", "warp_with_gradient", "compose", "exponential", "inverse", "gaussian", "box", "pyramid", "lncc", "ncc",
-    "mse", "mutual_information", "mind_ssc", "correlation",
+    "mse", "mutual_information", "mind_ssc", "correlation", "symmetric_kl",
     "diffusion", "bending", "jacobian_determinant", "digital_determinants",
 )  # fmt: skip
 
@@ -17,8 +17,12 @@ def __getattr__(name: str) -> Any:
         from warpwise.ops import functions  # noqa: PLC0415 - imports torch
 
         return getattr(functions, name)
+    if name == "match":
+        from warpwise.ops.matching import match  # noqa: PLC0415 - imports torch
+
+        return match
     raise AttributeError(name)
 
 
 def __dir__() -> list[str]:
-    return [*_NAMES]
+    return [*_NAMES, "match"]

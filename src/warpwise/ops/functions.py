@@ -11,7 +11,7 @@ from torch import Tensor
 from warpwise.errors import InputError
 from warpwise.ops.cpu import bridge
 from warpwise.ops.operation import Kernels, Operation
-from warpwise.ops.reference import energies, features, filters, sampling, similarity
+from warpwise.ops.reference import energies, features, filters, matching, sampling, similarity
 
 _warp = Operation(sampling.warp, Kernels(bridge.warp, bridge.warp_backward))
 _warp_exact = Operation(sampling.warp, Kernels(bridge.warp))
@@ -25,6 +25,7 @@ _lncc = Operation(similarity.lncc, Kernels(bridge.lncc, bridge.lncc_backward))
 _ncc = Operation(similarity.ncc, Kernels(bridge.ncc, bridge.kept_backward))
 _mse = Operation(similarity.mse, Kernels(bridge.mse, bridge.mse_backward))
 _mutual_information = Operation(similarity.mutual_information, Kernels(bridge.mutual_information, bridge.kept_backward))
+_symmetric_kl = Operation(matching.symmetric_kl, Kernels(bridge.symmetric_kl, bridge.symmetric_kl_backward))
 _jacobian_determinant = Operation(energies.jacobian_determinant, Kernels(bridge.jacobian_determinant))
 
 INTERPOLATIONS = ("linear", "nearest", "cubic")
@@ -124,6 +125,17 @@ def mse(fixed: Tensor, warped: Tensor, *, weight: Tensor | None = None) -> Tenso
     """Mean squared difference (B, C)."""
     check_images(fixed, warped, weight)
     return _mse(fixed, warped, weight)
+
+
+def symmetric_kl(fixed: Tensor, warped: Tensor, *, weight: Tensor | None = None) -> Tensor:
+    """Symmetrised KL divergence (B, C), nats, ½·(KL(f‖w) + KL(w‖f)) of diagonal Gaussians, averaged over space.
+
+    Both are (B, 2C, *space): C means, then C log-variances.
+    """
+    check_images(fixed, warped, weight)
+    if fixed.shape[1] % 2:
+        raise InputError(f"symmetric_kl: {fixed.shape[1]} channels; half of them are means, half log-variances.")
+    return _symmetric_kl(fixed, warped, weight)
 
 
 def mutual_information(

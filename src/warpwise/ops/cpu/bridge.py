@@ -247,6 +247,34 @@ def mse(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]:  # n
     return ((total * share).astype(np.float32).reshape(fixed.shape[:2]),), derivative
 
 
+def symmetric_kl(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]:  # noqa: ARG001
+    """Mean divergence of Gaussians; keeps its derivatives by fixed and by warped."""
+    fixed, warped, weight = arrays
+    weights = [None] * len(fixed) if weight is None else volumes(np.broadcast_to(weight, (len(fixed), *weight.shape[1:])))
+    value = np.empty((len(fixed), fixed.shape[1] // 2), np.float32)
+    kept = np.empty((2, *volumes(fixed).shape), np.float32)
+    for n, (f, w, g) in enumerate(zip(volumes(fixed), volumes(warped), weights, strict=True)):
+        share = 1 / (float(np.prod(f.shape[1:])) if g is None else max(float(g.sum(dtype=np.float64)), 1.0))
+        sums, by_warped, _ = launch.symmetric_kl(f, w, g)
+        _, by_fixed, _ = launch.symmetric_kl(w, f, g)
+        value[n] = share * sums
+        kept[0, n], kept[1, n] = share * by_fixed, share * by_warped
+    return (value,), kept
+
+
+def symmetric_kl_backward(
+    arrays: list[Any],
+    kept: Array,
+    gradients: list[Any],
+    needs: list[bool],
+    options: Options,  # noqa: ARG001
+) -> list[Any]:
+    """Gradients by both Gaussians."""
+    fixed = arrays[0]
+    factor = np.concatenate([gradients[0]] * 2, 1)[:, :, None, None, None]
+    return [*[(kept[k] * factor).reshape(fixed.shape) if needs[k] else None for k in range(2)], None]
+
+
 def ncc(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]:  # noqa: ARG001
     """Correlation; keeps its derivatives by fixed and by warped."""
     fixed, warped, weight = arrays

@@ -20,6 +20,7 @@ from warpwise.ops.cpu.launch.filters import (
     separable,
     separable_adjoint,
 )
+from warpwise.ops.cpu.launch.matching import match_gradient, normal_field, normal_product, normal_solve, symmetric_kl
 from warpwise.ops.cpu.launch.measures import (
     blend,
     histogram_gradient,
@@ -61,15 +62,20 @@ __all__ = [
     "lncc",
     "lncc_gradient",
     "map_vectors",
+    "match_gradient",
     "moments",
     "momentum_step",
     "normal_equations",
+    "normal_field",
+    "normal_product",
+    "normal_solve",
     "overlap_weight",
     "pose_histograms",
     "resample",
     "separable",
     "separable_adjoint",
     "squared_difference",
+    "symmetric_kl",
     "typical_length",
     "upsample",
     "warp",

@@ -1,0 +1,230 @@
+"""How lower variables answer to upper ones: the estimators of `levels/hypergradient.py`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from warpwise.errors import InputError
+from warpwise.levels.hypergradient import Found, Loss, Problem, Product, Pull, inner, perhaps, total
+from warpwise.tables import Table
+
+ESTIMATORS = Table(
+    "hypergradient estimator",
+    {
+        "one-step": "warpwise.levels.estimators:OneStep",
+        "unrolled": "warpwise.levels.estimators:Unrolled",
+        "neumann": "warpwise.levels.estimators:Neumann",
+        "conjugate-gradient": "warpwise.levels.estimators:ConjugateGradient",
+    },
+)
+
+
+Curvature = Callable[[Problem], Product]
+"""What stands for the Hessian of the lower loss, at a problem's variables; `Problem.hessian` is the Hessian itself."""
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A plain gradient step; the rate is a number, or one tensor a variable."""
+
+    rate: float | Mapping[str, Tensor]
+
+    def __call__(self, problem: Problem, slopes: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Lower variables after the step, and by how much they fall as their slopes rise."""
+        rates = [
+            torch.full_like(w, self.rate) if isinstance(self.rate, int | float) else self.rate[k]
+            for k, w in problem.lower.items()
+        ]
+        moved = {k: (w - r * s).detach() for (k, w), r, s in zip(problem.lower.items(), rates, slopes, strict=True)}
+        return moved, rates
+
+
+@dataclass(frozen=True, eq=False)
+class AdamStep:
+    """The step that an Adam optimizer would make next, without making it.
+
+    Attributes:
+        optimizer: its parameters are the lower variables, in their order; moments and step count are read from it.
+    """
+
+    optimizer: torch.optim.Adam
+
+    def __call__(self, problem: Problem, slopes: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Lower variables after the step, and by how much they fall as their slopes rise.
+
+        Raises:
+            InputError: the optimizer has other parameters, or decays or amplifies in ways that are not differentiated.
+        """
+        groups = self.optimizer.param_groups
+        owners = [(p, group) for group in groups for p in group["params"]]
+        if len(owners) != len(problem.lower):
+            raise InputError(f"The optimizer has {len(owners)} parameters, the problem {len(problem.lower)} variables.")
+        if any(group["weight_decay"] or group["amsgrad"] for group in groups):
+            raise InputError("AdamStep knows neither weight_decay nor amsgrad.")
+        moved: dict[str, Tensor] = {}
+        rates: list[Tensor] = []
+        for (name, w), slope, (owner, group) in zip(problem.lower.items(), slopes, owners, strict=True):
+            state: Any = self.optimizer.state.get(owner, {})
+            zero = torch.zeros_like(w)
+            count = int(state.get("step", 0)) + 1
+            b1, b2 = group["betas"]
+            first = b1 * state.get("exp_avg", zero) + (1 - b1) * slope
+            second = b2 * state.get("exp_avg_sq", zero) + (1 - b2) * slope**2
+            one, two = 1 - b1**count, 1 - b2**count
+            root = (second / two).sqrt()
+            scale = root + group["eps"]
+            moved[name] = (w - group["lr"] * first / one / scale).detach()
+            bend = torch.where(root > 0, (1 - b2) * slope / two / root.clamp(min=1e-30), zero)
+            rates.append((group["lr"] / one * ((1 - b1) / scale - first * bend / scale**2)).detach())
+        return moved, rates
+
+
+@dataclass(frozen=True)
+class OneStep:
+    """The lower variables make one more step.
+
+    Attributes:
+        update: that step: `Descent(rate)`, or `AdamStep(optimizer)` where weights are trained with Adam. The published
+            systems differentiate a plain step although they make Adam's.
+        mixed: difference: from two first derivatives, so it may stand on linear warps; or exact.
+        epsilon: length of the difference.
+    """
+
+    update: Descent | AdamStep
+    mixed: Literal["difference", "exact"] = "difference"
+    epsilon: float = 0.01
+
+    def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
+        slopes = problem.slope()
+        moved, rates = self.update(problem, slopes)
+
+        def pull(gradient: list[Tensor]) -> Found:
+            vector = [-r * g for r, g in zip(rates, gradient, strict=True)]
+            return problem.mixed(vector) if self.mixed == "exact" else problem.differenced(vector, self.epsilon)
+
+        return moved, pull
+
+
+@dataclass(frozen=True)
+class Unrolled:
+    """The lower variables make K plain steps from where they stand; all are kept in memory.
+
+    Exact for what so many steps reach; it nears the gradient of the minimiser as K grows.
+    """
+
+    steps: int
+    rate: float
+
+    def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
+        lower: dict[str, Tensor] = dict(problem.lower)
+        for _ in range(self.steps):
+            slopes = problem.slope(lower, create_graph=True)
+            lower = {k: w - self.rate * s for (k, w), s in zip(lower.items(), slopes, strict=True)}
+        last = [*lower.values()]
+
+        def pull(gradient: list[Tensor]) -> Found:
+            return perhaps(total(last, gradient), problem.upper)
+
+        return lower, pull
+
+
+@dataclass(frozen=True)
+class Neumann:
+    """At a stationary point: H⁻¹ ≈ rate·Σ_{k<terms} (I − rate·H)^k.
+
+    Converges where rate is below 2 over the largest eigenvalue of H.
+    """
+
+    terms: int
+    rate: float
+    curvature: Curvature = Problem.hessian
+
+    def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
+        def solve(gradient: list[Tensor]) -> list[Tensor]:
+            product = self.curvature(problem)
+            summed = term = gradient
+            for _ in range(self.terms - 1):
+                term = [t - self.rate * h for t, h in zip(term, product(term), strict=True)]
+                summed = [a + t for a, t in zip(summed, term, strict=True)]
+            return [self.rate * t for t in summed]
+
+        return problem.lower, through(problem, solve)
+
+
+@dataclass(frozen=True)
+class ConjugateGradient:
+    """At a stationary point: H·v = ∂U/∂ω by at most K iterations.
+
+    Attributes:
+        damping: added to H's diagonal, for minima that are flat in some direction.
+        tolerance: ends when the residual has fallen by so much.
+        curvature: in place of the Hessian, which must be positive definite: `GaussNewton` always is, with some damping.
+    """
+
+    iterations: int
+    damping: float = 0.0
+    tolerance: float = 1e-8
+    curvature: Curvature = Problem.hessian
+
+    def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
+        def solve(gradient: list[Tensor]) -> list[Tensor]:
+            product = self.curvature(problem)
+            solution = [torch.zeros_like(g) for g in gradient]
+            residual = p = gradient
+            first = now = inner(residual, residual)
+            for _ in range(self.iterations):
+                if now <= self.tolerance**2 * first:
+                    break
+                q = [h + self.damping * v for h, v in zip(product(p), p, strict=True)]
+                curve = inner(p, q)
+                if curve <= 0:
+                    break  # a direction along which the loss does not bend upwards: what is known stays
+                alpha = now / curve
+                solution = [s + alpha * v for s, v in zip(solution, p, strict=True)]
+                residual = [r - alpha * v for r, v in zip(residual, q, strict=True)]
+                before, now = now, inner(residual, residual)
+                p = [r + now / before * v for r, v in zip(residual, p, strict=True)]
+            return solution
+
+        return problem.lower, through(problem, solve)
+
+
+@dataclass(frozen=True)
+class GaussNewton:
+    """Curvature of a lower loss ½·‖r‖² + rest: JᵀJ + the rest's Hessian.
+
+    First derivatives of r suffice, so r may warp linearly; and it is never indefinite.
+
+    Attributes:
+        residuals: (lower, upper) → r, a tensor of any shape.
+        rest: the regularizer, whose Hessian is taken as it is; None where there is none.
+    """
+
+    residuals: Loss
+    rest: Loss | None = None
+
+    def __call__(self, problem: Problem) -> Product:
+        found = self.residuals(problem.lower, problem.upper)
+        seed = torch.zeros_like(found, requires_grad=True)
+        # J·v is the derivative, by the seed, of v·(Jᵀ·seed), which is linear in it.
+        adjoint = torch.autograd.grad(found, [*problem.lower.values()], seed, create_graph=True)
+        beside = None if self.rest is None else Problem(self.rest, problem.lower, problem.upper).hessian()
+
+        def product(vector: list[Tensor]) -> list[Tensor]:
+            along = torch.autograd.grad(adjoint, seed, vector, retain_graph=True)[0]
+            out = torch.autograd.grad(found, [*problem.lower.values()], along, retain_graph=True)
+            return [*out] if beside is None else [a + b for a, b in zip(out, beside(vector), strict=True)]
+
+        return product
+
+
+def through(problem: Problem, solve: Callable[[list[Tensor]], list[Tensor]]) -> Pull:
+    """The pull of a stationary point: −(∂²L/∂ω∂λ)ᵀ·H⁻¹·gradient."""
+
+    def pull(gradient: list[Tensor]) -> Found:
+        return problem.mixed([-v for v in solve(gradient)])
+
+    return pull

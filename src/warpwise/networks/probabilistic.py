@@ -1,0 +1,195 @@
+"""Features as random variables: a Siamese encoder that gives every voxel a diagonal Gaussian, at several octaves."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from warpwise import ops
+from warpwise.networks.base import NetworkSettings, Prediction
+from warpwise.networks.blocks import block, conv, double, double_field
+from warpwise.networks.heads import Head, sample
+
+LONGEST = 6.0  # of a log-variance, either way: exp of more would drown all other evidence
+FIRST = -2.0  # log-variance before training: with more, noise drowns the first features
+PACE = 10.0  # the stiffness's logarithm learns so many times faster than weights do
+REACH = 2.0  # voxels: no step is longer
+
+
+class FeatureSettings(NetworkSettings):
+    """An encoder's sizes.
+
+    Attributes:
+        uncertainty: whether features have a variance; without one they are plain numbers.
+        widths: channels at full, half, quarter … resolution; one more octave each.
+        features: dimensions of the Gaussian at each octave.
+        finest: octave that features begin at: 0 full resolution, 1 half.
+        kernel: of every convolution.
+    """
+
+    uncertainty: bool = True
+    widths: tuple[int, ...] = (8, 16, 32)
+    features: int = 6
+    finest: int = 0
+    kernel: int = 3
+
+    def build(self, *, dim: int, channels: int) -> nn.Module:
+        return FeatureEncoder(self, dim=dim, channels=channels)
+
+
+class GaussianFeatures(nn.Module):
+    """Two convolutions: mean and log-variance of the features at one octave; only the mean where nothing is random."""
+
+    def __init__(self, dim: int, width: int, features: int, *, uncertain: bool) -> None:
+        super().__init__()
+        self.mean = conv(dim, width, features)
+        self.log_variance = Head(dim, width, features) if uncertain else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 2C, *space): C means, then C log-variances; or C means."""
+        mean = self.mean(x).float()
+        if self.log_variance is None:
+            return mean
+        log_variance = LONGEST * torch.tanh((self.log_variance(x).float() + FIRST) / LONGEST)
+        return torch.cat([mean, log_variance], 1)
+
+
+class FeatureEncoder(nn.Module):
+    """A U-Net whose every decoder stage tells its features: wide context, at full detail.
+
+    Source: the posterior features of Liu et al., IJCAI 2020, with a path back to fine octaves.
+    """
+
+    def __init__(self, settings: FeatureSettings, *, dim: int, channels: int) -> None:
+        super().__init__()
+        widths, kernel = settings.widths, settings.kernel
+        self.finest = settings.finest
+        self.down = nn.ModuleList()
+        before = channels
+        for n, width in enumerate(widths):
+            stages = [block(dim, before, width, kernel=kernel, stride=1 if n == 0 else 2)]
+            if n > 0:
+                stages.append(block(dim, width, width, kernel=kernel))
+            self.down.append(nn.Sequential(*stages))
+            before = width
+        self.up = nn.ModuleList([
+            block(dim, widths[n] + widths[n + 1], widths[n], kernel=kernel) for n in range(settings.finest, len(widths) - 1)
+        ])
+        self.heads = nn.ModuleList([
+            GaussianFeatures(dim, width, settings.features, uncertain=settings.uncertainty)
+            for width in widths[settings.finest :]
+        ])
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Features of images (B, C, *space) at every octave, fine to coarse, see `GaussianFeatures`."""
+        skips: list[Tensor] = []
+        x = image
+        for stage in self.down:
+            x = stage(x)
+            skips.append(x)
+        skips = skips[self.finest :]
+        out = [self.heads[-1](x)]
+        for n in reversed(range(len(self.up))):
+            x = self.up[n](torch.cat([double(x, skips[n].shape[2:]), skips[n]], 1))
+            out.append(self.heads[n](x))
+        return out[::-1]
+
+    def both(self, fixed: Tensor, moving: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Features of two images at every octave."""
+        found = self(torch.cat([fixed, moving]))  # one batch: PyTorch's convolutions are slow on a batch of one
+        return [(one, other) for one, other in (features.chunk(2) for features in found)]
+
+
+def drawn(features: Tensor, generator: torch.Generator | None, *, uncertain: bool) -> Tensor:
+    """The same features with their means drawn from the posterior; as they are where there is no generator."""
+    if generator is None or not uncertain:
+        return features
+    mean, log_variance = features.chunk(2, 1)
+    return torch.cat([sample(mean, log_variance, generator), log_variance], 1)
+
+
+def distance(fixed: Tensor, warped: Tensor, *, uncertain: bool) -> Tensor:
+    """At every voxel (B, 1, *space): symmetrised KL of the two Gaussians, nats, or squared distance of plain features."""
+    if not uncertain:
+        return (fixed - warped).square().sum(1, keepdim=True)
+    (mf, lf), (mw, lw) = fixed.chunk(2, 1), warped.chunk(2, 1)
+    gap = torch.cosh(lf - lw) - 1 + 0.5 * (mf - mw) ** 2 * ((-lf).exp() + (-lw).exp())
+    return 0.5 * gap.sum(1, keepdim=True)
+
+
+def told(octaves: list[tuple[Tensor, Tensor]], finest: int, *, uncertain: bool) -> Prediction:
+    """Features as part of a prediction, by the octave they belong to."""
+    out: Prediction = {"features_have_variance": torch.ones(())} if uncertain else {}
+    for n, (one, other) in enumerate(octaves):
+        out[f"fixed_features_{n + finest}"], out[f"moving_features_{n + finest}"] = one, other
+    return out
+
+
+def shortened(step: Tensor) -> Tensor:
+    """A displacement none of whose vectors is longer than `REACH`, and short ones as they are."""
+    length = (step.square().sum(1, keepdim=True) + 1e-12).sqrt() / REACH
+    return step * (torch.tanh(length) / length)
+
+
+class MatchingSettings(FeatureSettings):
+    """An encoder, and the solver that registers its features.
+
+    Attributes:
+        data: kl, the symmetrised divergence of the two posteriors; or means, the squared distance of their means.
+        stages: Gauss-Newton steps at each octave, fine to coarse; each is composed on what is known so far.
+        solves: conjugate gradients of a step.
+        sampled: in training, draw the means from their posterior; else the divergence alone, which is of the posteriors
+            themselves, teaches the variances.
+        stiffness: weight of the diffusion energy before training; it is learned, one an octave.
+    """
+
+    data: Literal["kl", "means"] = "kl"
+    stages: tuple[int, ...] = (2, 3, 3)
+    solves: int = 12
+    stiffness: float = 5.0
+    sampled: bool = False
+
+    def build(self, *, dim: int, channels: int) -> nn.Module:
+        return FeatureMatching(self, dim=dim, channels=channels)
+
+
+class FeatureMatching(nn.Module):
+    """Two levels in one module: features are learned so that the solver that registers *them* registers the images.
+
+    The upper level minimises the divergence of the posteriors and the displacement's diffusion energy, octave by octave;
+    the encoder is trained through its stationary points (`ops.match`), with nothing stored of its iterations.
+
+    Sources: Liu et al., IJCAI 2020; Jena et al., Medical Image Analysis 2025.
+    """
+
+    def __init__(self, settings: MatchingSettings, *, dim: int, channels: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder = FeatureEncoder(settings, dim=dim, channels=channels)
+        count = len(settings.widths) - settings.finest
+        self.pace = nn.Parameter(torch.full((count,), math.log(settings.stiffness) / PACE))
+
+    def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
+        """Images (B, C, *space) of any size; a generator draws the features from their posterior."""
+        settings = self.settings
+        octaves = self.encoder.both(fixed, moving)
+        uncertain = settings.uncertainty
+        data = settings.data if uncertain else "means"
+        sampled = uncertain and settings.sampled
+        coarsest = octaves[-1][0]
+        field = torch.zeros_like(coarsest[:, : coarsest.dim() - 2])
+        with torch.autocast(fixed.device.type, enabled=False):
+            for n in reversed(range(len(octaves))):
+                one, other = (drawn(features, generator, uncertain=sampled) for features in octaves[n])
+                if uncertain and data == "means":
+                    one, other = (features.chunk(2, 1)[0].contiguous() for features in (one, other))
+                if n + 1 < len(octaves):
+                    field = double_field(field, one.shape[2:])
+                for _ in range(settings.stages[n]):
+                    warped = ops.warp(other, field)
+                    step = ops.match(one, warped, (PACE * self.pace[n]).exp(), data=data, solves=settings.solves)
+                    field = ops.compose(field, shortened(step))
+            for _ in range(settings.finest):
+                field = double_field(field, fixed.shape[2:])
+        return {"displacement": field, **told(octaves, settings.finest, uncertain=uncertain)}

@@ -1,0 +1,130 @@
+"""Learned propagation: the steps of an energy's minimisation as a short cascade of small networks, coarse to fine."""
+
+import torch
+from torch import Tensor, nn
+
+from warpwise import ops
+from warpwise.networks.base import Prediction
+from warpwise.networks.blocks import SLOPE, block, conv, double, double_field
+from warpwise.networks.heads import Head
+from warpwise.networks.probabilistic import FeatureEncoder, FeatureSettings, distance, drawn, told
+
+
+class CascadeSettings(FeatureSettings):
+    """An encoder, and the cascade that registers its features.
+
+    Attributes:
+        matching: channels of the layers that turn a matching cost into a velocity, the last is handed on.
+        context: channels of the dilated layers that regularise it.
+        squarings: of each exponential.
+        sampled: in training, draw the features from their posterior.
+    """
+
+    finest: int = 1
+    widths: tuple[int, ...] = (8, 16, 32)
+    matching: tuple[int, ...] = (48, 32, 16)
+    context: tuple[int, ...] = (48, 48, 32)
+    squarings: int = 7
+    sampled: bool = False
+
+    def build(self, *, dim: int, channels: int) -> nn.Module:
+        return Cascade(self, dim=dim, channels=channels)
+
+
+class DataMatching(nn.Module):
+    """Matching cost, fixed features and what the coarser scale said → velocity and hidden features."""
+
+    def __init__(self, dim: int, inputs: int, widths: tuple[int, ...], *, kernel: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for width in widths:
+            layers.append(block(dim, inputs, width, kernel=kernel))
+            inputs = width
+        self.layers = nn.Sequential(*layers)
+        self.velocity = Head(dim, inputs, dim)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Velocity (B, D, *space), hidden features."""
+        hidden = self.layers(x)
+        return self.velocity(hidden), hidden
+
+
+class Context(nn.Module):
+    """A correction of a velocity, from ever wider surroundings: the regularisation step."""
+
+    def __init__(self, dim: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inputs = dim
+        for n, width in enumerate(widths):
+            layers += [dilated(dim, inputs, width, 2**n), nn.LeakyReLU(SLOPE)]
+            inputs = width
+        self.layers = nn.Sequential(*layers)
+        self.correction = Head(dim, inputs, dim)
+
+    def forward(self, velocity: Tensor) -> Tensor:
+        """The corrected velocity."""
+        return velocity + self.correction(self.layers(velocity)).float()
+
+
+def dilated(dim: int, inputs: int, outputs: int, dilation: int) -> nn.Module:
+    """A convolution of 3 voxels an axis that are `dilation` apart."""
+    out = conv(dim, inputs, outputs)
+    out.dilation, out.padding = (dilation,) * dim, (dilation,) * dim  # type: ignore[assignment]
+    return out
+
+
+class Cascade(nn.Module):
+    """Data matching, regularisation and an exponential at every octave; each begins with the coarser one's velocity.
+
+    The matching cost is the divergence of the two posteriors (of plain features: the squared distance), one channel.
+
+    Sources: Liu et al., TPAMI 2022 (arXiv 2004.14557), as the upper level of Liu et al., IJCAI 2020.
+    """
+
+    def __init__(self, settings: CascadeSettings, *, dim: int, channels: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder = FeatureEncoder(settings, dim=dim, channels=channels)
+        count = len(settings.widths) - settings.finest
+        handed = settings.matching[-1]
+        said = [1 + settings.features + (dim + handed if n < count - 1 else 0) for n in range(count)]
+        self.matching = nn.ModuleList([
+            DataMatching(dim, inputs, settings.matching, kernel=settings.kernel) for inputs in said
+        ])
+        self.context = nn.ModuleList([Context(dim, settings.context) for _ in range(count)])
+
+    def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
+        """Images (B, C, *space) of any size; a generator draws the features from their posterior."""
+        settings = self.settings
+        octaves = self.encoder.both(fixed, moving)
+        random = settings.uncertainty and settings.sampled
+        velocity: Tensor | None = None
+        hidden: Tensor | None = None
+        field: Tensor | None = None
+        for n in reversed(range(len(octaves))):
+            one, other = (drawn(features, generator, uncertain=random) for features in octaves[n])
+            space = one.shape[2:]
+            mean = one.chunk(2, 1)[0] if settings.uncertainty else one
+            if velocity is None or hidden is None or field is None:
+                found, hidden = self.matching[n](torch.cat([self.cost(one, other), mean], 1))
+                velocity = found.float()
+            else:
+                velocity, field = (double_field(x, space) for x in (velocity, field))
+                warped = ops.warp(other, field)
+                found, hidden = self.matching[n](
+                    torch.cat([self.cost(one, warped), mean, velocity, double(hidden, space).float()], 1)
+                )
+                velocity = velocity + found.float()
+            velocity = self.context[n](velocity)
+            field = ops.exponential(velocity, squarings=settings.squarings)
+        assert field is not None
+        assert velocity is not None
+        for _ in range(settings.finest):
+            field = double_field(field, fixed.shape[2:])
+        known = told(octaves, settings.finest, uncertain=settings.uncertainty)
+        return {"displacement": field, "velocity": velocity, **known}
+
+    def cost(self, fixed: Tensor, warped: Tensor) -> Tensor:
+        """What the matching layers look at: (B, 1, *space)."""
+        return distance(fixed, warped, uncertain=self.settings.uncertainty).log1p()

@@ -1,0 +1,152 @@
+"""The displacement that matches two feature maps, as an operator with an exact gradient."""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from warpwise.errors import InputError
+from warpwise.ops.cpu import launch
+from warpwise.ops.cpu.bridge import components, field3, volumes
+from warpwise.ops.functions import check_images
+from warpwise.ops.reference import matching
+
+DATA = ("kl", "means")
+
+
+class Numerics(Protocol):
+    """The heavy parts, for tensors of some kind; a matrix field is kept as each likes it."""
+
+    def curved(self, fixed: Tensor, warped: Tensor, weight: Tensor | None, *, probabilistic: bool) -> tuple[Tensor, Tensor]:
+        """First and second derivative of the divergence by the moving features."""
+        ...
+
+    def normal_field(self, derivative: Tensor, curvature: Tensor, moving: Tensor) -> tuple[Tensor, Any]:
+        """Gradient by the displacement, and Gauss-Newton matrix."""
+        ...
+
+    def normal_solve(self, matrix: Any, right: Tensor, stiffness: Tensor, *, iterations: int) -> Tensor:
+        """(A + stiffness·L)⁻¹·right."""
+        ...
+
+    def match_gradient(
+        self, fixed: Tensor, moving: Tensor, weight: Tensor | None, u: Tensor, v: Tensor, *, probabilistic: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Derivative of Σ v·g + vᵀ·A·u by both features."""
+        ...
+
+
+class Kernels:
+    """float32 on a CPU."""
+
+    @staticmethod
+    def curved(fixed: Tensor, warped: Tensor, weight: Tensor | None, *, probabilistic: bool) -> tuple[Tensor, Tensor]:
+        if not probabilistic:
+            return matching.curved(fixed, warped, weight, probabilistic=False)
+        given = zip(volumes(fixed.numpy()), volumes(warped.numpy()), weights(weight, len(fixed)), strict=True)
+        found = [launch.symmetric_kl(*one)[1:] for one in given]
+        derivative, curvature = (torch.from_numpy(np.stack(k)).reshape(fixed.shape) for k in zip(*found, strict=True))
+        return derivative, curvature
+
+    @staticmethod
+    def normal_field(derivative: Tensor, curvature: Tensor, moving: Tensor) -> tuple[Tensor, Any]:
+        given = [volumes(t.numpy()) for t in (derivative, curvature, moving)]
+        found = [launch.normal_field(*one) for one in zip(*given, strict=True)]
+        dim = moving.dim() - 2
+        gradient = components(np.stack([g for g, _ in found]), (len(moving), dim, *moving.shape[2:]))
+        return torch.from_numpy(gradient), [matrix for _, matrix in found]
+
+    @staticmethod
+    def normal_solve(matrix: Any, right: Tensor, stiffness: Tensor, *, iterations: int) -> Tensor:
+        s = float(stiffness)
+        found = [launch.normal_solve(m, r, s, iterations=iterations)
+                 for m, r in zip(matrix, field3(right.numpy()), strict=True)]  # fmt: skip
+        return torch.from_numpy(components(np.stack(found), tuple(right.shape)))
+
+    @staticmethod
+    def match_gradient(
+        fixed: Tensor, moving: Tensor, weight: Tensor | None, u: Tensor, v: Tensor, *, probabilistic: bool
+    ) -> tuple[Tensor, Tensor]:
+        curves = [volumes(t.numpy()) for t in Kernels.curved(fixed, moving, weight, probabilistic=probabilistic)]
+        given = zip(
+            volumes(fixed.numpy()), volumes(moving.numpy()), weights(weight, len(fixed)), zip(*curves, strict=True),
+            field3(u.numpy()), field3(v.numpy()), strict=True,
+        )  # fmt: skip
+        found = [launch.match_gradient(*one, probabilistic=probabilistic) for one in given]
+        by_fixed, by_moving = (torch.from_numpy(np.stack(k)).reshape(fixed.shape) for k in zip(*found, strict=True))
+        return by_fixed, by_moving
+
+
+def weights(weight: Tensor | None, batch: int) -> list[Any]:
+    """One weight (1, X, Y, Z), or None, for each item."""
+    return [None] * batch if weight is None else [*volumes(weight.expand(batch, *weight.shape[1:]).numpy())]
+
+
+def numerics(tensor: Tensor) -> Numerics:
+    """Kernels where there are some."""
+    return Kernels() if tensor.dtype == torch.float32 and tensor.device.type == "cpu" else matching  # type: ignore[return-value]
+
+
+def match(
+    fixed: Tensor,
+    moving: Tensor,
+    stiffness: Tensor,
+    *,
+    weight: Tensor | None = None,
+    data: str = "kl",
+    solves: int = 20,
+) -> Tensor:
+    """The displacement (B, D, *space), voxels, of one Gauss-Newton step from rest towards a match of two feature maps.
+
+    It minimises Σ_x weight·d(fixed(x), moving(x) + ∇moving·u) + ½·stiffness·Σ‖∇u‖², d to second order in what moves: so
+    it is the stationary point of a convex energy, the solution of (A + stiffness·L)·u = −g.
+
+    Args:
+        fixed, moving: features (B, C, *space); with kl, C/2 means and then C/2 log-variances of Gaussians.
+        stiffness: 0-dim, > 0.
+        weight: (B or 1, 1, *space), or None where every voxel counts.
+        data: d: kl, the symmetrised KL summed over channels (`symmetric_kl`); or means, the squared difference summed.
+        solves: iterations of conjugate gradients.
+
+    Gradients by both features and by the stiffness are those of the implicit function, one more solve with the same
+    matrix: exact as far as the two solves are, whatever their number of iterations, and nothing of them is stored. There
+    is no second derivative.
+
+    Raises:
+        InputError: shapes do not agree, or the data term is not known.
+    """
+    check_images(fixed, moving, weight)
+    if data not in DATA or (data == "kl" and fixed.shape[1] % 2):
+        raise InputError(f"match: data term {data!r} for {fixed.shape[1]} channels.", hint=f"Known: {', '.join(DATA)}.")
+    return _Match.apply(fixed, moving, stiffness, weight, (data == "kl", solves))  # type: ignore[no-any-return]
+
+
+class _Match(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        fixed: Tensor,
+        moving: Tensor,
+        stiffness: Tensor,
+        weight: Tensor | None,
+        options: tuple[bool, int],
+    ) -> Tensor:
+        probabilistic, solves = options
+        fixed, moving, stiffness = fixed.detach().contiguous(), moving.detach().contiguous(), stiffness.detach()
+        how = numerics(fixed)
+        gradient, matrix = how.normal_field(*how.curved(fixed, moving, weight, probabilistic=probabilistic), moving)
+        field = -how.normal_solve(matrix, gradient, stiffness, iterations=solves)
+        ctx.save_for_backward(fixed, moving, stiffness, field, *([] if weight is None else [weight]))
+        ctx.matrix, ctx.probabilistic, ctx.solves = matrix, probabilistic, solves
+        return field
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        fixed, moving, stiffness, field, *rest = ctx.saved_tensors
+        how, weight = numerics(fixed), rest[0] if rest else None
+        adjoint = -how.normal_solve(ctx.matrix, gradients[0].contiguous(), stiffness, iterations=ctx.solves)
+        by_fixed, by_moving = how.match_gradient(fixed, moving, weight, field, adjoint, probabilistic=ctx.probabilistic)
+        by_stiffness = (adjoint * matching.laplacian(field)).sum().reshape(stiffness.shape)
+        return by_fixed, by_moving, by_stiffness, None, None

@@ -1,0 +1,71 @@
+"""What is asked of features that are random variables: that they agree where they are matched, and stay near a prior."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from warpwise import ops
+from warpwise.state import State
+
+FIXED, MOVING = "fixed_features_", "moving_features_"
+
+
+def octaves(state: State) -> list[tuple[int, Tensor, Tensor]]:
+    """(octave, fixed features, moving features), as the network told them."""
+    said = state.prediction
+    return [(int(k.removeprefix(FIXED)), said[k], said[k.replace(FIXED, MOVING)]) for k in said if k.startswith(FIXED)]
+
+
+def at_octave(displacement: Tensor, octave: int) -> Tensor:
+    """A displacement at every 2^octave-th voxel, in those."""
+    every = (slice(None), slice(None), *[slice(None, None, 2**octave)] * (displacement.dim() - 2))
+    return (displacement[every] / 2**octave).contiguous()
+
+
+def variances(features: Tensor, state: State) -> bool:
+    """Whether the second half of the channels are log-variances."""
+    return "features_have_variance" in state.prediction and features.shape[1] % 2 == 0
+
+
+@dataclass(frozen=True)
+class FeatureMatch:
+    """Minus the log-likelihood, a dimension, that matched features are equal: ½·(Δμ²/s² + log s²), s² = σ_f² + σ_m².
+
+    Without variances half of the mean squared difference. The displacement counts as given, so this moves features only:
+    the lower level, argmax p(f_s, f_t | φ), of Liu et al., IJCAI 2020. It gives variances their meaning: how far apart
+    features of the same place are. 0 where the network tells no features.
+    """
+
+    def __call__(self, state: State) -> Tensor:
+        """0-dim tensor, nats."""
+        total = state.displacement.new_zeros(())
+        found = octaves(state)
+        for octave, fixed, moving in found:
+            warped = ops.warp(moving, at_octave(state.displacement.detach(), octave))
+            if not variances(fixed, state):
+                total = total + 0.5 * ops.mse(fixed, warped).mean()
+                continue
+            (mf, lf), (mw, lw) = fixed.chunk(2, 1), warped.chunk(2, 1)
+            spread = torch.logaddexp(lf, lw)
+            total = total + 0.5 * ((mf - mw) ** 2 * (-spread).exp() + spread).mean()
+        return total / max(len(found), 1)
+
+
+@dataclass(frozen=True)
+class FeaturePrior:
+    """KL divergence of the features' posterior from N(0, I), nats a dimension, both images; its weight is β.
+
+    Source: Liu et al., IJCAI 2020. 0 where features have no variance.
+    """
+
+    def __call__(self, state: State) -> Tensor:
+        """0-dim tensor."""
+        total = state.displacement.new_zeros(())
+        found = octaves(state)
+        for _, *both in found:
+            for features in both:
+                if variances(features, state):
+                    mean, log_variance = features.chunk(2, 1)
+                    total = total + 0.25 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        return total / max(len(found), 1)
