@@ -34,3 +34,9 @@ def machine() -> dict:
         "python": platform.python_version(),
         "versions": {n: of(n) for n in ("warpwise", "numpy", "numba", "torch", "antspyx", "itk-elastix", "picsl_greedy")},
     }
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Lines of a table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return lines + ["| " + " | ".join(row) + " |" for row in rows]

@@ -22,6 +22,16 @@ class Case:
     hessian: bool = True
 
 
+def gaussians(image: Tensor) -> Tensor:
+    """Means and log-variances made of one image."""
+    return torch.cat([image, 0.7 * image * image - 0.4], 1)
+
+
+def stiffness(image: Tensor) -> Tensor:
+    """One that depends on the image, so that its gradient counts."""
+    return 0.3 + image.mean()
+
+
 CASES = {
     "warp": Case(ops.warp, "iu"),
     "warp cubic": Case(lambda i, u: ops.warp(i, u, interpolation="cubic"), "iu"),
@@ -49,6 +59,17 @@ CASES = {
     "correlation": Case(ops.correlation, "iw"),
     "correlation, radius 2": Case(lambda i, w: ops.correlation(i, w, radius=2), "iw"),
     "mind_ssc": Case(lambda i: ops.mind_ssc(i, dilation=1), "i", value=1e-5),
+    "symmetric_kl": Case(lambda i, w: ops.symmetric_kl(gaussians(i), gaussians(w)), "iw"),
+    "symmetric_kl, weighted": Case(lambda i, w, g: ops.symmetric_kl(gaussians(i), gaussians(w), weight=g), "iwg"),
+    "match, kl": Case(
+        lambda i, w, g: ops.match(gaussians(i), gaussians(w), stiffness(i), weight=g, solves=300),
+        "iwg",
+        2e-5,
+        hessian=False,
+    ),
+    "match, means": Case(
+        lambda i, w: ops.match(i, w, stiffness(i), data="means", solves=300), "iw", value=2e-5, hessian=False
+    ),
     "diffusion": Case(ops.diffusion, "u"),
     "bending": Case(ops.bending, "u"),
     "jacobian_determinant": Case(ops.jacobian_determinant, "u"),

@@ -143,15 +143,16 @@ class Neumann:
     curvature: Curvature = Problem.hessian
 
     def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
-        def solve(gradient: list[Tensor]) -> list[Tensor]:
-            product = self.curvature(problem)
-            summed = term = gradient
-            for _ in range(self.terms - 1):
-                term = [t - self.rate * h for t, h in zip(term, product(term), strict=True)]
-                summed = [a + t for a, t in zip(summed, term, strict=True)]
-            return [self.rate * t for t in summed]
+        return problem.lower, lambda gradient: problem.mixed([-v for v in self.inverse(problem, gradient)])
 
-        return problem.lower, through(problem, solve)
+    def inverse(self, problem: Problem, vector: list[Tensor]) -> list[Tensor]:
+        """H⁻¹·vector, nearly."""
+        product = self.curvature(problem)
+        summed = term = vector
+        for _ in range(self.terms - 1):
+            term = [t - self.rate * h for t, h in zip(term, product(term), strict=True)]
+            summed = [a + t for a, t in zip(summed, term, strict=True)]
+        return [self.rate * t for t in summed]
 
 
 @dataclass(frozen=True)
@@ -170,26 +171,27 @@ class ConjugateGradient:
     curvature: Curvature = Problem.hessian
 
     def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
-        def solve(gradient: list[Tensor]) -> list[Tensor]:
-            product = self.curvature(problem)
-            solution = [torch.zeros_like(g) for g in gradient]
-            residual = p = gradient
-            first = now = inner(residual, residual)
-            for _ in range(self.iterations):
-                if now <= self.tolerance**2 * first:
-                    break
-                q = [h + self.damping * v for h, v in zip(product(p), p, strict=True)]
-                curve = inner(p, q)
-                if curve <= 0:
-                    break  # a direction along which the loss does not bend upwards: what is known stays
-                alpha = now / curve
-                solution = [s + alpha * v for s, v in zip(solution, p, strict=True)]
-                residual = [r - alpha * v for r, v in zip(residual, q, strict=True)]
-                before, now = now, inner(residual, residual)
-                p = [r + now / before * v for r, v in zip(residual, p, strict=True)]
-            return solution
+        return problem.lower, lambda gradient: problem.mixed([-v for v in self.inverse(problem, gradient)])
 
-        return problem.lower, through(problem, solve)
+    def inverse(self, problem: Problem, vector: list[Tensor]) -> list[Tensor]:
+        """H⁻¹·vector, nearly."""
+        product = self.curvature(problem)
+        solution = [torch.zeros_like(g) for g in vector]
+        residual = p = vector
+        first = now = inner(residual, residual)
+        for _ in range(self.iterations):
+            if now <= self.tolerance**2 * first:
+                break
+            q = [h + self.damping * v for h, v in zip(product(p), p, strict=True)]
+            curve = inner(p, q)
+            if curve <= 0:
+                break  # a direction along which the loss does not bend upwards: what is known stays
+            alpha = now / curve
+            solution = [s + alpha * v for s, v in zip(solution, p, strict=True)]
+            residual = [r - alpha * v for r, v in zip(residual, q, strict=True)]
+            before, now = now, inner(residual, residual)
+            p = [r + now / before * v for r, v in zip(residual, p, strict=True)]
+        return solution
 
 
 @dataclass(frozen=True)
@@ -219,12 +221,3 @@ class GaussNewton:
             return [*out] if beside is None else [a + b for a, b in zip(out, beside(vector), strict=True)]
 
         return product
-
-
-def through(problem: Problem, solve: Callable[[list[Tensor]], list[Tensor]]) -> Pull:
-    """The pull of a stationary point: −(∂²L/∂ω∂λ)ᵀ·H⁻¹·gradient."""
-
-    def pull(gradient: list[Tensor]) -> Found:
-        return problem.mixed([-v for v in solve(gradient)])
-
-    return pull

@@ -1,0 +1,305 @@
+"""Hypergradients of a real registration: their errors against finite differences, their time and their memory.
+
+    python benchmarks/hypergradients.py [--out benchmarks/results/hypergradients.json]
+
+Errors: two people's hearts in one plane, every fourth pixel, float64. Upper variables are the logarithm of the stiffness
+and a 3×3 filter that makes features of the images; the upper loss is soft Dice. Truth is a central difference between
+registrations that were each solved to a stationary point. Costs: a brain-like phantom of 48³ voxels, float32, every
+estimator in a process of its own.
+"""
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from common import machine, markdown_table
+from torch import Tensor
+
+from warpwise import ops
+from warpwise.io.datasets import read_dataset
+from warpwise.io.images import read_image
+from warpwise.levels.estimators import ConjugateGradient, Descent, GaussNewton, Neumann, OneStep, Unrolled
+from warpwise.levels.hypergradient import Estimator, Problem, Variables, hypergradient
+
+STEP = 1e-3  # of the finite differences
+DIRECTIONS = 4  # in which the filter is changed
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """½·Σ (f_t − f_s∘(id + u))² + ½·stiffness·Σ ‖∇u‖², f = filter ∗ image."""
+
+    fixed: Tensor
+    moving: Tensor
+    fixed_labels: Tensor
+    moving_labels: Tensor
+    interpolation: str = "cubic"
+
+    def features(self, upper: Variables) -> tuple[Tensor, Tensor]:
+        pad = (1,) * 4
+        made = [torch.nn.functional.pad(i, pad, mode="replicate") for i in (self.fixed, self.moving)]
+        one, other = (torch.nn.functional.conv2d(i, upper["filter"]) for i in made)
+        return one, other
+
+    def residuals(self, lower: Variables, upper: Variables) -> Tensor:
+        one, other = self.features(upper)
+        moved = ops.warp(other, lower["u"], interpolation=self.interpolation)
+        return one - moved
+
+    def smoothness(self, lower: Variables, upper: Variables) -> Tensor:
+        return 0.5 * upper["log_stiffness"].exp() * ops.diffusion(lower["u"]).sum() * self.fixed.numel()
+
+    def lower(self, lower: Variables, upper: Variables) -> Tensor:
+        return 0.5 * (self.residuals(lower, upper) ** 2).sum() + self.smoothness(lower, upper)
+
+    def upper(self, lower: Variables, _: Variables) -> Tensor:
+        moved = ops.warp(self.moving_labels, lower["u"], interpolation="cubic")
+        both = (self.fixed_labels * moved).flatten(2).sum(2)
+        either = (self.fixed_labels**2).flatten(2).sum(2) + (moved**2).flatten(2).sum(2)
+        return 1 - (2 * both / either).mean()
+
+    def start(self) -> dict[str, Tensor]:
+        """Upper variables: the filter of features that are the image itself."""
+        kernel = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
+        kernel[0, 0, 1, 1] = 1
+        return {"log_stiffness": torch.tensor(-4.5, dtype=torch.float64), "filter": kernel}
+
+    def solve(self, upper: Variables, begin: Tensor | None = None) -> dict[str, Tensor]:
+        """A stationary point, by L-BFGS; then, where second derivatives mean something, Newton's steps."""
+        u = torch.zeros(1, 2, *self.fixed.shape[2:], dtype=torch.float64) if begin is None else begin.clone()
+        u.requires_grad_()
+        optimizer = torch.optim.LBFGS(
+            [u], max_iter=400, tolerance_grad=1e-9, tolerance_change=1e-14, history_size=30, line_search_fn="strong_wolfe"
+        )
+
+        def evaluate() -> Tensor:
+            optimizer.zero_grad()
+            loss = self.lower({"u": u}, upper)
+            loss.backward()
+            return loss
+
+        optimizer.step(evaluate)  # type: ignore[arg-type]
+        for _ in range(4 if self.interpolation == "cubic" else 0):
+            problem = Problem.at(self.lower, {"u": u}, upper)
+            newton = ConjugateGradient(400, tolerance=1e-6)
+            slope = problem.slope()
+            step = newton.inverse(problem, slope)[0]
+            u = (u - step).detach()
+        return {"u": u.detach()}
+
+
+def real_plane(data: Path, *, interpolation: str = "cubic", thin: int = 4) -> Plane:
+    """The first listed pair of two phases of a heart, as tensors on the fixed image's pixels."""
+    dataset = read_dataset(data / "acdc-2d")
+    pair = dataset.training_pairs[0]
+
+    def plane(path: Path, kind: str) -> np.ndarray:
+        return np.asarray(read_image(path, kind=kind).data, np.float64)[0].squeeze()
+
+    images, labels = [], []
+    for scan in pair:
+        image = torch.from_numpy(plane(scan.image, "intensity"))[None, None]
+        low, high = torch.quantile(image, torch.tensor([0.005, 0.995], dtype=torch.float64))
+        image = ((image - low) / (high - low)).clamp(0, 1.2)
+        assert scan.label is not None
+        map_ = torch.from_numpy(plane(scan.label, "labels"))
+        codes = torch.stack([(map_ == k).double() for k in dataset.averaged])[None]
+        images.append(ops.gaussian(image, sigma_voxels=0.7 * thin, stride=thin))
+        labels.append(ops.gaussian(codes, sigma_voxels=0.7 * thin, stride=thin))
+    shape = [min(a, b) for a, b in zip(images[0].shape[2:], images[1].shape[2:], strict=True)]
+    cut = (..., slice(shape[0]), slice(shape[1]))
+    return Plane(images[0][cut], images[1][cut], labels[0][cut], labels[1][cut], interpolation)
+
+
+def truth(plane: Plane, solution: Variables) -> tuple[float, list[Tensor], list[float]]:
+    """By finite differences: dU/d(log stiffness); directions of the filter, and the derivatives along them."""
+    upper = plane.start()
+    generator = torch.Generator().manual_seed(0)
+
+    def at(name: str, change: Tensor) -> float:
+        moved = {**upper, name: upper[name] + change}
+        return float(plane.upper(plane.solve(moved, solution["u"]), moved))
+
+    def along(name: str, direction: Tensor) -> float:
+        return (at(name, STEP * direction) - at(name, -STEP * direction)) / (2 * STEP)
+
+    directions = [torch.randn(1, 1, 3, 3, generator=generator, dtype=torch.float64) for _ in range(DIRECTIONS)]
+    one = torch.ones((), dtype=torch.float64)
+    return along("log_stiffness", one), directions, [along("filter", d) for d in directions]
+
+
+def errors(found: Variables, expected: tuple[float, list[Tensor], list[float]]) -> dict[str, float]:
+    """Relative errors: of the stiffness's derivative, and of the vector of derivatives along all directions."""
+    scalar, directions, along = expected
+    got = torch.tensor([float((found["filter"] * d).sum()) for d in directions])
+    wanted = torch.tensor(along)
+    return {
+        "stiffness": abs(float(found["log_stiffness"]) - scalar) / abs(scalar),
+        "filter": float((got - wanted).norm() / wanted.norm()),
+    }
+
+
+def measured_errors(data: Path) -> dict:
+    """Every estimator on cubic sampling; then three kinds of second derivative on linear and on cubic sampling."""
+    plane = real_plane(data)
+    upper = plane.start()
+    solution = plane.solve(upper)
+    expected = truth(plane, solution)
+    out: dict = {"pixels": [*plane.fixed.shape[2:]], "estimators": {}, "second_order": {}}
+
+    def judge(lower: Plane, estimator: Estimator) -> dict:
+        began = time.perf_counter()
+        found = hypergradient(plane.upper, lower.lower, solution, upper, estimator=estimator)
+        return {**errors(found, expected), "seconds": round(time.perf_counter() - began, 3)}
+
+    for interpolation in ("cubic", "linear"):
+        lower = replace(plane, interpolation=interpolation)
+        newton = GaussNewton(lower.residuals, lower.smoothness)
+        for name, curvature in (("exact Hessian", Problem.hessian), ("Gauss-Newton product", newton)):
+            estimator = ConjugateGradient(600, tolerance=1e-7, curvature=curvature)
+            out["second_order"][f"{interpolation}, {name}"] = judge(lower, estimator)
+    rate = 0.5 / largest(plane, solution, upper)
+    for name, estimator in {
+        "one-step, difference": OneStep(Descent(rate)),
+        "one-step, exact": OneStep(Descent(rate), mixed="exact"),
+        **{f"unrolled, K = {k}": Unrolled(k, rate) for k in (10, 100)},
+        **{f"Neumann, K = {k}": Neumann(k, rate) for k in (10, 100, 1000)},
+        **{f"conjugate gradient, K = {k}": ConjugateGradient(k) for k in (10, 30, 100, 300)},
+    }.items():
+        out["estimators"][name] = judge(plane, estimator)
+    return out
+
+
+def largest(plane: Plane, solution: Variables, upper: Variables) -> float:
+    """Largest eigenvalue of the Hessian, by power iteration."""
+    u = solution["u"].clone().requires_grad_()
+    slope = torch.autograd.grad(plane.lower({"u": u}, upper), u, create_graph=True)[0]
+    v = torch.randn(u.shape, generator=torch.Generator().manual_seed(1), dtype=u.dtype)
+    value = 0.0
+    for _ in range(30):
+        v = v / v.norm()
+        h = torch.autograd.grad((slope * v).sum(), u, retain_graph=True)[0]
+        value = float((v * h).sum())
+        v = h
+    return value
+
+
+def volume(interpolation: str) -> tuple[Callable, Callable, Variables, Variables, GaussNewton]:
+    """A 3-D problem whose upper variables are the images' features themselves and the stiffness."""
+    from warpwise.synthetic.phantoms import brain_pair
+
+    pair = brain_pair(shape=(48, 48, 48), seed=0)
+    fixed, moving = (torch.from_numpy(np.asarray(i.data, np.float32))[None] for i in (pair.fixed, pair.moving))
+
+    def residuals(lower: Variables, upper: Variables) -> Tensor:
+        moved = ops.warp(upper["moving"], lower["u"], interpolation=interpolation)
+        return (upper["fixed"] - moved) / fixed.numel() ** 0.5
+
+    def smoothness(lower: Variables, upper: Variables) -> Tensor:
+        return 0.5 * upper["stiffness"] * ops.diffusion(lower["u"]).mean()
+
+    def lower(at: Variables, upper: Variables) -> Tensor:
+        return 0.5 * (residuals(at, upper) ** 2).sum() + smoothness(at, upper)
+
+    def upper(at: Variables, _: Variables) -> Tensor:
+        return -ops.lncc(fixed, ops.warp(moving, at["u"])).mean()
+
+    u = 0.3 * ops.gaussian(torch.randn(1, 3, 48, 48, 48, generator=torch.Generator().manual_seed(0)), sigma_voxels=3.0)
+    given = {"fixed": fixed, "moving": moving, "stiffness": torch.tensor(0.01)}
+    return upper, lower, {"u": u}, given, GaussNewton(residuals, smoothness)
+
+
+COSTS = {
+    "one-step, difference": ("linear", lambda _: OneStep(Descent(1.0))),
+    "one-step, exact": ("cubic", lambda _: OneStep(Descent(1.0), mixed="exact")),
+    "unrolled, K = 2": ("cubic", lambda _: Unrolled(2, 1.0)),
+    "unrolled, K = 4": ("cubic", lambda _: Unrolled(4, 1.0)),
+    "unrolled, K = 8": ("cubic", lambda _: Unrolled(8, 1.0)),
+    "Neumann, K = 10": ("cubic", lambda _: Neumann(10, 1.0)),
+    "conjugate gradient, K = 10": ("cubic", lambda _: ConjugateGradient(10)),
+    "conjugate gradient, K = 40": ("cubic", lambda _: ConjugateGradient(40)),
+    "conjugate gradient, Gauss-Newton, linear, K = 10": ("linear", lambda n: ConjugateGradient(10, curvature=n)),
+}
+
+
+def high_water() -> float:
+    """Most memory this process ever held, MB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def cost(name: str, pipe) -> None:
+    interpolation, make = COSTS[name]
+    upper, lower, at, given, newton = volume(interpolation)
+    hypergradient(upper, lower, at, given, estimator=OneStep(Descent(1.0)))  # compiles kernels
+    before = high_water()
+    seconds: list[float] = []
+    for _ in range(3):
+        began = time.perf_counter()
+        hypergradient(upper, lower, at, given, estimator=make(newton))
+        seconds.append(time.perf_counter() - began)
+    pipe.send({"seconds": round(float(np.median(seconds)), 2), "memory_mb": round(high_water() - before)})
+
+
+def matched(name: str, pipe) -> None:  # noqa: ARG001
+    """The operator with its own implicit gradient, value and gradient together, one channel."""
+    _, _, _, given, _ = volume("linear")
+    tensors = [given[k].clone().requires_grad_() for k in ("fixed", "moving", "stiffness")]
+    ops.match(*tensors, data="means", solves=10).sum().backward()
+    before = high_water()
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        ops.match(*tensors, data="means", solves=10).sum().backward()
+        seconds.append(time.perf_counter() - began)
+    pipe.send({"seconds": round(float(np.median(seconds)), 3), "memory_mb": round(high_water() - before)})
+
+
+def apart(work: Callable, name: str) -> dict:
+    """What a process of its own finds."""
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe()
+    process = context.Process(target=work, args=(name, theirs))
+    process.start()
+    found = mine.recv()
+    process.join()
+    return found
+
+
+def markdown(found: dict) -> str:
+    lines = ["# Hypergradients", "", "`python benchmarks/hypergradients.py`; explained at the head of that file.", ""]
+    lines += [f"## Errors of the estimators, {found['pixels'][0]}×{found['pixels'][1]} pixels, cubic sampling", ""]
+    rows = [
+        [k, f"{v['stiffness']:.2g}", f"{v['filter']:.2g}", f"{v['seconds']:.2f}"] for k, v in found["estimators"].items()
+    ]
+    lines += markdown_table(["estimator", "error by stiffness", "error by filter", "s"], rows)
+    lines += ["", "## Second derivatives, at the solution of the cubic problem", ""]
+    rows = [[k, f"{v['stiffness']:.2g}", f"{v['filter']:.2g}"]
+            for k, v in found["second_order"].items()]  # fmt: skip
+    lines += markdown_table(["sampling, curvature", "error by stiffness", "error by filter"], rows)
+    lines += ["", "## Costs, 48³ voxels", ""]
+    rows = [[k, f"{v['seconds']:.2f}", f"{v['memory_mb']}"] for k, v in found["costs"].items()]
+    return "\n".join([*lines, *markdown_table(["estimator", "s", "MB more"], rows), ""])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hypergradients.json")
+    arguments = parser.parse_args()
+    found = {"machine": machine(), **measured_errors(arguments.data)}
+    found["costs"] = {name: apart(cost, name) for name in COSTS}
+    found["costs"]["ops.match, 10 solves, value and gradient"] = apart(matched, "match")
+    arguments.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+    arguments.out.with_suffix(".md").write_text(markdown(found))
+    print(markdown(found))
+
+
+if __name__ == "__main__":
+    main()

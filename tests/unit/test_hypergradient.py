@@ -1,0 +1,237 @@
+"""Hypergradients against closed forms: ridge regression, and a registration in one dimension."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from warpwise import ops
+from warpwise.errors import InputError
+from warpwise.levels.estimators import (
+    ESTIMATORS,
+    AdamStep,
+    ConjugateGradient,
+    Descent,
+    GaussNewton,
+    Neumann,
+    OneStep,
+    Unrolled,
+)
+from warpwise.levels.hypergradient import Variables, hypergradient, stationary
+
+F64 = torch.float64
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """L = ½‖Aω − b‖² + ½λ‖ω‖², U = ½‖Cω − d‖² + direct·λ."""
+
+    a: Tensor
+    b: Tensor
+    c: Tensor
+    d: Tensor
+    direct: float = 0.0
+
+    def lower(self, w: Variables, upper: Variables) -> Tensor:
+        return 0.5 * ((self.a @ w["w"] - self.b) ** 2).sum() + 0.5 * upper["l"] * (w["w"] ** 2).sum()
+
+    def upper(self, w: Variables, upper: Variables) -> Tensor:
+        return 0.5 * ((self.c @ w["w"] - self.d) ** 2).sum() + self.direct * upper["l"]
+
+    def matrix(self, l: Tensor) -> Tensor:
+        return self.a.T @ self.a + l * torch.eye(self.a.shape[1], dtype=F64)
+
+    def best(self, l: Tensor) -> Tensor:
+        return torch.linalg.solve(self.matrix(l), self.a.T @ self.b)
+
+    def exact(self, l: Tensor) -> Tensor:
+        w = self.best(l)
+        return self.direct - (self.c.T @ (self.c @ w - self.d)) @ torch.linalg.solve(self.matrix(l), w)
+
+
+RIDGE = Ridge(random(20, 6), random(20, seed=1), random(15, 6, seed=2), random(15, seed=3), direct=0.3)
+L = torch.tensor(0.7, dtype=F64)
+RATE = 1 / float(torch.linalg.eigvalsh(RIDGE.matrix(L)).max())
+
+
+def error(estimator, *, start: Tensor | None = None, ridge: Ridge = RIDGE) -> float:
+    w = ridge.best(L) if start is None else start
+    found = hypergradient(ridge.upper, ridge.lower, {"w": w}, {"l": L}, estimator=estimator)["l"]
+    return float((found - ridge.exact(L)).abs() / ridge.exact(L).abs())
+
+
+def test_conjugate_gradients_give_the_closed_form_of_ridge_regression():
+    assert error(ConjugateGradient(6)) < 1e-9
+    assert error(ConjugateGradient(4)) < error(ConjugateGradient(2))
+
+
+@pytest.mark.parametrize("make", [lambda k: Neumann(k, RATE), lambda k: Unrolled(k, RATE)], ids=["neumann", "unrolled"])
+def test_errors_fall_with_the_number_of_terms_or_steps(make):
+    errors = [error(make(k)) for k in (1, 4, 16, 64, 256)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-3 < errors[0]
+
+
+def test_unrolled_steps_find_the_minimum_from_elsewhere():
+    assert error(Unrolled(400, RATE), start=torch.zeros(6, dtype=F64)) < 1e-4
+
+
+@pytest.mark.parametrize("mixed", ["exact", "difference"])
+def test_one_step_is_the_derivative_of_the_step_that_is_made(mixed: str):
+    start = random(6, seed=5)
+
+    def after(l: Tensor) -> Tensor:
+        w = start.clone().requires_grad_()
+        slope = torch.autograd.grad(RIDGE.lower({"w": w}, {"l": l}), w)[0]
+        return RIDGE.upper({"w": w.detach() - 0.01 * slope}, {"l": l})
+
+    h = torch.tensor(1e-4, dtype=F64)
+    expected = (after(L + h) - after(L - h)) / (2 * h)
+    estimator = OneStep(Descent(0.01), mixed=mixed)
+    found = hypergradient(RIDGE.upper, RIDGE.lower, {"w": start}, {"l": L}, estimator=estimator)["l"]
+    assert float((found - expected).abs() / expected.abs()) < 1e-6
+
+
+def test_one_step_differentiates_the_step_that_adam_makes():
+    start = random(6, seed=6)
+
+    def trained() -> tuple[Tensor, torch.optim.Adam]:
+        w = start.clone().requires_grad_()
+        adam = torch.optim.Adam([w], lr=0.03, betas=(0.8, 0.95))
+        for _ in range(3):
+            adam.zero_grad()
+            RIDGE.lower({"w": w}, {"l": L}).backward()
+            adam.step()
+        return w, adam
+
+    def after(l: Tensor) -> Tensor:
+        w, adam = trained()
+        adam.zero_grad()
+        RIDGE.lower({"w": w}, {"l": l}).backward()
+        adam.step()
+        return RIDGE.upper({"w": w.detach()}, {"l": l})
+
+    h = torch.tensor(1e-4, dtype=F64)
+    expected = (after(L + h) - after(L - h)) / (2 * h)
+    w, adam = trained()
+    given = {"w": w}, {"l": L}
+    found = hypergradient(RIDGE.upper, RIDGE.lower, *given, estimator=OneStep(AdamStep(adam), mixed="exact"))["l"]
+    assert float((found - expected).abs() / expected.abs()) < 1e-5
+    plain = hypergradient(RIDGE.upper, RIDGE.lower, *given, estimator=OneStep(Descent(0.03)))["l"]
+    assert float((plain - expected).abs() / expected.abs()) > 0.1  # the published form is another number
+
+
+def test_the_direct_term_is_part_of_it():
+    without = Ridge(RIDGE.a, RIDGE.b, RIDGE.c, RIDGE.d)
+    given = {"w": RIDGE.best(L)}, {"l": L}
+    one, other = (hypergradient(r.upper, r.lower, *given, estimator=ConjugateGradient(6))["l"] for r in (RIDGE, without))
+    assert float(one - other) == pytest.approx(0.3, abs=1e-12)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One dimension: s(x) = m·x, t = m·(x + c), E(u) = ½Σ(s(x + u) − t)² + ½λΣ(u_{i+1} − u_i)², U = ½‖u − a‖²."""
+
+    slope: float
+    shift: Tensor
+    wanted: Tensor
+
+    def residuals(self, w: Variables, upper: Variables) -> Tensor:
+        return self.slope * (w["u"] - upper["shift"])
+
+    def smoothness(self, w: Variables, upper: Variables) -> Tensor:
+        return 0.5 * upper["stiffness"] * (w["u"].diff() ** 2).sum()
+
+    def lower(self, w: Variables, upper: Variables) -> Tensor:
+        return 0.5 * (self.residuals(w, upper) ** 2).sum() + self.smoothness(w, upper)
+
+    def upper(self, w: Variables, _: Variables) -> Tensor:
+        return 0.5 * ((w["u"] - self.wanted) ** 2).sum()
+
+    def laplacian(self) -> Tensor:
+        step = torch.eye(len(self.shift), dtype=F64).diff(dim=0)
+        return step.T @ step
+
+    def matrix(self, stiffness: Tensor) -> Tensor:
+        return self.slope**2 * torch.eye(len(self.shift), dtype=F64) + stiffness * self.laplacian()
+
+    def best(self, stiffness: Tensor) -> Tensor:
+        return torch.linalg.solve(self.matrix(stiffness), self.slope**2 * self.shift)
+
+    def exact(self, stiffness: Tensor) -> dict[str, Tensor]:
+        u = self.best(stiffness)
+        adjoint = torch.linalg.solve(self.matrix(stiffness), u - self.wanted)
+        return {"stiffness": -adjoint @ self.laplacian() @ u, "shift": self.slope**2 * adjoint}
+
+
+LINE = Line(1.5, random(30, seed=7), random(30, seed=8))
+STIFFNESS = torch.tensor(2.0, dtype=F64)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ConjugateGradient(30),
+        ConjugateGradient(30, curvature=GaussNewton(LINE.residuals, LINE.smoothness)),
+        Neumann(400, 0.09),
+    ],
+    ids=["hessian", "gauss-newton", "neumann"],
+)
+def test_a_registration_in_one_dimension_has_the_analytic_hypergradient(estimator):
+    upper = {"stiffness": STIFFNESS, "shift": LINE.shift}
+    found = hypergradient(LINE.upper, LINE.lower, {"u": LINE.best(STIFFNESS)}, upper, estimator=estimator)
+    for name, value in LINE.exact(STIFFNESS).items():
+        assert float((found[name] - value).norm() / value.norm()) < 1e-6
+
+
+def test_a_solver_stands_in_the_middle_of_a_graph():
+    stiffness, shift = STIFFNESS.clone().requires_grad_(), LINE.shift.clone().requires_grad_()
+
+    def solve(upper: Variables) -> Variables:
+        assert not torch.is_grad_enabled()
+        return {"u": torch.linalg.solve(LINE.matrix(upper["stiffness"]), LINE.slope**2 * upper["shift"])}
+
+    variables = {"stiffness": stiffness.exp().log(), "shift": 1.0 * shift}
+    u = stationary(solve, LINE.lower, variables, estimator=ConjugateGradient(30))["u"]
+    found = torch.autograd.grad(0.5 * ((u - LINE.wanted) ** 2).sum(), (stiffness, shift))
+    for one, other in zip(found, LINE.exact(STIFFNESS).values(), strict=True):
+        assert float((one - other).norm() / other.norm()) < 1e-6
+
+
+@pytest.mark.parametrize("name", [*ESTIMATORS])
+def test_estimators_say_what_does_not_depend_on_what(name: str):
+    made = {"one-step": OneStep(Descent(0.1)), "unrolled": Unrolled(2, 0.1), "neumann": Neumann(2, 0.1),
+            "conjugate-gradient": ConjugateGradient(2)}[name]  # fmt: skip
+    w, l = {"w": RIDGE.best(L)}, {"l": L}
+    with pytest.raises(InputError, match="upper loss does not depend on w"):
+        hypergradient(lambda w, u: u["l"] ** 2, RIDGE.lower, w, l, estimator=made)
+    with pytest.raises(InputError, match="Neither loss depends on the upper variable idle"):
+        hypergradient(RIDGE.upper, RIDGE.lower, w, {**l, "idle": L}, estimator=made)
+
+
+def test_the_matching_operator_agrees_with_the_engine():
+    """One Gauss-Newton step of ops.match is the minimum of a quadratic; the engine differentiates that quadratic."""
+    fixed = ops.gaussian(random(1, 3, 7, 8), sigma_voxels=1.0)
+    moving = ops.gaussian(random(1, 3, 7, 8, seed=1), sigma_voxels=1.0)
+    wanted = random(1, 2, 7, 8, seed=2)
+
+    def quadratic(lower: Variables, upper: Variables) -> Tensor:
+        f, m, u = upper["fixed"], upper["moving"], lower["u"]
+        slope = torch.stack([torch.gradient(m, dim=d)[0] for d in (2, 3)], 2)
+        moved = m + (slope * u[:, None]).sum(2)
+        return ((f - moved) ** 2).sum() + 0.5 * upper["stiffness"] * (ops.diffusion(u) * u[0, 0].numel()).sum()
+
+    upper = {"fixed": fixed, "moving": moving, "stiffness": torch.tensor(0.4, dtype=F64)}
+    best = ops.match(*upper.values(), data="means", solves=400)
+    loss = lambda lower, _: 0.5 * ((lower["u"] - wanted) ** 2).sum()  # noqa: E731
+    expected = hypergradient(loss, quadratic, {"u": best}, upper, estimator=ConjugateGradient(400, tolerance=1e-10))
+    leaves = {k: v.clone().requires_grad_() for k, v in upper.items()}
+    value = loss({"u": ops.match(*leaves.values(), data="means", solves=400)}, None)
+    found = dict(zip(leaves, torch.autograd.grad(value, [*leaves.values()]), strict=True))
+    for name, one in expected.items():
+        assert float((found[name] - one).norm() / one.norm()) < 1e-3
