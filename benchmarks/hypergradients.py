@@ -117,7 +117,7 @@ def real_plane(data: Path, *, interpolation: str = "cubic", thin: int = 4) -> Pl
     return Plane(images[0][cut], images[1][cut], labels[0][cut], labels[1][cut], interpolation)
 
 
-def truth(plane: Plane, solution: Variables) -> tuple[float, list[Tensor], list[float]]:
+def truth(plane: Plane, solution: Variables, *, directions: int = DIRECTIONS) -> tuple[float, list[Tensor], list[float]]:
     """By finite differences: dU/d(log stiffness); directions of the filter, and the derivatives along them."""
     upper = plane.start()
     generator = torch.Generator().manual_seed(0)
@@ -129,9 +129,9 @@ def truth(plane: Plane, solution: Variables) -> tuple[float, list[Tensor], list[
     def along(name: str, direction: Tensor) -> float:
         return (at(name, STEP * direction) - at(name, -STEP * direction)) / (2 * STEP)
 
-    directions = [torch.randn(1, 1, 3, 3, generator=generator, dtype=torch.float64) for _ in range(DIRECTIONS)]
+    ways = [torch.randn(1, 1, 3, 3, generator=generator, dtype=torch.float64) for _ in range(directions)]
     one = torch.ones((), dtype=torch.float64)
-    return along("log_stiffness", one), directions, [along("filter", d) for d in directions]
+    return along("log_stiffness", one), ways, [along("filter", d) for d in ways]
 
 
 def errors(found: Variables, expected: tuple[float, list[Tensor], list[float]]) -> dict[str, float]:

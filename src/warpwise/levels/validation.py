@@ -14,7 +14,7 @@ from warpwise.levels.batches import Batch, Sample, Sampler, sampled, stacked
 from warpwise.levels.volumes import Matrix, Volume
 from warpwise.objective import Objective
 from warpwise.ops.cpu import launch
-from warpwise.registrars.predicted import array
+from warpwise.registrars.working import array
 from warpwise.state import State
 
 

@@ -15,6 +15,9 @@ Prediction = dict[str, Tensor]
 - velocity (B, D, *nodes): whose exponential the displacement is, voxels of its own nodes.
 - mean, log_variance (B, D, *nodes): posterior of the velocity, or of the last update.
 - labels (B, K, *space): logits of the fixed image's labels.
+- fixed_features_N, moving_features_N (B, C, *nodes): features at octave N, every 2^N-th voxel.
+- features_have_variance: there where the first half of those channels are means, the second log-variances.
+- stiffness: 0-dim, of the finest octave's registration, for what is to be known of its certainty.
 """
 
 

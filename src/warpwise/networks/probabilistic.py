@@ -118,9 +118,11 @@ def distance(fixed: Tensor, warped: Tensor, *, uncertain: bool) -> Tensor:
     return 0.5 * gap.sum(1, keepdim=True)
 
 
-def told(octaves: list[tuple[Tensor, Tensor]], finest: int, *, uncertain: bool) -> Prediction:
+def told(octaves: list[tuple[Tensor, Tensor]], finest: int, stiffness: Tensor, *, uncertain: bool) -> Prediction:
     """Features as part of a prediction, by the octave they belong to."""
-    out: Prediction = {"features_have_variance": torch.ones(())} if uncertain else {}
+    out: Prediction = {"stiffness": stiffness}
+    if uncertain:
+        out["features_have_variance"] = torch.ones(())
     for n, (one, other) in enumerate(octaves):
         out[f"fixed_features_{n + finest}"], out[f"moving_features_{n + finest}"] = one, other
     return out
@@ -192,4 +194,4 @@ class FeatureMatching(nn.Module):
                     field = ops.compose(field, shortened(step))
             for _ in range(settings.finest):
                 field = double_field(field, fixed.shape[2:])
-        return {"displacement": field, **told(octaves, settings.finest, uncertain=uncertain)}
+        return {"displacement": field, **told(octaves, settings.finest, (PACE * self.pace[0]).exp(), uncertain=uncertain)}

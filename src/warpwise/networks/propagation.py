@@ -18,6 +18,7 @@ class CascadeSettings(FeatureSettings):
         context: channels of the dilated layers that regularise it.
         squarings: of each exponential.
         sampled: in training, draw the features from their posterior.
+        stiffness: of the solver that stands for the cascade where the certainty of its matches is asked for.
     """
 
     finest: int = 1
@@ -26,6 +27,7 @@ class CascadeSettings(FeatureSettings):
     context: tuple[int, ...] = (48, 48, 32)
     squarings: int = 7
     sampled: bool = False
+    stiffness: float = 10.0
 
     def build(self, *, dim: int, channels: int) -> nn.Module:
         return Cascade(self, dim=dim, channels=channels)
@@ -122,7 +124,7 @@ class Cascade(nn.Module):
         assert velocity is not None
         for _ in range(settings.finest):
             field = double_field(field, fixed.shape[2:])
-        known = told(octaves, settings.finest, uncertain=settings.uncertainty)
+        known = told(octaves, settings.finest, field.new_tensor(settings.stiffness), uncertain=settings.uncertainty)
         return {"displacement": field, "velocity": velocity, **known}
 
     def cost(self, fixed: Tensor, warped: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ _NAMES = (
     "mse", "mutual_information", "mind_ssc", "correlation", "symmetric_kl",
     "diffusion", "bending", "jacobian_determinant", "digital_determinants",
 )  # fmt: skip
+_MATCHING = ("match", "match_deviation")
 
 
 def __getattr__(name: str) -> Any:
@@ -17,12 +18,12 @@ def __getattr__(name: str) -> Any:
         from warpwise.ops import functions  # noqa: PLC0415 - imports torch
 
         return getattr(functions, name)
-    if name == "match":
-        from warpwise.ops.matching import match  # noqa: PLC0415 - imports torch
+    if name in _MATCHING:
+        from warpwise.ops import matching  # noqa: PLC0415 - imports torch
 
-        return match
+        return getattr(matching, name)
     raise AttributeError(name)
 
 
 def __dir__() -> list[str]:
-    return [*_NAMES, "match"]
+    return [*_NAMES, *_MATCHING]

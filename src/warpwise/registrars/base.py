@@ -40,6 +40,7 @@ class Solution:
         history: every step, in order.
         stops: why each level ended, coarse to fine.
         uncertainty: (X, Y, Z), mm: standard deviation of where a voxel goes, where it is known.
+        feature_uncertainty: (X, Y, Z): standard deviation of the fixed image's learned features, where they have one.
     """
 
     field: Array
@@ -47,6 +48,7 @@ class Solution:
     history: tuple[Step, ...] = ()
     stops: tuple[str, ...] = ()
     uncertainty: Array | None = None
+    feature_uncertainty: Array | None = None
 
 
 class Registrar(Protocol):

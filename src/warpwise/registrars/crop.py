@@ -38,11 +38,11 @@ class Box:
             rows.append(row.astype(np.float32))
         return rows[0], rows[1], rows[2]
 
-    def embed(self, field: Array, full: Triple) -> Array:
-        """A field on this box's voxels as one on those of the full grid, 0 outside."""
+    def embed(self, field: Array, full: Triple, *, outside: float = 0.0) -> Array:
+        """A field or map (N, …) on this box's voxels as one on those of the full grid, with one value outside."""
         if self.shape == full:
             return field
-        out = np.zeros((3, *full), np.float32)
+        out = np.full((len(field), *full), outside, np.float32)
         into = tuple(slice(f, f + n) for f, n in zip(self.start, self.shape, strict=True))
         out[(slice(None), *into)] = field
         return out

@@ -74,11 +74,6 @@ def deliver(
     displacement = transform.displacement(fixed.grid)
     warped = resample(moving, fixed.grid, transform, displacement=displacement)
     clock.lap("resampling")
-    uncertainty = None
-    if solution is not None and solution.uncertainty is not None:
-        voxels = in_plane(np.stack([solution.uncertainty] * 3), pair.grid, dim)
-        still = Affine(np.eye(dim + 1))
-        uncertainty = resample(Image(voxels.vectors[:1], voxels.grid, name="uncertainty"), fixed.grid, still)
     return {
         "transform": transform,
         "inverse": inverse,
@@ -88,8 +83,23 @@ def deliver(
         "affine_only": linear.matrix,
         "certificate": certificate,
         "velocity": velocity,
-        "uncertainty": uncertainty,
+        "uncertainty": on_fixed("uncertainty", None if solution is None else solution.uncertainty, pair.grid, fixed.grid),
+        "feature_uncertainty": on_fixed(
+            "feature uncertainty", None if solution is None else solution.feature_uncertainty, pair.grid, fixed.grid
+        ),
     }
+
+
+def on_fixed(name: str, values: NDArray[np.float32] | None, voxels: Grid, grid: Grid) -> Image | None:
+    """A map (X, Y, Z) on the solvers' voxels as an image on the fixed grid; None where there is none."""
+    if values is None:
+        return None
+    if grid.dim == 3:
+        image = Image(values[None], voxels, name=name)
+    else:
+        plane = voxels.affine[np.ix_([0, 1, 3], [0, 2, 3])]
+        image = Image(values[None, :, 0], Grid((voxels.shape[0], voxels.shape[2]), plane), name=name)
+    return resample(image, grid, Affine(np.eye(grid.dim + 1)))
 
 
 def in_mm(field: NDArray[np.float32], voxels: Grid) -> NDArray[np.float32]:

@@ -258,8 +258,10 @@ def solve(
         return box.embed(fine, (x, y, z))
 
     velocity = None if moved is field else whole(field)
-    told = None if start is None else start.uncertainty
-    return Solution(whole(moved), velocity, history=tuple(recorder.steps), stops=tuple(stops), uncertainty=told)
+    found = Solution(whole(moved), velocity, history=tuple(recorder.steps), stops=tuple(stops))
+    if start is None:
+        return found
+    return replace(found, uncertainty=start.uncertainty, feature_uncertainty=start.feature_uncertainty)
 
 
 def unfold(field: Array, moves: Motion) -> tuple[Array, Array]:

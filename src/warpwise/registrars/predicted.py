@@ -13,9 +13,10 @@ from warpwise.pair import Pair
 from warpwise.registrars import fold
 from warpwise.registrars.base import OnStep, Solution, ignore
 from warpwise.registrars.crop import DARK, foreground
+from warpwise.registrars.features import certainty
 from warpwise.registrars.greedy import Greedy
 from warpwise.registrars.svf import SVF, SymmetricSVF
-from warpwise.registrars.working import finer, on_all_voxels, working_pair
+from warpwise.registrars.working import array, finer, on_all_voxels, scalar, spacing_of, tensor, working_pair
 
 Array = NDArray[np.float32]
 
@@ -59,19 +60,27 @@ class Predicted:
         if not torch.isfinite(prediction["displacement"]).all():
             raise InputError(f"The model {card.name or self.model.path} predicts values that are not finite.")
         field = whole(prediction["displacement"])
-        uncertainty = None
+
+        def embedded(values: Array) -> Array:
+            # Nothing is known beyond what was looked at.
+            return box.embed(finer(values, seen.step, box.shape), (x, y, z), outside=float(values.max()))[0]
+
+        uncertainty = features = None
         if "log_variance" in prediction and self.samples:
-            uncertainty = box.embed(self.spread(images, seen.step, box.shape, pair.grid.spacing_mm), (x, y, z))[0]
-        return Solution(field, uncertainty=uncertainty, stops=("one pass",))
+            uncertainty = embedded(self.spread(images, seen.step, pair.grid.spacing_mm))
+        elif self.samples and (sure := certainty(prediction, samples=self.samples)) is not None:
+            mm = float(np.mean(spacing_of(card))) if card.dim == 3 else card.spacing_mm[0]
+            uncertainty = embedded(mm * scalar(sure.match))
+            features = None if sure.features is None else embedded(scalar(sure.features))
+        return Solution(field, uncertainty=uncertainty, feature_uncertainty=features, stops=("one pass",))
 
     def spread(
         self,
         images: Sequence[torch.Tensor],
         step: NDArray[np.float64],
-        shape: tuple[int, int, int],
         spacing_mm: Sequence[float],
     ) -> Array:
-        """Standard deviation (1, X, Y, Z) of where a voxel goes, mm, over samples of the posterior."""
+        """Standard deviation (1, x, y, z) of where a working voxel goes, mm, over samples of the posterior."""
         generator = torch.Generator().manual_seed(0)
         first = second = np.zeros(1)
         for _ in range(self.samples):
@@ -79,8 +88,7 @@ class Predicted:
             mm = drawn * (step * np.array(spacing_mm))[:, None, None, None]
             first, second = first + mm, second + mm.astype(np.float64) ** 2
         variance = second / self.samples - (first / self.samples) ** 2
-        deviation = np.sqrt(np.maximum(variance, 0).sum(0, keepdims=True)).astype(np.float32)
-        return finer(deviation, step, shape)
+        return np.sqrt(np.maximum(variance, 0).sum(0, keepdims=True)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -94,25 +102,6 @@ class Refined:
         """The solver's displacement, begun at the network's."""
         start = self.predicted.solve(pair, on_step=on_step)
         return replace(self.solver, start=start).solve(pair, on_step=on_step)
-
-
-def spacing_of(card: ModelCard) -> tuple[float, float, float]:
-    """A model's spacing along the axes of a 3-D grid."""
-    s = card.spacing_mm
-    return (s[0], s[1], s[2]) if card.dim == 3 else (s[0], 1.0, s[1])
-
-
-def tensor(image: Array, dim: int) -> torch.Tensor:
-    """(C, X, Y, Z) as a batch of one, planes in two dimensions."""
-    return torch.from_numpy(np.ascontiguousarray(image if dim == 3 else image[:, :, 0]))[None]
-
-
-def array(displacement: torch.Tensor) -> Array:
-    """(D, *space) as (3, X, Y, Z)."""
-    field = displacement.detach().float().cpu().numpy()
-    if len(field) == 3:
-        return np.ascontiguousarray(field)
-    return np.ascontiguousarray(np.stack([field[0], np.zeros_like(field[0]), field[1]])[:, :, None])
 
 
 def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:

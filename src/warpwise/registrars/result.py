@@ -27,6 +27,7 @@ class Result:
         settings: everything that was set; timings_s: seconds a stage; warnings: reasons not to trust the result.
         velocity: of the svf and symmetric solvers.
         uncertainty: standard deviation of where a voxel goes, mm, on the fixed grid; of networks that know it.
+        feature_uncertainty: standard deviation of the fixed image's learned features, of networks whose features have one.
         scores: overlap of the labels and distance of the landmarks that were given.
     """
 
@@ -46,4 +47,5 @@ class Result:
     predicted_memory_mb: float = 0.0
     velocity: VelocityField | None = None
     uncertainty: Image | None = None
+    feature_uncertainty: Image | None = None
     scores: Scores | None = None

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from warpwise.grid import Grid
+from warpwise.networks.model import ModelCard
 from warpwise.ops.cpu import launch
 from warpwise.pair import Pair, Triple
 
@@ -87,3 +89,28 @@ def on_all_voxels(field: Array, step: NDArray[np.float64], shape: Triple) -> Arr
         return field
     out *= step.astype(np.float32)[:, None, None, None]
     return out
+
+
+def spacing_of(card: ModelCard) -> tuple[float, float, float]:
+    """A model's spacing along the axes of a 3-D grid."""
+    s = card.spacing_mm
+    return (s[0], s[1], s[2]) if card.dim == 3 else (s[0], 1.0, s[1])
+
+
+def tensor(image: Array, dim: int) -> torch.Tensor:
+    """(C, X, Y, Z) as a batch of one, planes in two dimensions."""
+    return torch.from_numpy(np.ascontiguousarray(image if dim == 3 else image[:, :, 0]))[None]
+
+
+def array(displacement: torch.Tensor) -> Array:
+    """(D, *space) as (3, X, Y, Z)."""
+    field = displacement.detach().float().cpu().numpy()
+    if len(field) == 3:
+        return np.ascontiguousarray(field)
+    return np.ascontiguousarray(np.stack([field[0], np.zeros_like(field[0]), field[1]])[:, :, None])
+
+
+def scalar(map_: torch.Tensor) -> Array:
+    """(1, 1, *space) as (1, X, Y, Z)."""
+    values = map_.detach().float().cpu().numpy()[0]
+    return np.ascontiguousarray(values if values.ndim == 4 else values[:, :, None])

@@ -13,6 +13,7 @@ FIGURES = Table(
         "difference": "warpwise.report.figures:difference",
         "deformation": "warpwise.report.figures:deformation",
         "jacobian": "warpwise.report.figures:jacobian",
+        "uncertainty": "warpwise.report.figures:uncertainty",
         "convergence": "warpwise.report.figures:convergence",
         "labels": "warpwise.report.figures:labels",
         "landmarks": "warpwise.report.figures:landmarks",

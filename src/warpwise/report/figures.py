@@ -111,6 +111,24 @@ def jacobian(seen: Material) -> Figure | None:
 
 
 @styled
+def uncertainty(seen: Material) -> Figure | None:
+    """How surely each voxel goes where it goes, and how sure the learned features are of themselves."""
+    named = [("where a voxel goes, ± mm", seen.uncertainty), ("features, ± prior's σ", seen.feature_uncertainty)]
+    rows = [(title, volume) for title, volume in named if volume is not None]
+    if not rows:
+        return None
+    figure, axes, planes = canvas(seen, len(rows))
+    for row, (title, volume) in zip(axes, rows, strict=True):
+        low, high = (float(v) for v in np.percentile(volume, (1, 99)))
+        picture: Any = None
+        for axis, view in zip(row, planes, strict=True):
+            picture = show(axis, view, view.cut(volume), (low, max(high, low + 1e-6)), "magma")
+        figure.colorbar(picture, ax=[*row], shrink=0.7, pad=0.02)
+        row[0].set_ylabel(title)
+    return figure
+
+
+@styled
 def convergence(seen: Material) -> Figure | None:
     """The energy over the iterations of every level, stages side by side."""
     steps = seen.summary["energies"]

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Material:
         shifted: whether `before` had to be brought over.
         displacement_mm: (dim, X, Y[, Z]); log_jacobian: of the whole map.
         summary: result.json.
+        uncertainty, feature_uncertainty: (X, Y[, Z]), of networks that know theirs.
         notes: what could not be shown.
     """
 
@@ -49,11 +50,15 @@ class Material:
     log_jacobian: Volume
     summary: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    uncertainty: Volume | None = None
+    feature_uncertainty: Volume | None = None
 
     @classmethod
     def of_result(cls, result: Result, images: tuple[Image, Image], summary: Mapping[str, Any]) -> "Material":
         """From a registration that has just been made."""
-        return cls.built(images[0], result.warped, images[1], result.transform, summary, result.displacement_mm)
+        made = cls.built(images[0], result.warped, images[1], result.transform, summary, result.displacement_mm)
+        known = {name: getattr(result, name) for name in ("uncertainty", "feature_uncertainty")}
+        return replace(made, **{name: _shown(map_) for name, map_ in known.items() if map_ is not None})
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Material":
@@ -79,7 +84,9 @@ class Material:
             notes = (f"The moving image {names[1].name} is not there any more: nothing is shown before registration.",)
         if fixed.grid.shape != warped.grid.shape:
             raise InputError(f"{fixed_path}: has {fixed.grid.shape} voxels, the result {warped.grid.shape}.")
-        return cls.built(fixed, warped, moving, transform, summary, transform.displacement(fixed.grid), notes)
+        made = cls.built(fixed, warped, moving, transform, summary, transform.displacement(fixed.grid), notes)
+        maps = {name: folder / f"{name}.nii.gz" for name in ("uncertainty", "feature_uncertainty")}
+        return replace(made, **{name: _shown(read_image(path)) for name, path in maps.items() if path.exists()})
 
     @classmethod
     def built(  # noqa: PLR0917 - the one place where all of it comes together

@@ -25,6 +25,7 @@ CAPTIONS = {
     "difference": "Difference",
     "deformation": "Deformation grid",
     "jacobian": "Volume change (log Jacobian)",
+    "uncertainty": "Uncertainty",
     "convergence": "Convergence",
     "labels": "Overlap of labels",
     "landmarks": "Landmarks",
