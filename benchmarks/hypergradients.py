@@ -247,7 +247,7 @@ def cost(name: str, pipe) -> None:
     pipe.send({"seconds": round(float(np.median(seconds)), 2), "memory_mb": round(high_water() - before)})
 
 
-def matched(name: str, pipe) -> None:  # noqa: ARG001
+def matched(name: str, pipe) -> None:
     """The operator with its own implicit gradient, value and gradient together, one channel."""
     _, _, _, given, _ = volume("linear")
     tensors = [given[k].clone().requires_grad_() for k in ("fixed", "moving", "stiffness")]

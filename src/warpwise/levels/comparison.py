@@ -48,8 +48,21 @@ class Row:
         return float(np.mean([*self.dice.values()])) if self.dice else float("nan")
 
 
-def run_method(method: Method, pair: tuple[Scan, Scan], labels: Sequence[int]) -> Row:
+Change = Callable[[Image], Image]
+
+
+def as_it_is(image: Image) -> Image:
+    """The change that changes nothing."""
+    return image
+
+
+def run_method(method: Method, pair: tuple[Scan, Scan], labels: Sequence[int], *, change: Change = as_it_is) -> Row:
     """Register one pair and measure it.
+
+    Args:
+        method: how to register; labels: over which overlap is measured.
+        pair: fixed and moving.
+        change: what is done to both images first, such as noise.
 
     Raises:
         InputError: an image cannot be used, or a label map is missing.
@@ -57,7 +70,7 @@ def run_method(method: Method, pair: tuple[Scan, Scan], labels: Sequence[int]) -
     fixed, moving = pair
     if fixed.label is None or moving.label is None:
         raise InputError(f"{fixed.image.name} ← {moving.image.name}: there are no label maps to measure overlap by.")
-    images = read_image(fixed.image), read_image(moving.image)
+    images = change(read_image(fixed.image)), change(read_image(moving.image))
     result = register(*images, **method.options)
     maps: list[Image] = [read_image(path, kind="labels") for path in (fixed.label, moving.label)]
     warped = resample(maps[1], maps[0].grid, result.transform, interpolation="nearest")

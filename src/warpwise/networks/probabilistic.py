@@ -13,6 +13,8 @@ from warpwise.networks.heads import Head, sample
 
 LONGEST = 6.0  # of a log-variance, either way: exp of more would drown all other evidence
 FIRST = -2.0  # log-variance before training: with more, noise drowns the first features
+WINDOW = 2  # voxels round the one whose intensity is normalised
+FLAT = 5e-3  # variance of noise, as in `ops.lncc`
 PACE = 10.0  # the stiffness's logarithm learns so many times faster than weights do
 REACH = 2.0  # voxels: no step is longer
 
@@ -95,10 +97,31 @@ class FeatureEncoder(nn.Module):
             out.append(self.heads[n](x))
         return out[::-1]
 
-    def both(self, fixed: Tensor, moving: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Features of two images at every octave."""
-        found = self(torch.cat([fixed, moving]))  # one batch: PyTorch's convolutions are slow on a batch of one
-        return [(one, other) for one, other in (features.chunk(2) for features in found)]
+
+class IntensityFeatures(nn.Module):
+    """Nothing learned: intensities less the mean of their window, over its standard deviation, at every octave.
+
+    Their squared distance is local correlation to second order: what learned features are to be compared with.
+    """
+
+    def __init__(self, octaves: int, *, finest: int) -> None:
+        super().__init__()
+        self.octaves, self.finest = octaves, finest
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(B, C, *space) at every octave, fine to coarse."""
+        out: list[Tensor] = []
+        for octave in ops.pyramid(image.float(), levels=self.octaves)[self.finest :]:
+            mean = ops.box(octave, radius=WINDOW)
+            variance = (ops.box(octave * octave, radius=WINDOW) - mean * mean).clamp(min=0)
+            out.append((octave - mean) * torch.rsqrt(variance + FLAT))
+        return out
+
+
+def of_both(encoder: nn.Module, fixed: Tensor, moving: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Features of two images at every octave, fine to coarse."""
+    found = encoder(torch.cat([fixed, moving]))  # one batch: PyTorch's convolutions are slow on a batch of one
+    return [(one, other) for one, other in (features.chunk(2) for features in found)]
 
 
 def drawn(features: Tensor, generator: torch.Generator | None, *, uncertain: bool) -> Tensor:
@@ -109,13 +132,27 @@ def drawn(features: Tensor, generator: torch.Generator | None, *, uncertain: boo
     return torch.cat([sample(mean, log_variance, generator), log_variance], 1)
 
 
-def distance(fixed: Tensor, warped: Tensor, *, uncertain: bool) -> Tensor:
-    """At every voxel (B, 1, *space): symmetrised KL of the two Gaussians, nats, or squared distance of plain features."""
+def nearby(fixed: Tensor, warped: Tensor, *, radius: int, uncertain: bool) -> Tensor:
+    """How far the fixed features of a voxel are from the warped ones of each neighbour: ((2·radius + 1)^D channels).
+
+    The symmetrised KL of two Gaussians, nats, or the squared distance of plain features, a dimension. Both are inner
+    products of vectors that each side makes on its own, so all neighbours are one local correlation.
+    """
     if not uncertain:
-        return (fixed - warped).square().sum(1, keepdim=True)
-    (mf, lf), (mw, lw) = fixed.chunk(2, 1), warped.chunk(2, 1)
-    gap = torch.cosh(lf - lw) - 1 + 0.5 * (mf - mw) ** 2 * ((-lf).exp() + (-lw).exp())
-    return 0.5 * gap.sum(1, keepdim=True)
+        one = torch.ones_like(fixed)
+        sides = [fixed**2, one, -2 * fixed], [one, warped**2, warped]
+    else:
+        (mf, lf), (mw, lw) = fixed.chunk(2, 1), warped.chunk(2, 1)
+        vf, vw, pf, pw = lf.exp(), lw.exp(), (-lf).exp(), (-lw).exp()
+        one = torch.ones_like(mf)
+        sides = (
+            [vf, pf, mf**2 * pf - 2, mf**2, -2 * mf * pf, -2 * mf, pf, one],
+            [pw, vw, one, pw, mw, mw * pw, mw**2, mw**2 * pw],
+        )
+        sides = [0.25 * x for x in sides[0]], sides[1]
+    # The correlation is a mean over channels, of which every dimension of the features has as many as there are terms.
+    near = ops.correlation(torch.cat(sides[0], 1), torch.cat(sides[1], 1), radius=radius)
+    return len(sides[0]) * near
 
 
 def told(octaves: list[tuple[Tensor, Tensor]], finest: int, stiffness: Tensor, *, uncertain: bool) -> Prediction:
@@ -138,6 +175,7 @@ class MatchingSettings(FeatureSettings):
     """An encoder, and the solver that registers its features.
 
     Attributes:
+        encoder: learned; or intensity: local normalisation, of which only the solver's stiffness is learned.
         data: kl, the symmetrised divergence of the two posteriors; or means, the squared distance of their means.
         stages: Gauss-Newton steps at each octave, fine to coarse; each is composed on what is known so far.
         solves: conjugate gradients of a step.
@@ -146,6 +184,7 @@ class MatchingSettings(FeatureSettings):
         stiffness: weight of the diffusion energy before training; it is learned, one an octave.
     """
 
+    encoder: Literal["learned", "intensity"] = "learned"
     data: Literal["kl", "means"] = "kl"
     stages: tuple[int, ...] = (2, 3, 3)
     solves: int = 12
@@ -168,15 +207,19 @@ class FeatureMatching(nn.Module):
     def __init__(self, settings: MatchingSettings, *, dim: int, channels: int) -> None:
         super().__init__()
         self.settings = settings
-        self.encoder = FeatureEncoder(settings, dim=dim, channels=channels)
         count = len(settings.widths) - settings.finest
+        self.encoder: nn.Module
+        if settings.encoder == "learned":
+            self.encoder = FeatureEncoder(settings, dim=dim, channels=channels)
+        else:
+            self.encoder = IntensityFeatures(len(settings.widths), finest=settings.finest)
         self.pace = nn.Parameter(torch.full((count,), math.log(settings.stiffness) / PACE))
 
     def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
         """Images (B, C, *space) of any size; a generator draws the features from their posterior."""
         settings = self.settings
-        octaves = self.encoder.both(fixed, moving)
-        uncertain = settings.uncertainty
+        octaves = of_both(self.encoder, fixed, moving)
+        uncertain = settings.uncertainty and settings.encoder == "learned"
         data = settings.data if uncertain else "means"
         sampled = uncertain and settings.sampled
         coarsest = octaves[-1][0]

@@ -132,12 +132,13 @@ def match_deviation(
     samples: int = 16,
     solves: int = 30,
 ) -> Tensor:
-    """How well each voxel's match is determined: standard deviation (B, 1, *space), voxels, of where it goes.
+    """How far each voxel may be from where it should be: root mean square (B, 1, *space), voxels, of what is left to go.
 
-    The energy of `match` to second order is minus the logarithm of a Gaussian N(0, (A + stiffness·L)⁻¹) of displacements
-    round the match that was found. It is sampled: A = Σ h·∇f∇fᵀ and L = ∇ᵀ∇ are sums of squares, so noise on every
-    feature and on every edge of the grid, sent through one solve, is a draw. A voxel is certain where features change in
-    every direction about it and variances are small, or where such voxels are near.
+    The energy of `match` to second order is minus the logarithm of a Gaussian N(u, (A + stiffness·L)⁻¹) of displacements:
+    u is what one more step would add, and the variance says how well features determine it. Both count. The variance is
+    sampled: A = Σ h·∇f∇fᵀ and L = ∇ᵀ∇ are sums of squares, so noise on every feature and on every edge of the grid, sent
+    through one solve, is a draw. A voxel is certain where no further step is wanted, features change in every direction
+    about it and their variances are small, or where such voxels are near.
 
     Args:
         fixed, moving: features as in `match`, moving ones already warped; stiffness, data, solves: as there.
@@ -150,7 +151,8 @@ def match_deviation(
     with torch.no_grad():
         fixed, moving = fixed.contiguous(), moving.contiguous()
         derivative, curvature = how.curved(fixed, moving, None, probabilistic=probabilistic)
-        _, matrix = how.normal_field(derivative, curvature, moving)
+        gradient, matrix = how.normal_field(derivative, curvature, moving)
+        left = how.normal_solve(matrix, gradient, stiffness, iterations=solves).square().sum(1, keepdim=True)
         slopes, root = matching.slopes(moving), curvature.sqrt()
         total = torch.zeros_like(moving[:, :1])
 
@@ -166,7 +168,7 @@ def match_deviation(
                     right.narrow(axis, 0, right.shape[axis] - 1).sub_(edges)
             drawn = how.normal_solve(matrix, right.contiguous(), stiffness, iterations=solves)
             total += drawn.square().sum(1, keepdim=True)
-    return (total / samples).sqrt()
+    return (total / samples + left).sqrt()
 
 
 class _Match(torch.autograd.Function):

@@ -1,0 +1,403 @@
+"""Learned features against intensities: ablation, robustness, calibration.
+
+    python benchmarks/features.py train --runs DIR [--tasks hippocampus brains] [--rows …]
+    python benchmarks/features.py ablation|robustness|calibration --runs DIR [--baselines DIR]
+
+Settings stand in benchmarks/features/. `features` networks differ from each other in nothing but whether features have a
+variance (and so in the data term: symmetrised KL, or squared distance); all take the same number of steps on the same
+pairs. Labels are moved by nearest neighbour in one resampling from native space. `--baselines` is the folder of the runs
+of benchmarks/learning.py, for VoxelMorph's box plots.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import yaml
+from common import machine, markdown_table
+
+import warpwise as ww
+from warpwise.evaluation.statistics import compared
+from warpwise.image import Image, intensity_range
+from warpwise.io.datasets import Dataset, read_dataset
+from warpwise.io.images import read_image
+from warpwise.levels.comparison import Method, Row, as_it_is, run_method
+from warpwise.levels.settings import TrainingSettings
+from warpwise.levels.training import Run, history, train
+from warpwise.networks.model import Model, size
+from warpwise.ops.cpu import launch
+from warpwise.registrars.descent import LevelSettings
+from warpwise.registrars.presets import preset
+from warpwise.synthetic.contrasts import smooth_noise
+from warpwise.transforms.velocity import exponential
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+ENCODER = {"widths": [16, 32, 48, 48], "features": 8, "finest": 1}
+SOLVER = {**ENCODER, "stages": [4, 4, 4]}
+# The stiffness is learned; it begins where evidence of the size that untrained features give and smoothness balance.
+ROWS = {
+    "intensity": {
+        "network": "features",
+        "steps": 60,
+        "optimizer": {"learning_rate": 0.01},
+        "augmentation": {"noise": 0.0},
+        "options": {**SOLVER, "encoder": "intensity", "uncertainty": False, "stiffness": 1.0},
+    },
+    "deterministic": {"network": "features", "options": {**SOLVER, "uncertainty": False, "stiffness": 2.5}},
+    "probabilistic": {"network": "features", "options": {**SOLVER, "stiffness": 10.0}},
+    "cascade": {"network": "cascade", "options": {**ENCODER, "matching": [32, 24, 16], "context": [24, 24, 16]}},
+}
+NAMES = {
+    "intensity": "intensity, same solver",
+    "deterministic": "deterministic features",
+    "probabilistic": "probabilistic features",
+    "cascade": "probabilistic, cascade",
+}
+LNCC = "intensity LNCC"
+# The same solver at the resolution of the learned ones: images halved once (brains; hippocampi are at full), the field once
+# more.
+AS_COARSE = {
+    "hippocampus": (*preset("accurate").deformable.levels[:2], LevelSettings(image=0, field=1, iterations=20, radius=4)),
+    "brains": (*preset("accurate").deformable.levels[:1], LevelSettings(image=1, field=2, iterations=20, radius=2)),
+}
+NOISE = (0.0, 0.05, 0.1, 0.15, 0.2)
+BIAS = (0.0, 0.2, 0.4, 0.6)
+
+
+def dataset_of(task: str, data: Path) -> Dataset:
+    """A task's dataset."""
+    return read_dataset(data / yaml.safe_load((HERE / "features" / f"{task}.yaml").read_text())["data"]["dataset"])
+
+
+def settings_of(task: str, row: str, data: Path, seed: int) -> TrainingSettings:
+    """A task's settings for one row of the ablation."""
+    content = yaml.safe_load((HERE / "features" / f"{task}.yaml").read_text())
+    content["data"]["dataset"] = str(data / content["data"]["dataset"])
+    return TrainingSettings.parse({**content, **ROWS[row], "seed": seed})
+
+
+def train_all(arguments: argparse.Namespace) -> None:
+    """Train what is not trained yet; interrupted runs go on."""
+    for task in arguments.tasks:
+        for row in arguments.rows:
+            folder = arguments.runs / task / row
+            if (folder / "done").exists():
+                continue
+            print(time.strftime("%H:%M:%S"), task, row, flush=True)
+            resume = (folder / "last" / "optimizer.safetensors").exists()
+            run = Run(folder, arguments.runs / "cache" / task, resume, overwrite=True)
+            train(settings_of(task, row, arguments.data, arguments.seed), run)
+            (folder / "done").write_text("")
+
+
+def methods_of(task: str, arguments: argparse.Namespace, *, all_of_them: bool = True) -> list[Method]:
+    """Affine, the solver on intensities, every trained row; VoxelMorph of the other benchmark where it is at hand."""
+    out = [Method("affine", {"transform": "affine"}), Method(LNCC, {"preset": "accurate", "similarity": "lncc"})]
+    coarse = preset("accurate").replace(deformable=preset("accurate").deformable.replace(levels=AS_COARSE[task]))
+    out.append(Method(f"{LNCC}, as coarse", {"preset": coarse, "similarity": "lncc"}))
+    for row in ROWS:
+        folder = arguments.runs / task / row
+        if (folder / "done").exists():
+            out.append(Method(NAMES[row], {"model": Model.load(folder)}))
+    if not all_of_them or arguments.baselines is None:
+        return out
+    for network in ("voxelmorph", "pyramid"):
+        folder = arguments.baselines / task / f"{network}-0"
+        if (folder / "done").exists():
+            out.append(Method(network, {"model": Model.load(folder)}))
+    return out
+
+
+def measured(rows: Sequence[Row]) -> dict:
+    """Means over pairs of one method."""
+    return {
+        "dice": float(np.mean([r.mean_dice for r in rows])),
+        "dice_of_pairs": [round(r.mean_dice, 4) for r in rows],
+        "percent_folded": float(np.mean([r.percent_folded for r in rows])),
+        "percent_ndv": float(np.mean([r.percent_ndv for r in rows])),
+        "sd_log_jacobian": float(np.mean([r.sd_log_jacobian for r in rows])),
+        "seconds": float(np.median([r.seconds for r in rows])),
+    }
+
+
+def ablation(arguments: argparse.Namespace) -> None:
+    """Every row on every validation pair, in turns; box plots of structures."""
+    from warpwise.report.boxplots import draw
+
+    found = known(arguments.out, "ablation")
+    for task in arguments.tasks:
+        dataset = dataset_of(task, arguments.data)
+        methods = methods_of(task, arguments)
+        rows: dict[str, list[Row]] = {m.name: [] for m in methods}
+        for pair in dataset.validation_pairs[: arguments.pairs or None]:
+            for method in methods:
+                rows[method.name].append(run_method(method, pair, dataset.averaged))
+            print(task, rows["affine"][-1].pair, {k: round(v[-1].mean_dice, 3) for k, v in rows.items()}, flush=True)
+        table = {name: measured(mine) for name, mine in rows.items()}
+        for row, name in NAMES.items():
+            if name in table:
+                run = arguments.runs / task / row
+                last = [r for r in history(run) if r["kind"] == "train"][-1]
+                count, _ = size(Model.load(run).network)
+                table[name] |= {
+                    "parameters": count,
+                    "steps": last["step"],
+                    "training_minutes": round(last["seconds"] / 60, 1),
+                }
+        scores = {m: v["dice_of_pairs"] for m, v in table.items() if m != "affine"}
+        tests = {f"{a} | {b}": p for (a, b), p in compared(scores).items()}
+        found["tasks"][task] = {"pairs": len(rows["affine"]), "methods": table, "p_values_wilcoxon_holm": tests}
+        structures = {
+            name: {dataset.labels.get(k, str(k)): [r.dice[k] for r in mine if k in r.dice] for k in chosen(dataset, mine)}
+            for name, mine in rows.items()
+        }
+        draw(structures, RESULTS / f"features_{task}.png")
+        keep(arguments.out, "ablation", found)
+
+
+def chosen(dataset: Dataset, rows: Sequence[Row], most: int = 24) -> list[int]:
+    """Structures to show: all where they are few, else the largest number of pairs, the deep ones first."""
+    deep = ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "accumbens", "ventricle", "stem")
+    every = sorted({k for r in rows for k in r.dice})
+    if len(every) <= most:
+        return every
+    return [k for k in every if any(word in dataset.labels.get(k, "").lower() for word in deep)][:most]
+
+
+def noisy(image: Image, *, sigma: float, seed: int) -> Image:
+    """Gaussian noise of so much of the intensity range."""
+    low, high = intensity_range(image.data)
+    noise = np.random.default_rng([seed, *image.grid.shape]).standard_normal(image.data.shape, np.float32)
+    return Image(image.data.astype(np.float32) + np.float32(sigma * (high - low)) * noise, image.grid, name=image.name)
+
+
+def shaded(image: Image, *, strength: float, seed: int) -> Image:
+    """Multiplied by exp(strength · a smooth field of unit variance)."""
+    x, y, z = image.grid.embedded().shape
+    field = smooth_noise((x, y, z), np.random.default_rng([seed, x, y, z]), count=1, sigma=max(x, y, z) / 4)[0]
+    shade = np.exp(np.float32(strength) * field).reshape(image.grid.shape)
+    return Image(image.data.astype(np.float32) * shade, image.grid, name=image.name)
+
+
+def inverted(image: Image) -> Image:
+    """Bright for dark within the object, air as it is."""
+    low, high = intensity_range(image.data)
+    data = image.data.astype(np.float32)
+    inside = data > low + 0.02 * (high - low)
+    return Image(np.where(inside, high + low - data, data), image.grid, name=image.name)
+
+
+def robustness(arguments: argparse.Namespace) -> None:
+    """Dice of the first pairs against noise, shading and inversion of the moving image."""
+    found = known(arguments.out, "robustness")
+    for task in arguments.tasks:
+        dataset = dataset_of(task, arguments.data)
+        pairs = spread(dataset.validation_pairs, arguments.pairs or 4)
+        methods = methods_of(task, arguments, all_of_them=False)
+        changes = {f"noise {s:g}": partial(noisy, sigma=s, seed=1) if s else as_it_is for s in NOISE}
+        changes |= {f"bias {s:g}": partial(shaded, strength=s, seed=2) if s else as_it_is for s in BIAS[1:]}
+        table: dict = {m.name: {} for m in methods}
+        for name, change in changes.items():
+            for method in methods:
+                rows = [run_method(method, pair, dataset.averaged, change=change) for pair in pairs]
+                table[method.name][name] = round(float(np.mean([r.mean_dice for r in rows])), 4)
+            print(task, name, {m: v[name] for m, v in table.items()}, flush=True)
+        for method in methods:
+            rows = [run_method(method, pair, dataset.averaged, change=Only(n=1)) for pair in pairs]
+            table[method.name]["inverted"] = round(float(np.mean([r.mean_dice for r in rows])), 4)
+        print(task, "inverted", {m: v["inverted"] for m, v in table.items()}, flush=True)
+        found["tasks"][task] = {"pairs": len(pairs), "dice": table}
+        keep(arguments.out, "robustness", found)
+    curves(found, RESULTS / "features_robustness.png")
+
+
+class Only:
+    """Inversion of the second of every two images: the moving one."""
+
+    def __init__(self, n: int) -> None:
+        self.turn, self.n = 0, n
+
+    def __call__(self, image: Image) -> Image:
+        self.turn += 1
+        return inverted(image) if (self.turn - 1) % 2 == self.n else image
+
+
+def spread(pairs: Sequence, most: int) -> list:
+    """So many pairs, evenly from the list."""
+    return [pairs[k * len(pairs) // most] for k in range(min(most, len(pairs)))]
+
+
+def curves(found: dict, path: Path) -> None:
+    """Dice against each corruption."""
+    from matplotlib.figure import Figure
+
+    tasks = found["tasks"]
+    figure = Figure(figsize=(11, 3.4 * len(tasks)), layout="constrained")
+    axes = figure.subplots(len(tasks), 3, squeeze=False, sharey="row", width_ratios=[3, 3, 2])
+    for row, (task, result) in zip(axes, tasks.items(), strict=True):
+        for n, (method, dice) in enumerate(result["dice"].items()):
+            colour = f"C{n}"
+            row[0].plot([100 * s for s in NOISE], [dice[f"noise {s:g}"] for s in NOISE], "o-", color=colour, label=method)
+            row[1].plot(BIAS, [dice["noise 0"], *[dice[f"bias {s:g}"] for s in BIAS[1:]]], "o-", color=colour)
+            row[2].plot([0, 1], [dice["noise 0"], dice["inverted"]], "o-", color=colour)
+        row[0].set(xlabel="noise, % of the range", ylabel=f"Dice, {task}")
+        row[1].set(xlabel="shading, SD of its logarithm")
+        row[2].set_xticks([0, 1], ["as it is", "moving inverted"])
+        row[2].set_xlim(-0.3, 1.3)
+        for axis in row:
+            axis.grid(alpha=0.3)
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def calibration(arguments: argparse.Namespace) -> None:
+    """Error by decile of reported uncertainty: validation images bent by known deformations, with noise of their own."""
+    found = known(arguments.out, "calibration")
+    for task in arguments.tasks:
+        dataset = dataset_of(task, arguments.data)
+        scans = list(dict.fromkeys(scan for pair in dataset.validation_pairs for scan in pair))
+        found["tasks"][task] = {}
+        for row in ROWS:
+            folder = arguments.runs / task / row
+            if not (folder / "done").exists():
+                continue
+            model, said, errors = Model.load(folder), [], []
+            for n in range(arguments.pairs or 12):
+                one, two = known_pair(read_image(scans[n % len(scans)].image), model, n)
+                error, uncertainty, inside = two
+                said.append(uncertainty[inside])
+                errors.append(error[inside])
+                del one
+            found["tasks"][task][NAMES[row]] = deciles(np.concatenate(said), np.concatenate(errors))
+            print(task, row, found["tasks"][task][NAMES[row]], flush=True)
+        keep(arguments.out, "calibration", found)
+    calibrated(found, RESULTS / "features_calibration.png")
+
+
+def known_pair(image: Image, model: Model, seed: int) -> tuple:
+    """Registered, and for every voxel: endpoint error, mm; reported uncertainty, mm; whether it shows something."""
+    rng = np.random.default_rng([5, seed])
+    grid = image.grid
+    x, y, z = grid.shape
+    voxel = float(np.mean(grid.spacing_mm))
+    reach = 0.1 * min(grid.shape) * voxel
+    velocity = anywhere((x, y, z), rng, sigma=float(rng.uniform(1, 2)) * reach / voxel, amplitude=0.5 * reach / voxel)
+    field = exponential(velocity, squarings=7)
+    data = image.data.astype(np.float32)
+    bent = launch.warp(data, field, np.eye(4), out=np.empty_like(data))
+    noise = float(rng.uniform(0, 0.1))
+    # fixed(x) = moving(x + u(x)): u is what the registration should find
+    fixed, moving = noisy(Image(bent, grid), sigma=noise, seed=seed), noisy(image, sigma=noise, seed=seed + 1000)
+    result = ww.register(fixed, moving, model=model)
+    truth = launch.map_vectors(field, grid.affine[:3, :3])
+    error = np.sqrt(((result.displacement_mm - truth) ** 2).sum(0))
+    low, high = intensity_range(bent)
+    inside = launch.gaussian((bent > low + 0.1 * (high - low)).astype(np.float32), [1.0] * 3)[0] > 0.5
+    return result, (error, result.uncertainty.data[0], inside)
+
+
+def anywhere(shape: tuple[int, int, int], rng: np.random.Generator, *, sigma: float, amplitude: float) -> np.ndarray:
+    """Smooth noise (3, X, Y, Z) that is as strong at the border as elsewhere: certainty must not follow from the place."""
+    margin = int(2 * sigma) + 1
+    noise = rng.standard_normal((3, *[n + 2 * margin for n in shape])).astype(np.float32)
+    inner = (slice(None), *[slice(margin, margin + n) for n in shape])
+    field = np.ascontiguousarray(launch.gaussian(noise, [sigma] * 3)[inner])
+    return field * np.float32(amplitude / np.sqrt((field**2).sum(0).mean()))
+
+
+def deciles(said: np.ndarray, error: np.ndarray) -> dict:
+    """Mean error and mean reported deviation of ten equal parts, from the most to the least certain."""
+    order = np.argsort(said, kind="stable")
+    parts = np.array_split(order, 10)
+    means = [round(float(error[p].mean()), 4) for p in parts]
+    return {
+        "reported_mm": [round(float(said[p].mean()), 4) for p in parts],
+        "error_mm": means,
+        "rises_in_every_step": bool((np.diff(means) > 0).all()),
+        "spearman": round(float(np.corrcoef(np.argsort(order), np.argsort(np.argsort(error)))[0, 1]), 3),
+    }
+
+
+def calibrated(found: dict, path: Path) -> None:
+    """Error against decile of certainty."""
+    from matplotlib.figure import Figure
+
+    tasks = found["tasks"]
+    figure = Figure(figsize=(5 * len(tasks), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for axis, (task, rows) in zip(axes, tasks.items(), strict=True):
+        for name, row in rows.items():
+            axis.plot(range(1, 11), row["error_mm"], "o-", label=name)
+        axis.set(xlabel="decile of reported uncertainty", ylabel="endpoint error, mm", title=task)
+        axis.set_xticks(range(1, 11))
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def known(path: Path, part: str) -> dict:
+    """What an earlier run found, under this run's name."""
+    before = json.loads(path.read_text()).get(part, {}) if path.exists() else {}
+    return {"machine": machine(), "tasks": before.get("tasks", {})}
+
+
+def keep(path: Path, part: str, found: dict) -> None:
+    """Write one part, leave the others; and the tables."""
+    whole = json.loads(path.read_text()) if path.exists() else {}
+    whole[part] = found
+    path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    path.with_suffix(".md").write_text(report(whole))
+
+
+def report(whole: dict) -> str:
+    """The tables as Markdown."""
+    lines = ["# Learned features", "", "`python benchmarks/features.py`; explained at the head of that file.", ""]
+    for task, result in whole.get("ablation", {}).get("tasks", {}).items():
+        lines += [f"## {task}, {result['pairs']} validation pairs", ""]
+        head = ["method", "Dice", "% det J ≤ 0", "% NDV", "SDlogJ", "s a pair", "parameters", "trained min"]
+        rows = [
+            [name, f"{m['dice']:.4f}", f"{m['percent_folded']:.2g}", f"{m['percent_ndv']:.2g}",
+             f"{m['sd_log_jacobian']:.3f}", f"{m['seconds']:.2f}", f"{m['parameters']:,}" if "parameters" in m else "",
+             str(m.get("training_minutes", ""))]
+            for name, m in result["methods"].items()
+        ]  # fmt: skip
+        lines += [*markdown_table(head, rows), ""]
+    for task, result in whole.get("robustness", {}).get("tasks", {}).items():
+        names = [*next(iter(result["dice"].values()))]
+        rows = [[m, *[f"{dice[n]:.3f}" for n in names]] for m, dice in result["dice"].items()]
+        lines += [
+            f"## Robustness, {task}, Dice of {result['pairs']} pairs",
+            "",
+            *markdown_table(["method", *names], rows),
+            "",
+        ]
+    for task, result in whole.get("calibration", {}).get("tasks", {}).items():
+        rows = [[m, *[f"{e:.2f}" for e in r["error_mm"]], f"{r['spearman']}"] for m, r in result.items()]
+        head = ["endpoint error, mm, by decile of reported uncertainty", *map(str, range(1, 11)), "rank correlation"]
+        lines += [f"## Calibration, {task}", "", *markdown_table(head, rows), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["train", "ablation", "robustness", "calibration"])
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--baselines", type=Path)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--tasks", nargs="*", default=["hippocampus", "brains"])
+    parser.add_argument("--rows", nargs="*", default=[*ROWS])
+    parser.add_argument("--pairs", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "features.json")
+    arguments = parser.parse_args()
+    work = {"train": train_all, "ablation": ablation, "robustness": robustness, "calibration": calibration}
+    work[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()
