@@ -14,6 +14,12 @@ SMALL = {
     "pyramid": {"features": (4, 6, 8), "hidden": 6, "iterations": (1, 2, 2)},
     "symmetric": {"features": (4, 6, 8), "hidden": 6, "iterations": (1, 2, 2)},
 }
+# Networks whose uncertainty is that of features, not of a velocity.
+FEATURES = ("features", "cascade")
+SMALL |= {
+    "features": {"widths": (4, 6, 8), "features": 3, "stages": (1, 2, 2)},
+    "cascade": {"widths": (4, 6, 8), "features": 3, "matching": (6, 6), "context": (6, 6)},
+}
 every = pytest.mark.parametrize("name", list(NETWORKS))
 shapes = pytest.mark.parametrize("space", [(23, 18), (13, 18, 15)], ids=["2-D", "3-D"])
 
@@ -48,7 +54,17 @@ def test_a_displacement_for_every_voxel_of_images_of_any_size_near_the_identity_
     fixed, moving = pair(space)
     found = network(name, len(space))(fixed, moving)["displacement"].detach()
     assert found.shape == (2, len(space), *space)
-    assert 0 < float(found.abs().max()) < 0.1
+    # a solver registers whatever features there are, trained or not
+    assert 0 < float(found.abs().max()) < (8 if name == "features" else 0.1)
+
+
+@shapes
+@pytest.mark.parametrize(
+    "changes", [{}, {"uncertainty": False}, {"encoder": "intensity"}], ids=["kl", "means", "intensity"]
+)
+def test_features_of_one_image_stay_where_they_are(changes, space):
+    image, _ = pair(space)
+    assert float(network("features", len(space), **changes)(image, image)["displacement"].detach().abs().max()) == 0
 
 
 @every
@@ -75,7 +91,7 @@ def test_pairs_of_a_batch_do_not_see_each_other(name, space):
     assert float((together[1:] - alone).abs().max()) < 2e-3 * float(alone.abs().max().clamp(min=1))
 
 
-@every
+@pytest.mark.parametrize("name", [n for n in NETWORKS if n not in FEATURES])
 @shapes
 def test_the_uncertainty_head_gives_a_posterior_that_is_sampled_with_a_generator_only(name, space):
     net = network(name, len(space), uncertainty=True)
@@ -86,6 +102,22 @@ def test_the_uncertainty_head_gives_a_posterior_that_is_sampled_with_a_generator
     one, two, other = (net(fixed, moving, torch.Generator().manual_seed(s))["displacement"].detach() for s in (1, 1, 2))
     assert torch.equal(one, two)
     assert float((one - other).abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("name", FEATURES)
+@shapes
+def test_features_have_means_and_variances_and_are_drawn_with_a_generator_where_that_is_wanted(name, space):
+    fixed, moving = pair(space, batch=1)
+    octave = settings(name).finest  # type: ignore[attr-defined]
+    for changes, channels in (({}, 6), ({"uncertainty": False}, 3)):
+        found = network(name, len(space), **changes)(fixed, moving)
+        assert found[f"fixed_features_{octave}"].shape[:2] == (1, channels)
+        assert ("features_have_variance" in found) == (channels == 6)
+    for sampled in (False, True):
+        net = loud(network(name, len(space), sampled=sampled))
+        runs = [net(fixed, moving, torch.Generator().manual_seed(s))["displacement"].detach() for s in (1, 1, 2)]
+        assert torch.equal(runs[0], runs[1])
+        assert torch.equal(runs[0], runs[2]) != sampled
 
 
 @every

@@ -43,15 +43,15 @@ class Ridge:
     def upper(self, w: Variables, upper: Variables) -> Tensor:
         return 0.5 * ((self.c @ w["w"] - self.d) ** 2).sum() + self.direct * upper["l"]
 
-    def matrix(self, l: Tensor) -> Tensor:
-        return self.a.T @ self.a + l * torch.eye(self.a.shape[1], dtype=F64)
+    def matrix(self, weight: Tensor) -> Tensor:
+        return self.a.T @ self.a + weight * torch.eye(self.a.shape[1], dtype=F64)
 
-    def best(self, l: Tensor) -> Tensor:
-        return torch.linalg.solve(self.matrix(l), self.a.T @ self.b)
+    def best(self, weight: Tensor) -> Tensor:
+        return torch.linalg.solve(self.matrix(weight), self.a.T @ self.b)
 
-    def exact(self, l: Tensor) -> Tensor:
-        w = self.best(l)
-        return self.direct - (self.c.T @ (self.c @ w - self.d)) @ torch.linalg.solve(self.matrix(l), w)
+    def exact(self, weight: Tensor) -> Tensor:
+        w = self.best(weight)
+        return self.direct - (self.c.T @ (self.c @ w - self.d)) @ torch.linalg.solve(self.matrix(weight), w)
 
 
 RIDGE = Ridge(random(20, 6), random(20, seed=1), random(15, 6, seed=2), random(15, seed=3), direct=0.3)
@@ -85,10 +85,10 @@ def test_unrolled_steps_find_the_minimum_from_elsewhere():
 def test_one_step_is_the_derivative_of_the_step_that_is_made(mixed: str):
     start = random(6, seed=5)
 
-    def after(l: Tensor) -> Tensor:
+    def after(weight: Tensor) -> Tensor:
         w = start.clone().requires_grad_()
-        slope = torch.autograd.grad(RIDGE.lower({"w": w}, {"l": l}), w)[0]
-        return RIDGE.upper({"w": w.detach() - 0.01 * slope}, {"l": l})
+        slope = torch.autograd.grad(RIDGE.lower({"w": w}, {"l": weight}), w)[0]
+        return RIDGE.upper({"w": w.detach() - 0.01 * slope}, {"l": weight})
 
     h = torch.tensor(1e-4, dtype=F64)
     expected = (after(L + h) - after(L - h)) / (2 * h)
@@ -109,12 +109,12 @@ def test_one_step_differentiates_the_step_that_adam_makes():
             adam.step()
         return w, adam
 
-    def after(l: Tensor) -> Tensor:
+    def after(weight: Tensor) -> Tensor:
         w, adam = trained()
         adam.zero_grad()
-        RIDGE.lower({"w": w}, {"l": l}).backward()
+        RIDGE.lower({"w": w}, {"l": weight}).backward()
         adam.step()
-        return RIDGE.upper({"w": w.detach()}, {"l": l})
+        return RIDGE.upper({"w": w.detach()}, {"l": weight})
 
     h = torch.tensor(1e-4, dtype=F64)
     expected = (after(L + h) - after(L - h)) / (2 * h)
@@ -207,11 +207,11 @@ def test_a_solver_stands_in_the_middle_of_a_graph():
 def test_estimators_say_what_does_not_depend_on_what(name: str):
     made = {"one-step": OneStep(Descent(0.1)), "unrolled": Unrolled(2, 0.1), "neumann": Neumann(2, 0.1),
             "conjugate-gradient": ConjugateGradient(2)}[name]  # fmt: skip
-    w, l = {"w": RIDGE.best(L)}, {"l": L}
+    given = {"w": RIDGE.best(L)}
     with pytest.raises(InputError, match="upper loss does not depend on w"):
-        hypergradient(lambda w, u: u["l"] ** 2, RIDGE.lower, w, l, estimator=made)
+        hypergradient(lambda w, u: u["l"] ** 2, RIDGE.lower, given, {"l": L}, estimator=made)
     with pytest.raises(InputError, match="Neither loss depends on the upper variable idle"):
-        hypergradient(RIDGE.upper, RIDGE.lower, w, {**l, "idle": L}, estimator=made)
+        hypergradient(RIDGE.upper, RIDGE.lower, given, {"l": L, "idle": L}, estimator=made)
 
 
 def test_the_matching_operator_agrees_with_the_engine():

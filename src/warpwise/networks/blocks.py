@@ -38,6 +38,13 @@ def double_field(field: Tensor, shape: Sequence[int]) -> Tensor:
     return 2 * double(field, shape)
 
 
+def doubled(x: Tensor, shape: Sequence[int], *, times: int) -> Tensor:
+    """x, which holds every 2^times-th voxel, on all voxels of a grid of this shape."""
+    for n in reversed(range(times)):
+        x = double(x, [-(-size // 2**n) for size in shape])
+    return x
+
+
 def unit(features: Tensor) -> Tensor:
     """Features with mean 0 and variance 1 over the channels of each voxel: local, so a crop does not change them."""
     centred = features - features.mean(1, keepdim=True)

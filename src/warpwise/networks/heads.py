@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import Prediction
-from warpwise.networks.blocks import conv, double, double_field
+from warpwise.networks.blocks import conv, double_field, doubled
 
 FIRST_LOG_VARIANCE = -10.0  # of a velocity in voxels: training begins with nearly no noise
 
@@ -52,15 +52,15 @@ def sample(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None
 
 
 class LabelHead(nn.Module):
-    """Logits of the fixed image's labels at full resolution, from features at half."""
+    """Logits of the fixed image's labels at full resolution, from features at half or another octave."""
 
     def __init__(self, dim: int, features: int, labels: int) -> None:
         super().__init__()
         self.logits = Head(dim, features, labels + 1, kernel=1)
 
-    def forward(self, features: Tensor, shape: tuple[int, ...]) -> Prediction:
+    def forward(self, features: Tensor, shape: tuple[int, ...], octave: int = 1) -> Prediction:
         """Background first."""
-        return {"labels": double(self.logits(features), shape)}
+        return {"labels": doubled(self.logits(features), shape, times=octave)}
 
 
 class VelocityDecoder(nn.Module):

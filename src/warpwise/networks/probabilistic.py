@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import NetworkSettings, Prediction
-from warpwise.networks.blocks import block, conv, double, double_field
-from warpwise.networks.heads import Head, sample
+from warpwise.networks.blocks import block, conv, double, double_field, doubled
+from warpwise.networks.heads import Head, LabelHead, sample
 
 LONGEST = 6.0  # of a log-variance, either way: exp of more would drown all other evidence
 FIRST = -2.0  # log-variance before training: with more, noise drowns the first features
@@ -124,6 +124,11 @@ def of_both(encoder: nn.Module, fixed: Tensor, moving: Tensor) -> list[tuple[Ten
     return [(one, other) for one, other in (features.chunk(2) for features in found)]
 
 
+def means(features: Tensor, *, uncertain: bool) -> Tensor:
+    """Features without their log-variances."""
+    return features.chunk(2, 1)[0].contiguous() if uncertain else features
+
+
 def drawn(features: Tensor, generator: torch.Generator | None, *, uncertain: bool) -> Tensor:
     """The same features with their means drawn from the posterior; as they are where there is no generator."""
     if generator is None or not uncertain:
@@ -213,6 +218,7 @@ class FeatureMatching(nn.Module):
             self.encoder = FeatureEncoder(settings, dim=dim, channels=channels)
         else:
             self.encoder = IntensityFeatures(len(settings.widths), finest=settings.finest)
+        self.labels = LabelHead(dim, settings.features, settings.labels) if settings.labels else None
         self.pace = nn.Parameter(torch.full((count,), math.log(settings.stiffness) / PACE))
 
     def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
@@ -223,18 +229,20 @@ class FeatureMatching(nn.Module):
         data = settings.data if uncertain else "means"
         sampled = uncertain and settings.sampled
         coarsest = octaves[-1][0]
-        field = torch.zeros_like(coarsest[:, : coarsest.dim() - 2])
+        field = coarsest.new_zeros(len(coarsest), coarsest.dim() - 2, *coarsest.shape[2:])
         with torch.autocast(fixed.device.type, enabled=False):
             for n in reversed(range(len(octaves))):
                 one, other = (drawn(features, generator, uncertain=sampled) for features in octaves[n])
-                if uncertain and data == "means":
-                    one, other = (features.chunk(2, 1)[0].contiguous() for features in (one, other))
+                if data == "means":
+                    one, other = (means(features, uncertain=uncertain) for features in (one, other))
                 if n + 1 < len(octaves):
                     field = double_field(field, one.shape[2:])
                 for _ in range(settings.stages[n]):
                     warped = ops.warp(other, field)
                     step = ops.match(one, warped, (PACE * self.pace[n]).exp(), data=data, solves=settings.solves)
                     field = ops.compose(field, shortened(step))
-            for _ in range(settings.finest):
-                field = double_field(field, fixed.shape[2:])
-        return {"displacement": field, **told(octaves, settings.finest, (PACE * self.pace[0]).exp(), uncertain=uncertain)}
+            field = 2**settings.finest * doubled(field, fixed.shape[2:], times=settings.finest)
+            known = told(octaves, settings.finest, (PACE * self.pace[0]).exp(), uncertain=uncertain)
+        if self.labels is not None:
+            known |= self.labels(means(octaves[0][0], uncertain=uncertain), tuple(fixed.shape[2:]), settings.finest)
+        return {"displacement": field, **known}

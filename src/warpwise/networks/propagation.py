@@ -5,9 +5,9 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import Prediction
-from warpwise.networks.blocks import SLOPE, block, conv, double, double_field
-from warpwise.networks.heads import Head
-from warpwise.networks.probabilistic import FeatureEncoder, FeatureSettings, drawn, nearby, of_both, told
+from warpwise.networks.blocks import SLOPE, block, conv, double, double_field, doubled
+from warpwise.networks.heads import Head, LabelHead
+from warpwise.networks.probabilistic import FeatureEncoder, FeatureSettings, drawn, means, nearby, of_both, told
 
 
 class CascadeSettings(FeatureSettings):
@@ -99,6 +99,7 @@ class Cascade(nn.Module):
         self.matching = nn.ModuleList([
             DataMatching(dim, inputs, settings.matching, kernel=settings.kernel) for inputs in said
         ])
+        self.labels = LabelHead(dim, settings.features, settings.labels) if settings.labels else None
         self.context = nn.ModuleList([Context(dim, settings.context) for _ in range(count)])
 
     def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
@@ -112,7 +113,7 @@ class Cascade(nn.Module):
         for n in reversed(range(len(octaves))):
             one, other = (drawn(features, generator, uncertain=random) for features in octaves[n])
             space = one.shape[2:]
-            mean = one.chunk(2, 1)[0] if settings.uncertainty else one
+            mean = means(one, uncertain=settings.uncertainty)
             if velocity is None or hidden is None or field is None:
                 found, hidden = self.matching[n](torch.cat([self.cost(one, other), mean], 1))
                 velocity = found.float()
@@ -127,10 +128,12 @@ class Cascade(nn.Module):
             field = ops.exponential(velocity, squarings=settings.squarings)
         assert field is not None
         assert velocity is not None
-        for _ in range(settings.finest):
-            field = double_field(field, fixed.shape[2:])
-        known = told(octaves, settings.finest, field.new_tensor(settings.stiffness), uncertain=settings.uncertainty)
-        return {"displacement": field, "velocity": velocity, **known}
+        shape = tuple(fixed.shape[2:])
+        whole = 2**settings.finest * doubled(field, shape, times=settings.finest)
+        known = told(octaves, settings.finest, whole.new_tensor(settings.stiffness), uncertain=settings.uncertainty)
+        if self.labels is not None:
+            known |= self.labels(means(octaves[0][0], uncertain=settings.uncertainty), shape, settings.finest)
+        return {"displacement": whole, "velocity": velocity, **known}
 
     def cost(self, fixed: Tensor, warped: Tensor) -> Tensor:
         """What the matching layers look at: (B, (2·radius + 1)^D, *space)."""

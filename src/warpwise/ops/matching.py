@@ -119,7 +119,18 @@ def match(
     check_images(fixed, moving, weight)
     if data not in DATA or (data == "kl" and fixed.shape[1] % 2):
         raise InputError(f"match: data term {data!r} for {fixed.shape[1]} channels.", hint=f"Known: {', '.join(DATA)}.")
+    if torch.compiler.is_compiling():  # an exported program must hold operators others have
+        return step(fixed, moving, stiffness, weight, probabilistic=data == "kl", solves=solves)
     return _Match.apply(fixed, moving, stiffness, weight, (data == "kl", solves))  # type: ignore[no-any-return]
+
+
+def step(
+    fixed: Tensor, moving: Tensor, stiffness: Tensor, weight: Tensor | None, *, probabilistic: bool, solves: int
+) -> Tensor:
+    """The value of `match` in plain operators."""
+    curves = matching.curved(fixed, moving, weight, probabilistic=probabilistic)
+    gradient, matrix = matching.normal_field(*curves, moving)
+    return -matching.normal_solve(matrix, gradient, stiffness, iterations=solves)
 
 
 def match_deviation(

@@ -11,7 +11,7 @@ from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image, normalised
 from warpwise.networks.base import Prediction
-from warpwise.networks.blocks import double
+from warpwise.networks.blocks import doubled
 from warpwise.networks.model import Model
 from warpwise.networks.probabilistic import FeatureEncoder
 from warpwise.registrars.prepare import upright
@@ -54,14 +54,9 @@ def certainty(prediction: Prediction, *, samples: int = 16) -> Certainty | None:
     match = ops.gaussian(match, sigma_voxels=[1.0 if n > 1 else 0.0 for n in match.shape[2:]]) * 2**octave
     spread = (0.5 * fixed.chunk(2, 1)[1]).exp().mean(1, keepdim=True) if uncertain else None
     space = displacement.shape[2:]
-    return Certainty(finest(match, space, octave), None if spread is None else finest(spread, space, octave))
-
-
-def finest(values: Tensor, space: torch.Size, octave: int) -> Tensor:
-    """A map of an octave on the images' grid."""
-    for n in reversed(range(octave)):
-        values = double(values, [-(-size // 2**n) for size in space])
-    return values
+    maps = [None if map_ is None else doubled(map_, space, times=octave) for map_ in (match, spread)]
+    assert maps[0] is not None
+    return Certainty(maps[0], maps[1])
 
 
 def features_of(image: Image, model: Model) -> list[Image]:

@@ -95,7 +95,7 @@ def normal_solve(matrix: Tensor, right: Tensor, stiffness: Tensor, *, iterations
         q = torch.einsum("bij...,bj...->bi...", matrix, p) + stiffness * laplacian(p)
         curve = inner(p, q)
         going = (now > tolerance**2 * first) & (curve > 0)
-        if not bool(going.any()):
+        if not torch.compiler.is_compiling() and not bool(going.any()):
             break
         alpha = torch.where(going, now / curve, torch.zeros_like(now))
         solution, residual = solution + alpha * p, residual - alpha * q
