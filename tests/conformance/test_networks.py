@@ -64,7 +64,8 @@ def test_a_displacement_for_every_voxel_of_images_of_any_size_near_the_identity_
 )
 def test_features_of_one_image_stay_where_they_are(changes, space):
     image, _ = pair(space)
-    assert float(network("features", len(space), **changes)(image, image)["displacement"].detach().abs().max()) == 0
+    found = network("features", len(space), **changes)(image, image)["displacement"].detach()
+    assert float(found.abs().max()) < 1e-5  # voxels: float32 sampling at the border
 
 
 @every

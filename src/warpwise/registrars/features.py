@@ -81,8 +81,7 @@ def features_of(image: Image, model: Model) -> list[Image]:
     with torch.no_grad():
         found = encoder(tensor(working, model.card.dim))
     dim = image.grid.dim
-    keep = [0, 1, 2, 3] if dim == 3 else [0, 2, 3]
-    affine = grid.affine[np.ix_(keep, keep)]
+    affine = grid.affine if dim == 3 else grid.affine[np.ix_([0, 1, 3], [0, 2, 3])]
     out: list[Image] = []
     for octave, features in enumerate(found, start=encoder.finest):
         data = features[0].float().numpy()
