@@ -1,7 +1,7 @@
-"""Learned features against intensities: ablation, robustness, calibration.
+"""Learned features against intensities: ablation, robustness, calibration, contrasts.
 
     python benchmarks/features.py train --runs DIR [--tasks hippocampus brains] [--rows …]
-    python benchmarks/features.py ablation|robustness|calibration --runs DIR [--baselines DIR]
+    python benchmarks/features.py ablation|robustness|calibration|contrast --runs DIR [--baselines DIR]
 
 Settings stand in benchmarks/features/. `features` networks differ from each other in nothing but whether features have a
 variance (and so in the data term: symmetrised KL, or squared distance); all take the same number of steps on the same
@@ -38,7 +38,11 @@ from warpwise.transforms.velocity import exponential
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 ENCODER = {"widths": [16, 32, 48, 48], "features": 8, "finest": 1}
-SOLVER = {**ENCODER, "stages": [4, 4, 4]}
+# Hippocampi are matched at 2 mm, brains at 2 mm as well.
+SOLVER = {
+    "hippocampus": {**ENCODER, "stages": [4, 4, 4]},
+    "brains": {"widths": [8, 24, 32, 48], "features": 6, "finest": 0, "stages": [2, 3, 3, 3]},
+}
 # The stiffness is learned; it begins where evidence of the size that untrained features give and smoothness balance.
 ROWS = {
     "intensity": {
@@ -46,10 +50,10 @@ ROWS = {
         "steps": 60,
         "optimizer": {"learning_rate": 0.01},
         "augmentation": {"noise": 0.0},
-        "options": {**SOLVER, "encoder": "intensity", "uncertainty": False, "stiffness": 1.0},
+        "options": {"encoder": "intensity", "uncertainty": False, "stiffness": 1.0},
     },
-    "deterministic": {"network": "features", "options": {**SOLVER, "uncertainty": False, "stiffness": 2.5}},
-    "probabilistic": {"network": "features", "options": {**SOLVER, "stiffness": 10.0}},
+    "deterministic": {"network": "features", "options": {"uncertainty": False, "stiffness": 2.5}},
+    "probabilistic": {"network": "features", "options": {"stiffness": 10.0}},
     "cascade": {"network": "cascade", "options": {**ENCODER, "matching": [32, 24, 16], "context": [24, 24, 16]}},
 }
 NAMES = {
@@ -59,11 +63,10 @@ NAMES = {
     "cascade": "probabilistic, cascade",
 }
 LNCC = "intensity LNCC"
-# The same solver at the resolution of the learned ones: images halved once (brains; hippocampi are at full), the field once
-# more.
+# The same solver with a field as coarse as that of the learned features: 2 mm.
 AS_COARSE = {
     "hippocampus": (*preset("accurate").deformable.levels[:2], LevelSettings(image=0, field=1, iterations=20, radius=4)),
-    "brains": (*preset("accurate").deformable.levels[:1], LevelSettings(image=1, field=2, iterations=20, radius=2)),
+    "brains": (*preset("accurate").deformable.levels[:1], LevelSettings(image=1, field=1, iterations=20, radius=2)),
 }
 NOISE = (0.0, 0.05, 0.1, 0.15, 0.2)
 BIAS = (0.0, 0.2, 0.4, 0.6)
@@ -78,7 +81,10 @@ def settings_of(task: str, row: str, data: Path, seed: int) -> TrainingSettings:
     """A task's settings for one row of the ablation."""
     content = yaml.safe_load((HERE / "features" / f"{task}.yaml").read_text())
     content["data"]["dataset"] = str(data / content["data"]["dataset"])
-    return TrainingSettings.parse({**content, **ROWS[row], "seed": seed})
+    content |= {**ROWS[row], "seed": seed}
+    if content["network"] == "features":
+        content["options"] = {**SOLVER[task], **content["options"]}
+    return TrainingSettings.parse(content)
 
 
 def train_all(arguments: argparse.Namespace) -> None:
@@ -340,10 +346,52 @@ def calibrated(found: dict, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def contrast(arguments: argparse.Namespace) -> None:
+    """One person's T1 and PD: whether their features agree, and whether a known bend of the PD is found."""
+    from learning_checks import bent_pd
+
+    arguments.bends = arguments.pairs or 4
+    found = known(arguments.out, "contrast")
+    methods = {m.name: m.options for m in methods_of("brains", arguments, all_of_them=False)}
+    methods.pop(f"{LNCC}, as coarse")
+    methods["auto"] = {"preset": "accurate"}
+    found["t1_from_bent_pd_endpoint_mm"] = bent_pd(arguments, methods)
+    found["retrieval"] = {
+        NAMES[row]: round(retrieved(Model.load(arguments.runs / "brains" / row), arguments.data), 3)
+        for row in ROWS
+        if row != "intensity" and (arguments.runs / "brains" / row / "done").exists()
+    }
+    print(found["retrieval"], flush=True)
+    keep(arguments.out, "contrast", found)
+
+
+def retrieved(model: Model, data: Path, *, others: int = 20) -> float:
+    """How often the PD's features that are nearest to a T1 voxel's, among its own place and 20 random ones, are its own."""
+    from warpwise.image import normalised
+    from warpwise.registrars.features import features_of
+
+    folder = data / "multicontrast"
+    t1, pd = (ww.load_image(folder / f"chris_{k}.nii.gz") for k in ("t1", "PD"))
+    rigid = ww.register(t1, pd, transform="rigid").transform
+    moved = ww.apply(rigid, pd, like=t1)
+    covered = ww.apply(rigid, Image(np.ones_like(pd.data), pd.grid), like=t1).data[0] > 0.99
+    one, other = (features_of(image, model)[0] for image in (t1, moved))
+    count = len(one.data) // (2 if model.card.settings().uncertainty else 1)
+    step = [round(b / a) for a, b in zip(t1.grid.spacing_mm, one.grid.spacing_mm, strict=True)]
+    seen = ((normalised(t1.data[0]) > 0.15) & covered)[tuple(slice(None, None, k) for k in step)]
+    at = np.argwhere(seen[tuple(slice(n) for n in one.data.shape[1:])])
+    rng = np.random.default_rng(0)
+    at = at[rng.permutation(len(at))[:4000]]
+    mine, theirs = (f.data[(slice(count), *at.T)].T for f in (one, other))
+    own = ((mine - theirs) ** 2).sum(1)
+    wrong = np.min([((mine - theirs[rng.permutation(len(at))]) ** 2).sum(1) for _ in range(others)], 0)
+    return float((own < wrong).mean())
+
+
 def known(path: Path, part: str) -> dict:
     """What an earlier run found, under this run's name."""
     before = json.loads(path.read_text()).get(part, {}) if path.exists() else {}
-    return {"machine": machine(), "tasks": before.get("tasks", {})}
+    return {"machine": machine(), "tasks": before.get("tasks", {})}  # contrasts have no tasks
 
 
 def keep(path: Path, part: str, found: dict) -> None:
@@ -380,12 +428,20 @@ def report(whole: dict) -> str:
         rows = [[m, *[f"{e:.2f}" for e in r["error_mm"]], f"{r['spearman']}"] for m, r in result.items()]
         head = ["endpoint error, mm, by decile of reported uncertainty", *map(str, range(1, 11)), "rank correlation"]
         lines += [f"## Calibration, {task}", "", *markdown_table(head, rows), ""]
+    if "contrast" in whole:
+        part = whole["contrast"]
+        rows = [
+            [m, f"{r['mean']:.2f}", f"{part['retrieval'].get(m, '')}"]
+            for m, r in part["t1_from_bent_pd_endpoint_mm"].items()
+        ]
+        head = ["T1 ← bent PD of one person", "endpoint error, mm", "places found again among 21"]
+        lines += ["## Contrasts", "", *markdown_table(head, rows), ""]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["train", "ablation", "robustness", "calibration"])
+    parser.add_argument("what", choices=["train", "ablation", "robustness", "calibration", "contrast"])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--baselines", type=Path)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -395,7 +451,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "features.json")
     arguments = parser.parse_args()
-    work = {"train": train_all, "ablation": ablation, "robustness": robustness, "calibration": calibration}
+    work = {
+        "train": train_all, "ablation": ablation, "robustness": robustness, "calibration": calibration, "contrast": contrast,
+    }  # fmt: skip
     work[arguments.what](arguments)
 
 

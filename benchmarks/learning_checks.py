@@ -166,7 +166,7 @@ def contrast(arguments: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def bent_pd(arguments: argparse.Namespace) -> dict:
+def bent_pd(arguments: argparse.Namespace, methods: dict | None = None) -> dict:
     """PD bent by a known deformation, brought back onto T1: mean distance (mm) from where points belong.
 
     The rigid part is the solver's, found without the bend.
@@ -183,7 +183,7 @@ def bent_pd(arguments: argparse.Namespace) -> dict:
         bend = random_deformation(pd.grid, np.random.default_rng(seed), sigma_mm=14.0, amplitude_mm=4.0)
         bent = resample(pd, pd.grid, bend)
         truth = bend.inverse().points(rigid.points(points))
-        for method, options in METHODS.items():
+        for method, options in (methods or METHODS).items():
             found = ww.register(t1, bent, **options).transform.points(points)
             out.setdefault(method, []).append(round(float(np.linalg.norm(found - truth, axis=1).mean()), 3))
         print("bend", seed, {k: v[-1] for k, v in out.items()}, flush=True)

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
@@ -47,6 +48,29 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy: Path) -> Path:
                   options={**SMALL_NETWORK, "uncertainty": True})  # fmt: skip
     assert execute(["train", str(file), "-o", str(folder / "out"), "--quiet"]) == 0
     return folder / "out"
+
+
+def test_features_of_an_image_are_written_octave_by_octave(toy: Path, run: Path, tmp_path: Path, capsys):
+    file = config(tmp_path, synthetic=None, network="features", data={"dataset": str(toy), "alignment": "none"},
+                  options={"widths": [4, 6], "features": 3, "stages": [1, 1]}, steps=1,
+                  objective={"lncc": {}, "diffusion": {"weight": 0.1}})  # fmt: skip
+    assert execute(["train", str(file), "-o", str(tmp_path / "run"), "--quiet"]) == 0
+    image = toy / "images" / "4.nii.gz"
+    command = ["features", str(image), "--model", str(tmp_path / "run"), "-o", str(tmp_path / "out")]
+    assert execute(command) == 0
+    told = json.loads((tmp_path / "out" / "features.json").read_text())
+    assert [f["channels"] for f in told["files"].values()] == [6, 6]
+    assert [f["means"] for f in told["files"].values()] == [3, 3]
+    found = nib.load(tmp_path / "out" / "features_1.nii.gz")
+    assert found.shape == (40, 36, 1, 6)
+    assert np.isfinite(found.get_fdata()).all()
+    assert np.allclose(nib.load(tmp_path / "out" / "features_2.nii.gz").header.get_zooms()[:2], 2)
+    assert execute(command) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert execute([*command, "--overwrite"]) == 0
+    assert execute(["features", str(image), "--model", str(run), "-o", str(tmp_path / "other")]) == 2
+    assert "learns no features" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_settings_written_for_a_dataset_are_commented_and_train(toy: Path, tmp_path: Path, capsys):

@@ -103,7 +103,7 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
             else []
         ),
         "",
-        "network: pyramid                   # or symmetric, voxelmorph, vm-diff, transmorph",
+        "network: pyramid                   # or symmetric, voxelmorph, vm-diff, transmorph, features, cascade",
         "options: {}                        # of the network: features, hidden, iterations, uncertainty, labels …",
         "data:",
         f"  dataset: {path}",
@@ -119,6 +119,7 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
         "  flip: true",
         f"  apart: {0.05 if motion else 0.2}                      # share of that motion that the moving image makes alone",
         f"  contrast: {0.5 if mixed else 0.0}                    # probability of a random contrast, image by image",
+        "  judge_clean: false               # true: noise, shading and contrast are for the network's eyes only",
         "optimizer: {learning_rate: 0.001, schedule: cosine}",
         "steps: 2000",
         f"batch: {batch}",

@@ -9,6 +9,8 @@ from warpwise.networks.blocks import SLOPE, block, conv, double, double_field, d
 from warpwise.networks.heads import Head, LabelHead
 from warpwise.networks.probabilistic import FeatureEncoder, FeatureSettings, drawn, means, nearby, of_both, told
 
+FAINT = 0.01  # nats: costs that differ by less are noise
+
 
 class CascadeSettings(FeatureSettings):
     """An encoder, and the cascade that registers its features.
@@ -136,6 +138,10 @@ class Cascade(nn.Module):
         return {"displacement": whole, "velocity": velocity, **known}
 
     def cost(self, fixed: Tensor, warped: Tensor) -> Tensor:
-        """What the matching layers look at: (B, (2·radius + 1)^D, *space)."""
+        """What the matching layers look at: (B, (2·radius + 1)^D, *space), mean 0 and about unit variance at each voxel.
+
+        Untrained features differ by little, and their costs by less: taken as they are, hundreds of steps learnt nothing.
+        """
         near = nearby(fixed, warped, radius=self.settings.radius, uncertain=self.settings.uncertainty)
-        return near.clamp(min=0).log1p()  # differences of large numbers may fall below 0 by rounding
+        centred = near - near.mean(1, keepdim=True)
+        return centred / (centred.square().mean(1, keepdim=True) + FAINT**2).sqrt()
