@@ -451,10 +451,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "features.json")
     arguments = parser.parse_args()
-    work = {
-        "train": train_all, "ablation": ablation, "robustness": robustness, "calibration": calibration, "contrast": contrast,
-    }  # fmt: skip
-    work[arguments.what](arguments)
+    others = {"ablation": ablation, "robustness": robustness, "calibration": calibration, "contrast": contrast}
+    {"train": train_all, **others}[arguments.what](arguments)
 
 
 if __name__ == "__main__":

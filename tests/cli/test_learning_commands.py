@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy: Path) -> Path:
 
 def test_features_of_an_image_are_written_octave_by_octave(toy: Path, run: Path, tmp_path: Path, capsys):
     file = config(tmp_path, synthetic=None, network="features", data={"dataset": str(toy), "alignment": "none"},
-                  options={"widths": [4, 6], "features": 3, "stages": [1, 1]}, steps=1,
+                  options={"widths": [4, 6], "features": 3, "finest": 0, "stages": [1, 1]}, steps=1,
                   objective={"lncc": {}, "diffusion": {"weight": 0.1}})  # fmt: skip
     assert execute(["train", str(file), "-o", str(tmp_path / "run"), "--quiet"]) == 0
     image = toy / "images" / "4.nii.gz"

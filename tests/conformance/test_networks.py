@@ -17,7 +17,7 @@ SMALL = {
 # Networks whose uncertainty is that of features, not of a velocity.
 FEATURES = ("features", "cascade")
 SMALL |= {
-    "features": {"widths": (4, 6, 8), "features": 3, "stages": (1, 2, 2)},
+    "features": {"widths": (4, 6, 8), "features": 3, "finest": 0, "stages": (1, 2, 2)},
     "cascade": {"widths": (4, 6, 8), "features": 3, "matching": (6, 6), "context": (6, 6)},
 }
 every = pytest.mark.parametrize("name", list(NETWORKS))

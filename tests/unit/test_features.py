@@ -21,7 +21,7 @@ from warpwise.registrars.features import certainty, features_of
 from warpwise.similarity.posterior import at_octave
 from warpwise.state import State
 
-SMALL = {"widths": [4, 6, 8], "features": 3, "stages": [1, 2, 2]}
+SMALL = {"widths": [4, 6, 8], "features": 3, "finest": 0, "stages": [1, 2, 2]}
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -129,6 +129,12 @@ def test_certainty_is_less_where_nothing_is_to_be_seen():
     assert found.features is not None
     assert found.match.shape == (1, 1, 48, 48)
     assert float(found.match[..., 34:-6].mean()) > 1.2 * float(found.match[..., 6:16].mean())
+
+
+@pytest.mark.parametrize("wrong", [{"stages": [1, 1]}, {"finest": 3}, {"stiffness": 0.0}])
+def test_settings_that_do_not_fit_each_other_are_refused(wrong):
+    with pytest.raises(InputError):
+        MatchingSettings.parse({**SMALL, **wrong})
 
 
 @pytest.fixture(scope="module")

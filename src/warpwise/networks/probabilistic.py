@@ -1,9 +1,10 @@
 """Features as random variables: a Siamese encoder that gives every voxel a diagonal Gaussian, at several octaves."""
 
 import math
-from typing import Literal
+from typing import Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from warpwise import ops
@@ -31,10 +32,16 @@ class FeatureSettings(NetworkSettings):
     """
 
     uncertainty: bool = True
-    widths: tuple[int, ...] = (8, 16, 32)
-    features: int = 6
-    finest: int = 0
+    widths: tuple[int, ...] = (16, 32, 48, 48)
+    features: int = Field(default=8, ge=1)
+    finest: int = Field(default=1, ge=0)
     kernel: int = 3
+
+    @model_validator(mode="after")
+    def _octaves(self) -> Self:
+        if len(self.widths) <= self.finest:
+            raise ValueError(f"widths {self.widths} end before octave {self.finest}, where features are to begin")
+        return self
 
     def build(self, *, dim: int, channels: int) -> nn.Module:
         return FeatureEncoder(self, dim=dim, channels=channels)
@@ -191,10 +198,16 @@ class MatchingSettings(FeatureSettings):
 
     encoder: Literal["learned", "intensity"] = "learned"
     data: Literal["kl", "means"] = "kl"
-    stages: tuple[int, ...] = (2, 3, 3)
-    solves: int = 12
-    stiffness: float = 5.0
+    stages: tuple[int, ...] = (4, 4, 4)
+    solves: int = Field(default=12, ge=1)
+    stiffness: float = Field(default=10.0, gt=0)
     sampled: bool = False
+
+    @model_validator(mode="after")
+    def _stages(self) -> Self:
+        if len(self.stages) != len(self.widths) - self.finest:
+            raise ValueError(f"{len(self.stages)} stages for {len(self.widths) - self.finest} octaves of features")
+        return self
 
     def build(self, *, dim: int, channels: int) -> nn.Module:
         return FeatureMatching(self, dim=dim, channels=channels)

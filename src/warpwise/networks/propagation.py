@@ -24,10 +24,8 @@ class CascadeSettings(FeatureSettings):
         stiffness: of the solver that stands for the cascade where the certainty of its matches is asked for.
     """
 
-    finest: int = 1
-    widths: tuple[int, ...] = (8, 16, 32)
-    matching: tuple[int, ...] = (48, 32, 16)
-    context: tuple[int, ...] = (48, 48, 32)
+    matching: tuple[int, ...] = (32, 24, 16)
+    context: tuple[int, ...] = (24, 24, 16)
     radius: int = 1
     squarings: int = 7
     sampled: bool = False
