@@ -68,6 +68,13 @@ def test_features_of_an_image_are_written_octave_by_octave(toy: Path, run: Path,
     assert execute(command) == 2
     assert "exists already" in capsys.readouterr().err
     assert execute([*command, "--overwrite"]) == 0
+    both = [str(toy / "images" / f"{n}.nii.gz") for n in (4, 5)]
+    model = ["--model", str(tmp_path / "run"), "--figures"]
+    assert execute(["register", *both, "-o", str(tmp_path / "registered"), *model]) == 0
+    for name in ("uncertainty.nii.gz", "feature_uncertainty.nii.gz", "figures/uncertainty.png"):
+        assert (tmp_path / "registered" / name).exists()
+    assert execute(["report", str(tmp_path / "registered"), "-o", str(tmp_path / "again.html")]) == 0
+    assert "Uncertainty" in (tmp_path / "again.html").read_text()
     assert execute(["features", str(image), "--model", str(run), "-o", str(tmp_path / "other")]) == 2
     assert "learns no features" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()

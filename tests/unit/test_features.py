@@ -109,6 +109,14 @@ def test_one_step_of_matching_finds_a_small_shift_where_features_show_it():
     assert float((u[..., 5:-5, 5:-5] + 0.3).abs().max()) < 0.03
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_features_that_are_not_finite_do_not_pass_for_a_match(dtype):
+    fixed = random(1, 2, 8, 8).to(dtype)
+    moving = fixed.clone()
+    moving[0, 0, 3, 3] = torch.nan
+    assert not bool(torch.isfinite(ops.match(fixed, moving, torch.tensor(1.0, dtype=dtype), data="means")).any())
+
+
 def test_deviation_is_that_of_a_scalar_gaussian_where_neighbours_do_not_help():
     """With nearly no stiffness, variance is the inverse of the curvature: 2·|slope|² each axis for squared differences."""
     x = torch.arange(24.0)
@@ -131,7 +139,9 @@ def test_certainty_is_less_where_nothing_is_to_be_seen():
     assert float(found.match[..., 34:-6].mean()) > 1.2 * float(found.match[..., 6:16].mean())
 
 
-@pytest.mark.parametrize("wrong", [{"stages": [1, 1]}, {"finest": 3}, {"stiffness": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"stages": [1, 1]}, {"finest": 3}, {"stiffness": 0.0}, {"encoder": "intensity", "labels": 2}]
+)
 def test_settings_that_do_not_fit_each_other_are_refused(wrong):
     with pytest.raises(InputError):
         MatchingSettings.parse({**SMALL, **wrong})

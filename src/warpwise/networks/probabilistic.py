@@ -207,6 +207,8 @@ class MatchingSettings(FeatureSettings):
     def _stages(self) -> Self:
         if len(self.stages) != len(self.widths) - self.finest:
             raise ValueError(f"{len(self.stages)} stages for {len(self.widths) - self.finest} octaves of features")
+        if self.encoder == "intensity" and self.labels:
+            raise ValueError("labels cannot be told from intensities: nothing is learned of them")
         return self
 
     def build(self, *, dim: int, channels: int) -> nn.Module:

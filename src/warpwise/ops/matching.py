@@ -99,8 +99,8 @@ def match(
 ) -> Tensor:
     """The displacement (B, D, *space), voxels, of one Gauss-Newton step from rest towards a match of two feature maps.
 
-    It minimises Σ_x weight·d(fixed(x), moving(x) + ∇moving·u) + ½·stiffness·Σ‖∇u‖², d to second order in what moves: so
-    it is the stationary point of a convex energy, the solution of (A + stiffness·L)·u = −g.
+    It minimises Σ_x weight·d(fixed(x), moving(x) + ∇moving·u) + ½·stiffness·Σ‖∇u‖², d to second order in each channel that
+    moves: so it is the stationary point of a convex energy, the solution of (A + stiffness·L)·u = −g.
 
     Args:
         fixed, moving: features (B, C, *space); with kl, C/2 means and then C/2 log-variances of Gaussians.
@@ -109,9 +109,8 @@ def match(
         data: d: kl, the symmetrised KL summed over channels (`symmetric_kl`); or means, the squared difference summed.
         solves: iterations of conjugate gradients.
 
-    Gradients by both features and by the stiffness are those of the implicit function, one more solve with the same
-    matrix: exact as far as the two solves are, whatever their number of iterations, and nothing of them is stored. There
-    is no second derivative.
+    Gradients by both features and by the stiffness are those of the implicit function, for one more solve with the same
+    matrix: as exact as the two solves are, and nothing of their iterations is stored. There is no second derivative.
 
     Raises:
         InputError: shapes do not agree, or the data term is not known.

@@ -71,7 +71,8 @@ def normal_product(matrix: Array, vector: Array, stiffness: float, *, out: Array
 def normal_solve(matrix: Array, right: Array, stiffness: float, *, iterations: int, tolerance: float = 1e-5) -> Array:
     """(A + stiffness·L)⁻¹·right (3, X, Y, Z) by conjugate gradients, preconditioned by 3×3 blocks.
 
-    Ends after `iterations`, or when the residual's preconditioned norm has fallen by `tolerance`.
+    Ends after `iterations`, or when the residual's preconditioned norm has fallen by `tolerance`. NaN where anything given
+    is not finite.
     """
     if stiffness <= 0:
         raise InputError(f"normal_solve: a stiffness of {stiffness} is not positive.")
@@ -86,6 +87,8 @@ def normal_solve(matrix: Array, right: Array, stiffness: float, *, iterations: i
         return float(partial.sum())
 
     first = now = descend(0.0)
+    if not np.isfinite(first):
+        solution.fill(np.nan)
     if not first > 0:
         return solution
     p[:] = z
