@@ -54,6 +54,8 @@ ROWS = {
     },
     "deterministic": {"network": "features", "options": {"uncertainty": False, "stiffness": 2.5}},
     "probabilistic": {"network": "features", "options": {"stiffness": 10.0}},
+    "deterministic-unlabelled": {"network": "features", "options": {"uncertainty": False, "stiffness": 2.5}},
+    "probabilistic-unlabelled": {"network": "features", "options": {"stiffness": 10.0}},
     # An update of the cascade costs a third of the solver's on brains.
     "cascade": {
         "network": "cascade",
@@ -66,6 +68,8 @@ NAMES = {
     "deterministic": "deterministic features",
     "probabilistic": "probabilistic features",
     "cascade": "probabilistic, cascade",
+    "deterministic-unlabelled": "deterministic, no labels",
+    "probabilistic-unlabelled": "probabilistic, no labels",
 }
 LNCC = "intensity LNCC"
 # The same solver with a field as coarse as that of the learned features: 2 mm.
@@ -87,6 +91,8 @@ def settings_of(task: str, row: str, data: Path, seed: int) -> TrainingSettings:
     content = yaml.safe_load((HERE / "features" / f"{task}.yaml").read_text())
     content["data"]["dataset"] = str(data / content["data"]["dataset"])
     content |= {**ROWS[row], "seed": seed}
+    if row.endswith("-unlabelled"):
+        del content["objective"]["dice"]
     if isinstance(content["steps"], dict):
         content["steps"] = content["steps"][task]
     if content["network"] == "features":
@@ -115,7 +121,7 @@ def methods_of(task: str, arguments: argparse.Namespace, *, all_of_them: bool = 
     out.append(Method(f"{LNCC}, as coarse", {"preset": coarse, "similarity": "lncc"}))
     for row in ROWS:
         folder = arguments.runs / task / row
-        if (folder / "done").exists():
+        if (folder / "done").exists() and (all_of_them or not row.endswith("-unlabelled")):
             out.append(Method(NAMES[row], {"model": Model.load(folder)}))
     if not all_of_them or arguments.baselines is None:
         return out
@@ -277,7 +283,7 @@ def calibration(arguments: argparse.Namespace) -> None:
         found["tasks"][task] = {}
         for row in ROWS:
             folder = arguments.runs / task / row
-            if not (folder / "done").exists():
+            if not (folder / "done").exists() or row.endswith("-unlabelled"):
                 continue
             model, said, errors = Model.load(folder), [], []
             for n in range(arguments.pairs or 12):
@@ -453,7 +459,7 @@ def main() -> None:
     parser.add_argument("--baselines", type=Path)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--tasks", nargs="*", default=["hippocampus", "brains"])
-    parser.add_argument("--rows", nargs="*", default=[*ROWS])
+    parser.add_argument("--rows", nargs="*", default=[*ROWS], choices=[*ROWS])
     parser.add_argument("--pairs", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "features.json")
