@@ -235,3 +235,38 @@ def test_the_matching_operator_agrees_with_the_engine():
     found = dict(zip(leaves, torch.autograd.grad(value, [*leaves.values()]), strict=True))
     for name, one in expected.items():
         assert float((found[name] - one).norm() / one.norm()) < 1e-3
+
+
+def test_weights_of_a_network_answer_to_a_weight_of_its_objective():
+    """Level 1 under level 3: dU/dλ through one step of the weights, against that step done twice, with λ ± h."""
+    generator = torch.Generator().manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 6, 3, padding=1), torch.nn.LeakyReLU(0.2), torch.nn.Conv2d(6, 2, 3, padding=1)
+    ).double()
+    for value in network.parameters():
+        torch.nn.init.normal_(value, 0, 0.3, generator=generator)
+    shapes = torch.rand(2, 1, 24, 20, generator=generator, dtype=F64)
+    fixed, moving = ops.gaussian(shapes, sigma_voxels=2.0).chunk(2)
+    kept, movable = ops.gaussian((shapes > 0.5).double(), sigma_voxels=1.5).chunk(2)
+    weights = {name: value.detach() for name, value in network.named_parameters()}
+
+    def field(w: Variables) -> Tensor:
+        return torch.func.functional_call(network, dict(w), (torch.cat([fixed, moving], 1),))
+
+    def lower(w: Variables, upper: Variables) -> Tensor:
+        u = field(w)
+        return ops.mse(fixed, ops.warp(moving, u)).mean() + upper["log"].exp() * ops.diffusion(u).mean()
+
+    def upper(w: Variables, _: Variables) -> Tensor:
+        return ops.mse(kept, ops.warp(movable, field(w))).mean()
+
+    log, rate, h = torch.tensor(-1.0, dtype=F64), 0.02, 1e-3
+
+    def after(value: Tensor) -> Tensor:
+        leaves = {k: v.clone().requires_grad_() for k, v in weights.items()}
+        slopes = torch.autograd.grad(lower(leaves, {"log": value}), [*leaves.values()])
+        return upper({k: (v - rate * s).detach() for (k, v), s in zip(leaves.items(), slopes, strict=True)}, {})
+
+    expected = float(after(log + h) - after(log - h)) / (2 * h)
+    found = hypergradient(upper, lower, weights, {"log": log}, estimator=OneStep(Descent(rate)))["log"]
+    assert float(found) == pytest.approx(expected, rel=1e-2)
