@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from warpwise import ops
-from warpwise.errors import InputError
+from warpwise.errors import InputError, RunError
 from warpwise.levels.estimators import (
     ESTIMATORS,
     AdamStep,
@@ -212,6 +212,13 @@ def test_estimators_say_what_does_not_depend_on_what(name: str):
         hypergradient(lambda w, u: u["l"] ** 2, RIDGE.lower, given, {"l": L}, estimator=made)
     with pytest.raises(InputError, match="Neither loss depends on the upper variable idle"):
         hypergradient(RIDGE.upper, RIDGE.lower, given, {"l": L, "idle": L}, estimator=made)
+
+
+def test_variables_that_are_at_no_minimum_are_refused():
+    saddle = lambda w, u: (w["w"][0] ** 2 - u["l"] * w["w"][1] ** 2).sum()  # noqa: E731
+    given = {"w": torch.tensor([0.1, 0.2], dtype=F64)}, {"l": L}
+    with pytest.raises(RunError, match="at no minimum"):
+        hypergradient(lambda w, _: w["w"].sum(), saddle, *given, estimator=ConjugateGradient(3))
 
 
 def test_the_matching_operator_agrees_with_the_engine():

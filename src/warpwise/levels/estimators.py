@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from warpwise.errors import InputError
+from warpwise.errors import InputError, RunError
 from warpwise.levels.hypergradient import Found, Loss, Problem, Product, Pull, inner, perhaps, total
 from warpwise.tables import Table
 
@@ -163,6 +163,9 @@ class ConjugateGradient:
         damping: added to H's diagonal, for minima that are flat in some direction.
         tolerance: ends when the residual has fallen by so much.
         curvature: in place of the Hessian, which must be positive definite: `GaussNewton` always is, with some damping.
+
+    Raises:
+        RunError: the loss bends downwards somewhere, so its variables are at no minimum.
     """
 
     iterations: int
@@ -184,8 +187,11 @@ class ConjugateGradient:
                 break
             q = [h + self.damping * v for h, v in zip(product(p), p, strict=True)]
             curve = inner(p, q)
-            if curve <= 0:
-                break  # a direction along which the loss does not bend upwards: what is known stays
+            if not curve > 0:
+                raise RunError(
+                    f"The lower loss bends by {curve:.3g} along a direction: its variables are at no minimum.",
+                    hint="Solve it further, give damping, or a GaussNewton curvature.",
+                )
             alpha = now / curve
             solution = [s + alpha * v for s, v in zip(solution, p, strict=True)]
             residual = [r - alpha * v for r, v in zip(residual, q, strict=True)]
