@@ -54,6 +54,13 @@ ROWS = {
     },
     "deterministic": {"network": "features", "options": {"uncertainty": False, "stiffness": 2.5}},
     "probabilistic": {"network": "features", "options": {"stiffness": 10.0}},
+    # The same, looking more often at images of contrasts that nobody has seen.
+    "probabilistic-contrast": {
+        "network": "features",
+        "steps": 1000,
+        "augmentation": {"judge_clean": True, "noise": 0.15, "bias": 0.3, "contrast": 0.4},
+        "options": {"stiffness": 10.0},
+    },
     "deterministic-unlabelled": {"network": "features", "options": {"uncertainty": False, "stiffness": 2.5}},
     "probabilistic-unlabelled": {"network": "features", "options": {"stiffness": 10.0}},
     # An update of the cascade costs a third of the solver's on brains.
@@ -68,6 +75,7 @@ NAMES = {
     "deterministic": "deterministic features",
     "probabilistic": "probabilistic features",
     "cascade": "probabilistic, cascade",
+    "probabilistic-contrast": "probabilistic, more contrasts",
     "deterministic-unlabelled": "deterministic, no labels",
     "probabilistic-unlabelled": "probabilistic, no labels",
 }
