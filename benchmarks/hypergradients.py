@@ -274,6 +274,7 @@ def apart(work: Callable, name: str) -> dict:
     mine, theirs = context.Pipe()
     process = context.Process(target=work, args=(name, theirs))
     process.start()
+    theirs.close()  # so that a process that fails ends the wait for it
     found = mine.recv()
     process.join()
     return found
