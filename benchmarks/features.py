@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from common import machine, markdown_table
+from learning import measured
 
 import warpwise as ww
 from warpwise.evaluation.statistics import compared
@@ -140,18 +141,6 @@ def methods_of(task: str, arguments: argparse.Namespace, *, all_of_them: bool = 
     return out
 
 
-def measured(rows: Sequence[Row]) -> dict:
-    """Means over pairs of one method."""
-    return {
-        "dice": float(np.mean([r.mean_dice for r in rows])),
-        "dice_of_pairs": [round(r.mean_dice, 4) for r in rows],
-        "percent_folded": float(np.mean([r.percent_folded for r in rows])),
-        "percent_ndv": float(np.mean([r.percent_ndv for r in rows])),
-        "sd_log_jacobian": float(np.mean([r.sd_log_jacobian for r in rows])),
-        "seconds": float(np.median([r.seconds for r in rows])),
-    }
-
-
 def ablation(arguments: argparse.Namespace) -> None:
     """Every row on every validation pair, in turns; box plots of structures."""
     from warpwise.report.boxplots import draw
@@ -165,7 +154,7 @@ def ablation(arguments: argparse.Namespace) -> None:
             for method in methods:
                 rows[method.name].append(run_method(method, pair, dataset.averaged))
             print(task, rows["affine"][-1].pair, {k: round(v[-1].mean_dice, 3) for k, v in rows.items()}, flush=True)
-        table = {name: measured(mine) for name, mine in rows.items()}
+        table = {name: measured(mine, dataset) for name, mine in rows.items()}
         for row, name in NAMES.items():
             if name in table:
                 run = arguments.runs / task / row
@@ -229,6 +218,7 @@ def robustness(arguments: argparse.Namespace) -> None:
         changes = {f"noise {s:g}": partial(noisy, sigma=s, seed=1) if s else as_it_is for s in NOISE}
         changes |= {f"bias {s:g}": partial(shaded, strength=s, seed=2) if s else as_it_is for s in BIAS[1:]}
         changes["inverted"] = Only(n=1)
+        changes = {name: change for name, change in changes.items() if name in (arguments.changes or changes)}
         before = found["tasks"].get(task, {})
         same = before.get("pairs") == len(pairs)
         table: dict = {m.name: before["dice"].get(m.name, {}) if same else {} for m in methods}
@@ -268,18 +258,19 @@ def curves(found: dict, path: Path) -> None:
     figure = Figure(figsize=(11, 3.4 * len(tasks)), layout="constrained")
     axes = figure.subplots(len(tasks), 3, squeeze=False, width_ratios=[3, 3, 2])
     for row, (task, result) in zip(axes, tasks.items(), strict=True):
+        kinds = [[(100 * v, f"noise {v:g}") for v in NOISE], [(v, f"bias {v:g}") for v in BIAS], [(0, ""), (1, "inverted")]]
         for n, (method, dice) in enumerate(result["dice"].items()):
-            colour = f"C{n}"
-            row[0].plot([100 * s for s in NOISE], [dice[f"noise {s:g}"] for s in NOISE], "o-", color=colour, label=method)
-            row[1].plot(BIAS, [dice["noise 0"], *[dice[f"bias {s:g}"] for s in BIAS[1:]]], "o-", color=colour)
-            row[2].plot([0, 1], [dice["noise 0"], dice["inverted"]], "o-", color=colour)
+            for axis, kind in zip(row, kinds, strict=True):
+                # The first of each is the image as it is.
+                known = [(at, dice[name]) for at, name in [(0, "noise 0"), *kind[1:]] if name in dice]
+                axis.plot([at for at, _ in known], [value for _, value in known], "o-", color=f"C{n}", label=method, ms=4)
         row[0].set(xlabel="noise, % of the range", ylabel=f"Dice, {task}")
         row[1].set(xlabel="shading, SD of its logarithm")
         row[2].set_xticks([0, 1], ["as it is", "moving inverted"])
         row[2].set_xlim(-0.3, 1.3)
         for axis in row:
             axis.grid(alpha=0.3)
-    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
@@ -470,6 +461,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", default=["hippocampus", "brains"])
     parser.add_argument("--rows", nargs="*", default=[*ROWS], choices=[*ROWS])
     parser.add_argument("--pairs", type=int, default=0)
+    parser.add_argument("--changes", nargs="*", help="of robustness, such as 'noise 0.1'; all where none is given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=RESULTS / "features.json")
     arguments = parser.parse_args()
