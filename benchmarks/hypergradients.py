@@ -23,6 +23,7 @@ from torch import Tensor
 
 from warpwise import ops
 from warpwise.errors import RunError
+from warpwise.image import normalised
 from warpwise.io.datasets import read_dataset
 from warpwise.io.images import read_image
 from warpwise.levels.estimators import ConjugateGradient, Descent, GaussNewton, Neumann, OneStep, Unrolled
@@ -199,7 +200,7 @@ def volume(interpolation: str) -> tuple[Callable, Callable, Variables, Variables
     from warpwise.synthetic.phantoms import brain_pair
 
     pair = brain_pair(shape=(48, 48, 48), seed=0)
-    fixed, moving = (torch.from_numpy(np.asarray(i.data, np.float32))[None] for i in (pair.fixed, pair.moving))
+    fixed, moving = (torch.from_numpy(normalised(i.data[0]))[None, None] for i in (pair.fixed, pair.moving))
 
     def residuals(lower: Variables, upper: Variables) -> Tensor:
         moved = ops.warp(upper["moving"], lower["u"], interpolation=interpolation)
