@@ -227,11 +227,11 @@ COSTS = {
     "unrolled, K = 4": ("cubic", lambda _: Unrolled(4, 1.0)),
     "unrolled, K = 8": ("cubic", lambda _: Unrolled(8, 1.0)),
     "Neumann, K = 10": ("cubic", lambda _: Neumann(10, 1.0)),
-    "conjugate gradient, K = 10": ("cubic", lambda _: ConjugateGradient(10, damping=1.0)),
-    "conjugate gradient, K = 40": ("cubic", lambda _: ConjugateGradient(40, damping=1.0)),
+    "conjugate gradient, K = 10": ("cubic", lambda _: ConjugateGradient(10, damping=3e-5, tolerance=0.0)),
+    "conjugate gradient, K = 40": ("cubic", lambda _: ConjugateGradient(40, damping=3e-5, tolerance=0.0)),
     "conjugate gradient, Gauss-Newton, linear, K = 10": (
         "linear",
-        lambda n: ConjugateGradient(10, damping=1.0, curvature=n),
+        lambda n: ConjugateGradient(10, damping=3e-5, tolerance=0.0, curvature=n),
     ),
 }
 
