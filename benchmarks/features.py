@@ -255,15 +255,19 @@ def curves(found: dict, path: Path) -> None:
     from matplotlib.figure import Figure
 
     tasks = found["tasks"]
+    methods = dict.fromkeys(method for result in tasks.values() for method in result["dice"])
+    colours = {method: f"C{n}" for n, method in enumerate(methods)}
     figure = Figure(figsize=(11, 3.4 * len(tasks)), layout="constrained")
     axes = figure.subplots(len(tasks), 3, squeeze=False, width_ratios=[3, 3, 2])
     for row, (task, result) in zip(axes, tasks.items(), strict=True):
         kinds = [[(100 * v, f"noise {v:g}") for v in NOISE], [(v, f"bias {v:g}") for v in BIAS], [(0, ""), (1, "inverted")]]
-        for n, (method, dice) in enumerate(result["dice"].items()):
+        for method, dice in result["dice"].items():
             for axis, kind in zip(row, kinds, strict=True):
                 # The first of each is the image as it is.
                 known = [(at, dice[name]) for at, name in [(0, "noise 0"), *kind[1:]] if name in dice]
-                axis.plot([at for at, _ in known], [value for _, value in known], "o-", color=f"C{n}", label=method, ms=4)
+                axis.plot(
+                    [at for at, _ in known], [value for _, value in known], "o-", color=colours[method], label=method, ms=4
+                )
         row[0].set(xlabel="noise, % of the range", ylabel=f"Dice, {task}")
         row[1].set(xlabel="shading, SD of its logarithm")
         row[2].set_xticks([0, 1], ["as it is", "moving inverted"])
