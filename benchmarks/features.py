@@ -434,7 +434,7 @@ def report(whole: dict) -> str:
         lines += [*markdown_table(head, rows), ""]
     for task, result in whole.get("robustness", {}).get("tasks", {}).items():
         names = [*[f"noise {s:g}" for s in NOISE], *[f"bias {s:g}" for s in BIAS[1:]], "inverted"]
-        rows = [[m, *[f"{dice.get(n, float('nan')):.3f}" for n in names]] for m, dice in result["dice"].items()]
+        rows = [[m, *[f"{dice[n]:.3f}" if n in dice else "–" for n in names]] for m, dice in result["dice"].items()]
         lines += [
             f"## Robustness, {task}, Dice of {result['pairs']} pairs",
             "",
