@@ -217,7 +217,7 @@ def robustness(arguments: argparse.Namespace) -> None:
         methods = methods_of(task, arguments, all_of_them=False)
         changes = {f"noise {s:g}": partial(noisy, sigma=s, seed=1) if s else as_it_is for s in NOISE}
         changes |= {f"bias {s:g}": partial(shaded, strength=s, seed=2) if s else as_it_is for s in BIAS[1:]}
-        changes["inverted"] = Only(n=1)
+        changes["inverted"] = MovingInverted()
         changes = {name: change for name, change in changes.items() if name in (arguments.changes or changes)}
         before = found["tasks"].get(task, {})
         same = before.get("pairs") == len(pairs)
@@ -234,15 +234,15 @@ def robustness(arguments: argparse.Namespace) -> None:
     curves(found, RESULTS / "features_robustness.png")
 
 
-class Only:
+class MovingInverted:
     """Inversion of the second of every two images: the moving one."""
 
-    def __init__(self, n: int) -> None:
-        self.turn, self.n = 0, n
+    def __init__(self) -> None:
+        self.moving = True
 
     def __call__(self, image: Image) -> Image:
-        self.turn += 1
-        return inverted(image) if (self.turn - 1) % 2 == self.n else image
+        self.moving = not self.moving
+        return inverted(image) if self.moving else image
 
 
 def spread(pairs: Sequence, most: int) -> list:
@@ -291,19 +291,17 @@ def calibration(arguments: argparse.Namespace) -> None:
                 continue
             model, said, errors = Model.load(folder), [], []
             for n in range(arguments.pairs or 12):
-                one, two = known_pair(read_image(scans[n % len(scans)].image), model, n)
-                error, uncertainty, inside = two
+                error, uncertainty, inside = known_pair(read_image(scans[n % len(scans)].image), model, n)
                 said.append(uncertainty[inside])
                 errors.append(error[inside])
-                del one
             found["tasks"][task][NAMES[row]] = deciles(np.concatenate(said), np.concatenate(errors))
             print(task, row, found["tasks"][task][NAMES[row]], flush=True)
         keep(arguments.out, "calibration", found)
     calibrated(found, RESULTS / "features_calibration.png")
 
 
-def known_pair(image: Image, model: Model, seed: int) -> tuple:
-    """Registered, and for every voxel: endpoint error, mm; reported uncertainty, mm; whether it shows something."""
+def known_pair(image: Image, model: Model, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For every voxel: endpoint error, mm; reported uncertainty, mm; whether it shows something."""
     rng = np.random.default_rng([5, seed])
     grid = image.grid
     x, y, z = grid.shape
@@ -321,7 +319,7 @@ def known_pair(image: Image, model: Model, seed: int) -> tuple:
     error = np.sqrt(((result.displacement_mm - truth) ** 2).sum(0))
     low, high = intensity_range(bent)
     inside = launch.gaussian((bent > low + 0.1 * (high - low)).astype(np.float32), [1.0] * 3)[0] > 0.5
-    return result, (error, result.uncertainty.data[0], inside)
+    return error, result.uncertainty.data[0], inside
 
 
 def anywhere(shape: tuple[int, int, int], rng: np.random.Generator, *, sigma: float, amplitude: float) -> np.ndarray:

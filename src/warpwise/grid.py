@@ -108,6 +108,10 @@ class Grid:
         affine[:2, 3] = self.affine[:2, 2]
         return Grid((self.shape[0], 1, self.shape[1]), affine)
 
+    def flat(self) -> "Grid":
+        """The plane (X, Y) that a slice (X, 1, Y) stands for: what `embedded` makes of it, undone."""
+        return Grid((self.shape[0], self.shape[2]), self.affine[np.ix_([0, 1, 3], [0, 2, 3])])
+
 
 def occupied(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """First and last index along each axis where anything is marked; (0, 0) where nothing is.

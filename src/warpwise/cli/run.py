@@ -28,12 +28,11 @@ from warpwise.io.transforms import write_transform
 from warpwise.ops.cpu import parallel
 from warpwise.registrars.prepare import affordable, predicted_memory_mb
 from warpwise.registrars.register import register
-from warpwise.registrars.result import Result
+from warpwise.registrars.result import MAPS, Result
 from warpwise.report import available
 
 FILES = ("warped.nii.gz", "transform.h5", "inverse.h5", "displacement.nii.gz", "result.json")
 REPORT = "report.html"
-KNOWN = ("uncertainty", "feature_uncertainty")  # maps of networks that know theirs: files of these names
 THIN = 16  # voxels along an axis that is too short to be halved
 # What the results of a volume take on disk at the least, bytes a voxel: the rest compresses well or badly.
 BYTES_A_VOXEL = 6
@@ -240,7 +239,7 @@ def write_outputs(folder: Path, result: Result, fixed: Image, like: Geometry | N
         back = pool.submit(write_transform, folder / names["inverse.h5"], result.inverse_on_grid)
         write_displacement(folder / names["displacement.nii.gz"], result.displacement_mm, fixed.grid)
         write_image(folder / names["warped.nii.gz"], result.warped, like=like)
-        for name in KNOWN:
+        for name in MAPS:
             if (map_ := getattr(result, name)) is not None:
                 write_image(folder / f"{name}.nii.gz", map_, like=like)
         chain.result()

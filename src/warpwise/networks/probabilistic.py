@@ -11,6 +11,7 @@ from warpwise import ops
 from warpwise.networks.base import NetworkSettings, Prediction
 from warpwise.networks.blocks import block, conv, double, double_field, doubled
 from warpwise.networks.heads import Head, LabelHead, sample
+from warpwise.similarity.posterior import FIXED, MOVING, VARIED
 
 LONGEST = 6.0  # of a log-variance, either way: exp of more would drown all other evidence
 FIRST = -2.0  # log-variance before training: with more, noise drowns the first features
@@ -29,6 +30,8 @@ class FeatureSettings(NetworkSettings):
         features: dimensions of the Gaussian at each octave.
         finest: octave that features begin at: 0 full resolution, 1 half.
         kernel: of every convolution.
+        sampled: in training, draw the means from their posterior; else the divergence alone, which is of the posteriors
+            themselves, teaches the variances.
     """
 
     uncertainty: bool = True
@@ -36,15 +39,13 @@ class FeatureSettings(NetworkSettings):
     features: int = Field(default=8, ge=1)
     finest: int = Field(default=1, ge=0)
     kernel: int = 3
+    sampled: bool = False
 
     @model_validator(mode="after")
     def _octaves(self) -> Self:
         if len(self.widths) <= self.finest:
             raise ValueError(f"widths {self.widths} end before octave {self.finest}, where features are to begin")
         return self
-
-    def build(self, *, dim: int, channels: int) -> nn.Module:
-        return FeatureEncoder(self, dim=dim, channels=channels)
 
 
 class GaussianFeatures(nn.Module):
@@ -171,9 +172,9 @@ def told(octaves: list[tuple[Tensor, Tensor]], finest: int, stiffness: Tensor, *
     """Features as part of a prediction, by the octave they belong to."""
     out: Prediction = {"stiffness": stiffness}
     if uncertain:
-        out["features_have_variance"] = torch.ones(())
+        out[VARIED] = torch.ones(())
     for n, (one, other) in enumerate(octaves):
-        out[f"fixed_features_{n + finest}"], out[f"moving_features_{n + finest}"] = one, other
+        out[f"{FIXED}{n + finest}"], out[f"{MOVING}{n + finest}"] = one, other
     return out
 
 
@@ -191,8 +192,6 @@ class MatchingSettings(FeatureSettings):
         data: kl, the symmetrised divergence of the two posteriors; or means, the squared distance of their means.
         stages: Gauss-Newton steps at each octave, fine to coarse; each is composed on what is known so far.
         solves: conjugate gradients of a step.
-        sampled: in training, draw the means from their posterior; else the divergence alone, which is of the posteriors
-            themselves, teaches the variances.
         stiffness: weight of the diffusion energy before training; it is learned, one an octave.
     """
 
@@ -201,7 +200,6 @@ class MatchingSettings(FeatureSettings):
     stages: tuple[int, ...] = (4, 4, 4)
     solves: int = Field(default=12, ge=1)
     stiffness: float = Field(default=10.0, gt=0)
-    sampled: bool = False
 
     @model_validator(mode="after")
     def _stages(self) -> Self:
@@ -236,6 +234,10 @@ class FeatureMatching(nn.Module):
         self.labels = LabelHead(dim, settings.features, settings.labels) if settings.labels else None
         self.pace = nn.Parameter(torch.full((count,), math.log(settings.stiffness) / PACE))
 
+    def stiffness(self, octave: int) -> Tensor:
+        """Of the octaves of features, 0 the finest; 0-dim."""
+        return (PACE * self.pace[octave]).exp()
+
     def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
         """Images (B, C, *space) of any size; a generator draws the features from their posterior."""
         settings = self.settings
@@ -254,10 +256,10 @@ class FeatureMatching(nn.Module):
                     field = double_field(field, one.shape[2:])
                 for _ in range(settings.stages[n]):
                     warped = ops.warp(other, field)
-                    step = ops.match(one, warped, (PACE * self.pace[n]).exp(), data=data, solves=settings.solves)
+                    step = ops.match(one, warped, self.stiffness(n), data=data, solves=settings.solves)
                     field = ops.compose(field, shortened(step))
             field = 2**settings.finest * doubled(field, fixed.shape[2:], times=settings.finest)
-            known = told(octaves, settings.finest, (PACE * self.pace[0]).exp(), uncertain=uncertain)
+            known = told(octaves, settings.finest, self.stiffness(0), uncertain=uncertain)
         if self.labels is not None:
             known |= self.labels(means(octaves[0][0], uncertain=uncertain), tuple(fixed.shape[2:]), settings.finest)
         return {"displacement": field, **known}

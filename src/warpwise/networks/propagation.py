@@ -20,7 +20,6 @@ class CascadeSettings(FeatureSettings):
         context: channels of the dilated layers that regularise it.
         radius: voxels round its own place in which a voxel's features are compared.
         squarings: of each exponential.
-        sampled: in training, draw the features from their posterior.
         stiffness: of the solver that stands for the cascade where the certainty of its matches is asked for.
     """
 
@@ -28,7 +27,6 @@ class CascadeSettings(FeatureSettings):
     context: tuple[int, ...] = (24, 24, 16)
     radius: int = 1
     squarings: int = 7
-    sampled: bool = False
     stiffness: float = 10.0
 
     def build(self, *, dim: int, channels: int) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from warpwise.errors import InputError
 from warpwise.ops.cpu import launch
-from warpwise.ops.cpu.bridge import components, field3, volumes
+from warpwise.ops.cpu.bridge import components, each, field3, volumes
 from warpwise.ops.functions import check_images
 from warpwise.ops.reference import matching
 
@@ -80,7 +80,7 @@ class Kernels:
 
 def weights(weight: Tensor | None, batch: int) -> list[Any]:
     """One weight (1, X, Y, Z), or None, for each item."""
-    return [None] * batch if weight is None else [*volumes(weight.expand(batch, *weight.shape[1:]).numpy())]
+    return each(None if weight is None else weight.numpy(), batch)
 
 
 def numerics(tensor: Tensor) -> Numerics:
@@ -119,17 +119,17 @@ def match(
     if data not in DATA or (data == "kl" and fixed.shape[1] % 2):
         raise InputError(f"match: data term {data!r} for {fixed.shape[1]} channels.", hint=f"Known: {', '.join(DATA)}.")
     if torch.compiler.is_compiling():  # an exported program must hold operators others have
-        return step(fixed, moving, stiffness, weight, probabilistic=data == "kl", solves=solves)
+        return step(matching, fixed, moving, stiffness, weight, (data == "kl", solves))[0]  # type: ignore[arg-type]
     return _Match.apply(fixed, moving, stiffness, weight, (data == "kl", solves))  # type: ignore[no-any-return]
 
 
 def step(
-    fixed: Tensor, moving: Tensor, stiffness: Tensor, weight: Tensor | None, *, probabilistic: bool, solves: int
-) -> Tensor:
-    """The value of `match` in plain operators."""
-    curves = matching.curved(fixed, moving, weight, probabilistic=probabilistic)
-    gradient, matrix = matching.normal_field(*curves, moving)
-    return -matching.normal_solve(matrix, gradient, stiffness, iterations=solves)
+    how: Numerics, fixed: Tensor, moving: Tensor, stiffness: Tensor, weight: Tensor | None, options: tuple[bool, int]
+) -> tuple[Tensor, Any]:
+    """The displacement, and the Gauss-Newton matrix that it was solved with; options: probabilistic, solves."""
+    probabilistic, solves = options
+    gradient, matrix = how.normal_field(*how.curved(fixed, moving, weight, probabilistic=probabilistic), moving)
+    return -how.normal_solve(matrix, gradient, stiffness, iterations=solves), matrix
 
 
 def match_deviation(
@@ -191,13 +191,10 @@ class _Match(torch.autograd.Function):
         weight: Tensor | None,
         options: tuple[bool, int],
     ) -> Tensor:
-        probabilistic, solves = options
         fixed, moving, stiffness = fixed.detach().contiguous(), moving.detach().contiguous(), stiffness.detach()
-        how = numerics(fixed)
-        gradient, matrix = how.normal_field(*how.curved(fixed, moving, weight, probabilistic=probabilistic), moving)
-        field = -how.normal_solve(matrix, gradient, stiffness, iterations=solves)
+        field, matrix = step(numerics(fixed), fixed, moving, stiffness, weight, options)
         ctx.save_for_backward(fixed, moving, stiffness, field, *([] if weight is None else [weight]))
-        ctx.matrix, ctx.probabilistic, ctx.solves = matrix, probabilistic, solves
+        ctx.matrix, (ctx.probabilistic, ctx.solves) = matrix, options
         return field
 
     @staticmethod

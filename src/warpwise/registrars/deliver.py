@@ -94,11 +94,8 @@ def on_fixed(name: str, values: NDArray[np.float32] | None, voxels: Grid, grid: 
     """A map (X, Y, Z) on the solvers' voxels as an image on the fixed grid; None where there is none."""
     if values is None:
         return None
-    if grid.dim == 3:
-        image = Image(values[None], voxels, name=name)
-    else:
-        plane = voxels.affine[np.ix_([0, 1, 3], [0, 2, 3])]
-        image = Image(values[None, :, 0], Grid((voxels.shape[0], voxels.shape[2]), plane), name=name)
+    three = grid.dim == 3
+    image = Image(values[None] if three else values[None, :, 0], voxels if three else voxels.flat(), name=name)
     return resample(image, grid, Affine(np.eye(grid.dim + 1)))
 
 
@@ -111,8 +108,7 @@ def in_plane(mm: NDArray[np.float32], nodes: Grid, dim: int) -> DisplacementFiel
     """A displacement on a 3-D grid in as many dimensions as its image has."""
     if dim == 3:
         return DisplacementField(mm, nodes)
-    plane = nodes.affine[np.ix_([0, 1, 3], [0, 2, 3])]
-    return DisplacementField(np.ascontiguousarray(mm[:2, :, 0]), Grid((nodes.shape[0], nodes.shape[2]), plane))
+    return DisplacementField(np.ascontiguousarray(mm[:2, :, 0]), nodes.flat())
 
 
 def on_image(mm: NDArray[np.float32], factors: Triple, grid: Grid) -> DisplacementField:

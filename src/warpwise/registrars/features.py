@@ -16,7 +16,7 @@ from warpwise.networks.model import Model
 from warpwise.networks.probabilistic import FeatureEncoder
 from warpwise.registrars.prepare import upright
 from warpwise.registrars.working import at_spacing, spacing_of, tensor
-from warpwise.similarity.posterior import FIXED, MOVING, at_octave
+from warpwise.similarity.posterior import at_octave, octaves, varied
 
 SEED = 0  # of the noise that certainty is measured with
 # Share of the solver's stiffness that counts for certainty: with all of it, neighbours lend each other so much that every
@@ -40,12 +40,13 @@ class Certainty:
 
 def certainty(prediction: Prediction, *, samples: int = 16) -> Certainty | None:
     """From a network's prediction, at its finest octave; None where it tells no features."""
-    octave = min((int(k.removeprefix(FIXED)) for k in prediction if k.startswith(FIXED)), default=None)
-    if octave is None:
+    found = octaves(prediction)
+    if not found:
         return None
-    fixed, moving = (prediction[f"{side}{octave}"].detach().float() for side in (FIXED, MOVING))
+    octave, *both = min(found, key=lambda one: one[0])
+    fixed, moving = (features.detach().float() for features in both)
     displacement = prediction["displacement"].detach()
-    uncertain = "features_have_variance" in prediction
+    uncertain = varied(prediction)
     warped = ops.warp(moving, at_octave(displacement, octave))
     generator = torch.Generator().manual_seed(SEED)
     data = "kl" if uncertain else "means"
@@ -54,9 +55,7 @@ def certainty(prediction: Prediction, *, samples: int = 16) -> Certainty | None:
     match = ops.gaussian(match, sigma_voxels=[1.0 if n > 1 else 0.0 for n in match.shape[2:]]) * 2**octave
     spread = (0.5 * fixed.chunk(2, 1)[1]).exp().mean(1, keepdim=True) if uncertain else None
     space = displacement.shape[2:]
-    maps = [None if map_ is None else doubled(map_, space, times=octave) for map_ in (match, spread)]
-    assert maps[0] is not None
-    return Certainty(maps[0], maps[1])
+    return Certainty(doubled(match, space, times=octave), None if spread is None else doubled(spread, space, times=octave))
 
 
 def features_of(image: Image, model: Model) -> list[Image]:
@@ -81,7 +80,7 @@ def features_of(image: Image, model: Model) -> list[Image]:
     with torch.no_grad():
         found = encoder(tensor(working, model.card.dim))
     dim = image.grid.dim
-    affine = grid.affine if dim == 3 else grid.affine[np.ix_([0, 1, 3], [0, 2, 3])]
+    affine = (grid if dim == 3 else grid.flat()).affine
     out: list[Image] = []
     for octave, features in enumerate(found, start=encoder.finest):
         data = features[0].float().numpy()

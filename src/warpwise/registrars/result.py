@@ -11,6 +11,9 @@ from warpwise.registrars.scores import Scores
 from warpwise.transforms.base import Transform
 from warpwise.transforms.velocity import VelocityField
 
+MAPS = ("uncertainty", "feature_uncertainty")
+"""Attributes of a result that are maps on the fixed grid, of networks that know theirs; written under these names."""
+
 
 @dataclass(frozen=True, eq=False)
 class Result:

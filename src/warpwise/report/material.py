@@ -16,7 +16,7 @@ from warpwise.image import Image
 from warpwise.io.checks import first_line
 from warpwise.io.images import Reading, read_image
 from warpwise.io.transforms import read_transform
-from warpwise.registrars.result import Result
+from warpwise.registrars.result import MAPS, Result
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
@@ -57,7 +57,7 @@ class Material:
     def of_result(cls, result: Result, images: tuple[Image, Image], summary: Mapping[str, Any]) -> "Material":
         """From a registration that has just been made."""
         made = cls.built(images[0], result.warped, images[1], result.transform, summary, result.displacement_mm)
-        known = {name: getattr(result, name) for name in ("uncertainty", "feature_uncertainty")}
+        known = {name: getattr(result, name) for name in MAPS}
         return replace(made, **{name: _shown(map_) for name, map_ in known.items() if map_ is not None})
 
     @classmethod
@@ -85,7 +85,7 @@ class Material:
         if fixed.grid.shape != warped.grid.shape:
             raise InputError(f"{fixed_path}: has {fixed.grid.shape} voxels, the result {warped.grid.shape}.")
         made = cls.built(fixed, warped, moving, transform, summary, transform.displacement(fixed.grid), notes)
-        maps = {name: folder / f"{name}.nii.gz" for name in ("uncertainty", "feature_uncertainty")}
+        maps = {name: folder / f"{name}.nii.gz" for name in MAPS}
         return replace(made, **{name: _shown(read_image(path)) for name, path in maps.items() if path.exists()})
 
     @classmethod

@@ -1,5 +1,6 @@
 """What is asked of features that are random variables: that they agree where they are matched, and stay near a prior."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,12 +9,12 @@ from torch import Tensor
 from warpwise import ops
 from warpwise.state import State
 
-FIXED, MOVING = "fixed_features_", "moving_features_"
+FIXED, MOVING, VARIED = "fixed_features_", "moving_features_", "features_have_variance"
+"""How a prediction names features: octave by octave, and the mark of those that have a variance."""
 
 
-def octaves(state: State) -> list[tuple[int, Tensor, Tensor]]:
-    """(octave, fixed features, moving features), as the network told them."""
-    said = state.prediction
+def octaves(said: Mapping[str, Tensor]) -> list[tuple[int, Tensor, Tensor]]:
+    """(octave, fixed features, moving features) of a prediction."""
     return [(int(k.removeprefix(FIXED)), said[k], said[k.replace(FIXED, MOVING)]) for k in said if k.startswith(FIXED)]
 
 
@@ -23,9 +24,9 @@ def at_octave(displacement: Tensor, octave: int) -> Tensor:
     return (displacement[every] / 2**octave).contiguous()
 
 
-def variances(features: Tensor, state: State) -> bool:
-    """Whether the second half of the channels are log-variances."""
-    return "features_have_variance" in state.prediction and features.shape[1] % 2 == 0
+def varied(said: Mapping[str, Tensor]) -> bool:
+    """Whether the second half of the features' channels are log-variances."""
+    return VARIED in said
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,10 @@ class FeatureMatch:
     def __call__(self, state: State) -> Tensor:
         """0-dim tensor, nats."""
         total = state.displacement.new_zeros(())
-        found = octaves(state)
+        found = octaves(state.prediction)
         for octave, fixed, moving in found:
             warped = ops.warp(moving, at_octave(state.displacement.detach(), octave))
-            if not variances(fixed, state):
+            if not varied(state.prediction):
                 total = total + 0.5 * ops.mse(fixed, warped).mean()
                 continue
             (mf, lf), (mw, lw) = fixed.chunk(2, 1), warped.chunk(2, 1)
@@ -62,10 +63,11 @@ class FeaturePrior:
     def __call__(self, state: State) -> Tensor:
         """0-dim tensor."""
         total = state.displacement.new_zeros(())
-        found = octaves(state)
+        found = octaves(state.prediction)
+        if not varied(state.prediction):
+            return total
         for _, *both in found:
             for features in both:
-                if variances(features, state):
-                    mean, log_variance = features.chunk(2, 1)
-                    total = total + 0.25 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+                mean, log_variance = features.chunk(2, 1)
+                total = total + 0.25 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
         return total / max(len(found), 1)

@@ -194,6 +194,11 @@ def per_image(weight: Any, fixed: Array) -> Any:
     return stacked(np.ascontiguousarray(np.broadcast_to(weight, fixed.shape)))
 
 
+def each(weight: Any, batch: int) -> list[Any]:
+    """Weight (1, X, Y, Z), or None, of each item of a batch."""
+    return [None] * batch if weight is None else [*volumes(np.broadcast_to(weight, (batch, *weight.shape[1:])))]
+
+
 def totals(weight: Any, fixed: Array) -> NDArray[np.float64]:
     """Summed weight of each image (B·C,)."""
     n, c = fixed.shape[:2]
@@ -250,16 +255,16 @@ def mse(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]:  # n
 def symmetric_kl(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]:  # noqa: ARG001
     """Mean divergence of Gaussians; keeps its derivatives by fixed and by warped."""
     fixed, warped, weight = arrays
-    weights = [None] * len(fixed) if weight is None else volumes(np.broadcast_to(weight, (len(fixed), *weight.shape[1:])))
+    shares = 1 / totals(weight, fixed[:, :1])
     value = np.empty((len(fixed), fixed.shape[1] // 2), np.float32)
     kept = np.empty((2, *volumes(fixed).shape), np.float32)
-    for n, (f, w, g) in enumerate(zip(volumes(fixed), volumes(warped), weights, strict=True)):
-        share = 1 / (float(np.prod(f.shape[1:])) if g is None else max(float(g.sum(dtype=np.float64)), 1.0))
+    given = zip(volumes(fixed), volumes(warped), each(weight, len(fixed)), shares, strict=True)
+    for n, (f, w, g, share) in enumerate(given):
         sums, by_warped, _ = launch.symmetric_kl(f, w, g)
         _, by_fixed, _ = launch.symmetric_kl(w, f, g)
         value[n] = share * sums
         kept[0, n], kept[1, n] = share * by_fixed, share * by_warped
-    return (value,), kept
+    return (value,), kept.reshape(2, -1, *kept.shape[3:])
 
 
 def symmetric_kl_backward(
@@ -267,12 +272,10 @@ def symmetric_kl_backward(
     kept: Array,
     gradients: list[Any],
     needs: list[bool],
-    options: Options,  # noqa: ARG001
+    options: Options,
 ) -> list[Any]:
-    """Gradients by both Gaussians."""
-    fixed = arrays[0]
-    factor = np.concatenate([gradients[0]] * 2, 1)[:, :, None, None, None]
-    return [*[(kept[k] * factor).reshape(fixed.shape) if needs[k] else None for k in range(2)], None]
+    """Gradients by both Gaussians: a divergence is of a mean and of its log-variance."""
+    return kept_backward(arrays, kept, [np.concatenate([gradients[0]] * 2, 1)], needs, options)
 
 
 def ncc(arrays: list[Any], options: Options) -> tuple[tuple[Array], Array]:  # noqa: ARG001

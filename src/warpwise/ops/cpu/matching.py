@@ -5,8 +5,6 @@ import numpy as np
 from warpwise.ops.cpu.force import gradient_row
 from warpwise.ops.cpu.parallel import helper, kernel
 
-PAIRS = ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))  # order of a symmetric 3×3 matrix's six numbers
-
 
 @helper
 def divergence_row(mf, mw, lf, lw, g, by_mean, by_log, of_mean, of_log):
@@ -159,9 +157,7 @@ def match_gradient(fixed, moving, weight, derivative, curvature, u, v, c, k, slo
 
 @helper
 def share(n, at):
-    """Weight of the central difference at one place along an axis of n voxels."""
-    if n == 1:
-        return np.float32(0)
+    """Weight of the central difference at one place along an axis of n > 1 voxels."""
     return np.float32(1) if at in (0, n - 1) else np.float32(0.5)
 
 
