@@ -22,17 +22,17 @@ from common import machine, markdown_table
 from learning import measured
 
 import warpwise as ww
+from warpwise.benchmark.compare import Method, Row, as_it_is, run_method
 from warpwise.evaluation.statistics import compared
 from warpwise.image import Image, intensity_range
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.images import read_image
-from warpwise.levels.comparison import Method, Row, as_it_is, run_method
 from warpwise.levels.settings import TrainingSettings
 from warpwise.levels.training import Run, history, train
+from warpwise.methods.presets import preset
 from warpwise.networks.model import Model, size
 from warpwise.ops.cpu import launch
-from warpwise.registrars.descent import LevelSettings
-from warpwise.registrars.presets import preset
+from warpwise.registrars.deformable.descent import LevelSettings
 from warpwise.synthetic.contrasts import smooth_noise
 from warpwise.transforms.velocity import exponential
 
@@ -383,7 +383,7 @@ def contrast(arguments: argparse.Namespace) -> None:
 def retrieved(model: Model, data: Path, *, others: int = 20) -> float:
     """How often the PD's features that are nearest to a T1 voxel's, among its own place and 20 random ones, are its own."""
     from warpwise.image import normalised
-    from warpwise.registrars.features import features_of
+    from warpwise.registrars.learned.certainty import features_of
 
     folder = data / "multicontrast"
     t1, pd = (ww.load_image(folder / f"chris_{k}.nii.gz") for k in ("t1", "PD"))

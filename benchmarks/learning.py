@@ -23,9 +23,9 @@ import numpy as np
 import yaml
 from common import machine
 
+from warpwise.benchmark.compare import Method, Row, run_method
 from warpwise.evaluation.statistics import compared
 from warpwise.io.datasets import Dataset, read_dataset
-from warpwise.levels.comparison import Method, Row, run_method
 from warpwise.levels.settings import TrainingSettings
 from warpwise.levels.training import Run, history, train
 from warpwise.networks.model import Model, size

@@ -14,10 +14,10 @@ from common import machine
 import warpwise as ww
 from warpwise.grid import Grid
 from warpwise.image import Image
+from warpwise.methods.presets import PRESETS
 from warpwise.ops.cpu import launch
 from warpwise.pair import shrink
-from warpwise.registrars.descent import DescentSettings, LevelSettings
-from warpwise.registrars.presets import PRESETS
+from warpwise.registrars.deformable.descent import DescentSettings, LevelSettings
 from warpwise.synthetic.deformations import random_affine, random_rotation, small_rotation
 
 

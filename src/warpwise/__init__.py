@@ -20,15 +20,15 @@ _LAZY = {
     "Grid": "warpwise.grid",
     "Image": "warpwise.image",
     "Model": "warpwise.networks.model",
-    "Result": "warpwise.registrars.result",
-    "apply": "warpwise.registrars.apply",
+    "Result": "warpwise.registration.result",
+    "apply": "warpwise.registration.apply",
     "brain_pair": "warpwise.synthetic.phantoms",
     "evaluate": "warpwise.evaluation.metrics",
     "load_image": "warpwise.io.images",
     "load_points": "warpwise.io.points",
     "load_transform": "warpwise.io.transforms",
     "models": "warpwise.networks.model",
-    "register": "warpwise.registrars.register",
+    "register": "warpwise.registration.register",
     "save_image": "warpwise.io.images",
     "save_points": "warpwise.io.points",
     "save_transform": "warpwise.io.transforms",
@@ -58,9 +58,9 @@ if TYPE_CHECKING:
     from warpwise.networks.model import Model
     from warpwise.networks.model import cards as models
     from warpwise.ops.cpu.parallel import set_threads
-    from warpwise.registrars.apply import apply_transform as apply
-    from warpwise.registrars.register import register
-    from warpwise.registrars.result import Result
+    from warpwise.registration.apply import apply_transform as apply
+    from warpwise.registration.register import register
+    from warpwise.registration.result import Result
     from warpwise.synthetic.phantoms import brain_pair
 
 __all__ = [

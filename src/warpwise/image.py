@@ -91,6 +91,20 @@ def normalised(
     return out
 
 
+def upright(image: Image) -> Image:
+    """The same image with its axes in the order and direction that come nearest to the world's."""
+    order, turned = image.grid.towards_ras()
+    if order == tuple(range(image.grid.dim)) and not any(turned):
+        return image
+    turn = np.zeros((image.grid.dim + 1, image.grid.dim + 1))
+    turn[-1, -1] = 1
+    for new, (old, back) in enumerate(zip(order, turned, strict=True)):
+        turn[old, new], turn[old, -1] = (-1, image.grid.shape[old] - 1) if back else (1, 0)
+    data = image.data.transpose(0, *[axis + 1 for axis in order])
+    data = data[(slice(None), *[slice(None, None, -1 if back else 1) for back in turned])]
+    return Image(data, Grid(data.shape[1:], image.grid.affine @ turn), image.kind, image.name, image.notes)
+
+
 def _percentile(values: NDArray[Any], percent: float) -> float:
     """The smallest value that is not below this share of all."""
     at = min(int(percent / 100 * values.size), values.size - 1)

@@ -8,14 +8,14 @@ from pydantic import Field
 from torch import Tensor
 
 from warpwise import ops
+from warpwise.alignment import Alignment
 from warpwise.errors import InputError
 from warpwise.regularizers import REGULARIZERS
 from warpwise.settings import Settings
 from warpwise.similarity import SIMILARITIES
-from warpwise.state import State
 from warpwise.tables import Table
 
-Term = Callable[[State], Tensor]
+Term = Callable[[Alignment], Tensor]
 
 SUPERVISED = Table(
     "term",
@@ -87,9 +87,9 @@ class Objective:
             raise InputError("An objective needs at least one term.")
         return cls({name: term_of(name, one) for name, one in settings.items()}, {n: s.weight for n, s in settings.items()})
 
-    def values(self, state: State) -> dict[str, Tensor]:
+    def values(self, alignment: Alignment) -> dict[str, Tensor]:
         """Every term by itself."""
-        return {name: term(state) for name, term in self.terms.items()}
+        return {name: term(alignment) for name, term in self.terms.items()}
 
     def total(self, values: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of terms, 0-dim."""
@@ -99,9 +99,9 @@ class Objective:
             total = total + part
         return total
 
-    def __call__(self, state: State) -> Tensor:
+    def __call__(self, alignment: Alignment) -> Tensor:
         """The weighted sum, 0-dim."""
-        return self.total(self.values(state))
+        return self.total(self.values(alignment))
 
 
 @dataclass(frozen=True)
@@ -111,16 +111,16 @@ class AtLevel:
     term: Term
     level: int
 
-    def __call__(self, state: State) -> Tensor:
+    def __call__(self, alignment: Alignment) -> Tensor:
         """0-dim tensor."""
         for _ in range(self.level):
-            state = halved(state)
-        return self.term(state)
+            alignment = halved(alignment)
+        return self.term(alignment)
 
 
-def halved(state: State) -> State:
+def halved(alignment: Alignment) -> Alignment:
     """Every second voxel after a Gaussian of σ 0.7; displacements in voxels of the new grid. Predictions stay."""
-    halve = [n > 1 for n in state.fixed.shape[2:]]
+    halve = [n > 1 for n in alignment.fixed.shape[2:]]
 
     def half(x: Tensor | None, scale: float = 1.0) -> Any:
         if x is None:
@@ -128,14 +128,14 @@ def halved(state: State) -> State:
         return scale * ops.gaussian(x, sigma_voxels=[0.7 * h for h in halve], stride=[1 + h for h in halve])
 
     return replace(
-        state,
-        fixed=half(state.fixed),
-        warped=half(state.warped),
-        displacement=half(state.displacement, 0.5),
-        weight=half(state.weight),
-        fixed_labels=half(state.fixed_labels),
-        warped_labels=half(state.warped_labels),
-        truth=half(state.truth, 0.5),
+        alignment,
+        fixed=half(alignment.fixed),
+        warped=half(alignment.warped),
+        displacement=half(alignment.displacement, 0.5),
+        weight=half(alignment.weight),
+        fixed_labels=half(alignment.fixed_labels),
+        warped_labels=half(alignment.warped_labels),
+        truth=half(alignment.truth, 0.5),
     )
 
 

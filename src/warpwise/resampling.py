@@ -9,6 +9,7 @@ from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.ops.cpu import launch
+from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 
 INTERPOLATIONS = ("linear", "nearest", "cubic", "label")
@@ -55,3 +56,16 @@ def resample(
     matrix = source.inverse_affine @ target.affine
     out = launch.resample(data, field, matrix, method=interpolation, background=background)
     return Image(out.reshape(len(out), *grid.shape), grid, image.kind, image.name)
+
+
+def brought(map_: Image, image: Image) -> Image:
+    """A mask or a label map on an image's grid, through the world where it lies on another.
+
+    Raises:
+        InputError: they differ in dimension.
+    """
+    if map_.grid.dim != image.grid.dim:
+        raise InputError(f"{map_.name} is {map_.grid.dim}-D and {image.name} is {image.grid.dim}-D.")
+    if map_.grid.same_as(image.grid):
+        return map_
+    return resample(map_, image.grid, Affine(np.eye(image.grid.dim + 1)), interpolation="nearest")

@@ -198,9 +198,9 @@ def test_ctrl_c_stops_a_run_and_leaves_nothing(tmp_path: Path, files: Path):
 def test_the_choices_on_the_command_line_are_those_of_the_library():
     from warpwise.cli.apply import Interpolation
     from warpwise.cli.register import Kind, Measure, Preset
+    from warpwise.methods.presets import PRESETS
     from warpwise.registrars import REGISTRARS
-    from warpwise.registrars.presets import PRESETS
-    from warpwise.registrars.register import LINEAR
+    from warpwise.registration.register import LINEAR
     from warpwise.resampling import INTERPOLATIONS
     from warpwise.similarity import SIMILARITIES
 

@@ -21,7 +21,7 @@ from warpwise.image import Image
 from warpwise.io.checks import free_memory
 from warpwise.io.images import write_image
 from warpwise.io.run_folder import LOCK, appearing, locked
-from warpwise.registrars.deliver import on_image
+from warpwise.registration.deliver import on_image
 from warpwise.similarity.local import LNCC
 
 PROGRAM = [sys.executable, "-c", "from warpwise.cli import main; main()"]

@@ -8,9 +8,9 @@ from warpwise.errors import InputError
 from warpwise.evaluation.metrics import dice
 from warpwise.grid import Grid
 from warpwise.image import Image
+from warpwise.methods.presets import PRESETS
 from warpwise.registrars import REGISTRARS
-from warpwise.registrars.prepare import Inputs, prepare
-from warpwise.registrars.presets import PRESETS
+from warpwise.registration.prepare import Inputs, prepare
 from warpwise.resampling import resample
 from warpwise.synthetic.deformations import random_deformation
 from warpwise.synthetic.phantoms import KnownPair, brain_pair

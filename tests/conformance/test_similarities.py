@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from warpwise import ops
+from warpwise.alignment import Alignment
 from warpwise.errors import InputError
 from warpwise.objective import Objective
 from warpwise.regularizers import REGULARIZERS
 from warpwise.similarity import SIMILARITIES
-from warpwise.state import State
 
 similarities = pytest.mark.parametrize("name", list(SIMILARITIES))
 shapes = pytest.mark.parametrize("space", [(13, 12), (11, 9, 10)], ids=["2-D", "3-D"])
@@ -31,9 +31,9 @@ def solver_shape(tensor: torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(array if array.ndim == 4 else array[:, :, None])
 
 
-def state(fixed: torch.Tensor, warped: torch.Tensor, weight: torch.Tensor | None = None) -> State:
+def state(fixed: torch.Tensor, warped: torch.Tensor, weight: torch.Tensor | None = None) -> Alignment:
     dim = fixed.dim() - 2
-    return State(fixed, warped, torch.zeros(1, dim, *fixed.shape[2:], dtype=fixed.dtype), weight)
+    return Alignment(fixed, warped, torch.zeros(1, dim, *fixed.shape[2:], dtype=fixed.dtype), weight)
 
 
 @similarities
@@ -93,7 +93,7 @@ def test_regularizers_are_zero_at_rest_and_twice_differentiable(name: str, dim: 
     def cost(u: torch.Tensor) -> torch.Tensor:
         # What a network would say besides: an inverse that is a little off, and a posterior round that displacement.
         said = {"inverse": -torch.ones_like(u), "mean": u, "log_variance": torch.full_like(u, quiet)}
-        return term(State(blank, blank, u, prediction=said)) - rest
+        return term(Alignment(blank, blank, u, prediction=said)) - rest
 
     quiet = -math.log(10 * 2 * dim)  # where the prior's spread costs least
     rest = 0.5 * (1 - quiet) if name == "kl" else 0.0
@@ -120,7 +120,7 @@ def test_an_objective_is_the_weighted_sum_of_its_terms():
     weight = torch.tensor(0.5, requires_grad=True)
     objective = Objective(terms, {"lncc": 1.0, "bending": weight})
     field = torch.rand(1, 3, 6, 6, 6, generator=torch.Generator().manual_seed(0))
-    here = State(images((6, 6, 6), 1), images((6, 6, 6), 2), field)
+    here = Alignment(images((6, 6, 6), 1), images((6, 6, 6), 2), field)
     values = objective.values(here)
     total = objective(here)
     assert total.item() == pytest.approx(float(values["lncc"] + 0.5 * values["bending"]), rel=1e-6)

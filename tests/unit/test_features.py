@@ -7,6 +7,7 @@ from toys import toy_dataset
 
 import warpwise as ww
 from warpwise import ops
+from warpwise.alignment import Alignment
 from warpwise.errors import InputError
 from warpwise.image import Image
 from warpwise.io.images import read_image
@@ -17,9 +18,8 @@ from warpwise.networks.model import Model, ModelCard
 from warpwise.networks.probabilistic import MatchingSettings, nearby
 from warpwise.objective import Objective, TermSettings
 from warpwise.ops.reference.matching import divergence
-from warpwise.registrars.features import certainty, features_of
+from warpwise.registrars.learned.certainty import certainty, features_of
 from warpwise.similarity.posterior import at_octave
-from warpwise.state import State
 
 SMALL = {"widths": [4, 6, 8], "features": 3, "finest": 0, "stages": [1, 2, 2]}
 
@@ -52,11 +52,11 @@ def test_the_cost_of_neighbours_is_the_divergence_from_shifted_features(uncertai
     assert torch.allclose(cost[:, 7, :-1], apart(one[:, :, :-1], other[:, :, 1:]), atol=1e-4)
 
 
-def state(fixed: torch.Tensor, moving: torch.Tensor, field: torch.Tensor, *, uncertain: bool = True) -> State:
+def state(fixed: torch.Tensor, moving: torch.Tensor, field: torch.Tensor, *, uncertain: bool = True) -> Alignment:
     told = {"fixed_features_1": fixed, "moving_features_1": moving}
     if uncertain:
         told["features_have_variance"] = torch.ones(())
-    return State(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), field, prediction=told)
+    return Alignment(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), field, prediction=told)
 
 
 def term(name: str):
@@ -98,7 +98,7 @@ def test_feature_prior_is_the_divergence_from_a_standard_normal():
 @pytest.mark.parametrize("name", ["feature-match", "feature-prior"])
 def test_terms_of_features_are_silent_where_there_are_none(name):
     field = torch.zeros(1, 2, 8, 8)
-    assert float(term(name)(State(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), field))) == 0
+    assert float(term(name)(Alignment(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), field))) == 0
 
 
 def test_one_step_of_matching_finds_a_small_shift_where_features_show_it():

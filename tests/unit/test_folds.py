@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from strategies import smooth_fields
 
 from warpwise.ops.cpu import launch
-from warpwise.registrars import fold
-from warpwise.registrars.certificate import certify
+from warpwise.registrars.deformable import fold
+from warpwise.registration.certificate import certify
 
 
 def lowest(field: np.ndarray, factors: tuple[int, int, int], shape: tuple[int, int, int]) -> float:

@@ -8,7 +8,7 @@ from strategies import grids
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image, intensity_range, normalised
-from warpwise.registrars.descent import DescentSettings, LevelSettings
+from warpwise.registrars.deformable.descent import DescentSettings, LevelSettings
 from warpwise.tables import Table
 
 

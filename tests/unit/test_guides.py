@@ -9,9 +9,9 @@ from warpwise.evaluation.metrics import dice, target_errors
 from warpwise.grid import Grid
 from warpwise.guides import Landmarks, encoded
 from warpwise.image import Image
-from warpwise.registrars.gauss_newton import Problem
-from warpwise.registrars.prepare import Inputs, prepare
-from warpwise.registrars.starts import fitted
+from warpwise.registrars.linear.gauss_newton import Problem
+from warpwise.registrars.linear.starts import fitted
+from warpwise.registration.prepare import Inputs, prepare
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
 from warpwise.transforms.affine import Affine
 
@@ -216,7 +216,7 @@ def test_a_label_map_taken_for_an_image_is_noted(pair: KnownPair):
 
 
 def test_thinned_images_give_nearly_the_same_answer_and_say_so(pair: KnownPair):
-    from warpwise.registrars import prepare as module
+    from warpwise.registration import prepare as module
 
     grid = Grid((300, 300, 300), np.eye(4))
     need = [module.predicted_memory_mb(grid, grid, 1, reduction=r) for r in (1, 2, 4)]

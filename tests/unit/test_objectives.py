@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from warpwise import ops
+from warpwise.alignment import Alignment
 from warpwise.errors import InputError
 from warpwise.objective import TERMS, Objective, TermSettings, halved
 from warpwise.regularizers import REGULARIZERS
 from warpwise.similarity.label import EndpointError, Segmentation, SoftDice
-from warpwise.state import State
 
 
-def state(**changes: object) -> State:
+def state(**changes: object) -> Alignment:
     images = torch.zeros(1, 1, 8, 8)
-    return State(**{"fixed": images, "warped": images, "displacement": torch.zeros(1, 2, 8, 8), **changes})
+    return Alignment(**{"fixed": images, "warped": images, "displacement": torch.zeros(1, 2, 8, 8), **changes})
 
 
 def box(low: int, high: int) -> torch.Tensor:

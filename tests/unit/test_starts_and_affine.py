@@ -6,12 +6,12 @@ import pytest
 import warpwise as ww
 from warpwise.grid import Grid
 from warpwise.image import Image
+from warpwise.methods.presets import PRESETS
 from warpwise.pair import Pair
-from warpwise.registrars import starts
-from warpwise.registrars.affine import exponential, generators, usable_levels
-from warpwise.registrars.gauss_newton import Problem
-from warpwise.registrars.prepare import Inputs, prepare
-from warpwise.registrars.presets import PRESETS
+from warpwise.registrars.linear import starts
+from warpwise.registrars.linear.affine import exponential, generators, usable_levels
+from warpwise.registrars.linear.gauss_newton import Problem
+from warpwise.registration.prepare import Inputs, prepare
 from warpwise.resampling import resample
 from warpwise.synthetic.deformations import random_rotation
 from warpwise.synthetic.phantoms import KnownPair, brain_pair

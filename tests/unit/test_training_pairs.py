@@ -7,15 +7,16 @@ import pytest
 import torch
 
 from warpwise import ops
+from warpwise.alignment import Alignment
+from warpwise.data.batches import PairSampler
+from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
+from warpwise.data.synthetic_pairs import SyntheticSampler
+from warpwise.data.volumes import Store, Volume
 from warpwise.grid import Grid
 from warpwise.io.datasets import Dataset, Scan
-from warpwise.levels.batches import PairSampler
 from warpwise.levels.prepared import linear_maps, training_pairs, validation_pairs
-from warpwise.levels.settings import AugmentationSettings, DataSettings, SyntheticSettings, TrainingSettings
-from warpwise.levels.synthetic_pairs import SyntheticSampler
-from warpwise.levels.volumes import Store, Volume
+from warpwise.levels.settings import TrainingSettings
 from warpwise.similarity.label import SoftDice
-from warpwise.state import State
 from warpwise.synthetic import contrasts
 from warpwise.synthetic.shapes import random_shapes, smooth_noise
 
@@ -76,7 +77,7 @@ def test_the_truth_of_a_made_pair_brings_its_labels_together(shape: tuple[int, .
         assert batch.moving_labels is not None
         for found, field in ((before, torch.zeros_like(batch.truth)), (after, batch.truth)):
             warped = ops.warp(batch.moving_labels, field)
-            state = State(batch.fixed, batch.moving, field, None, batch.fixed_labels, warped)
+            state = Alignment(batch.fixed, batch.moving, field, None, batch.fixed_labels, warped)
             found.append(1 - float(SoftDice()(state)))
     assert np.mean(after) > 0.8  # labels are nearest neighbours, and some are two voxels thin
     assert np.mean(after) > np.mean(before) + 0.05

@@ -5,7 +5,7 @@ import pytest
 
 from warpwise.grid import Grid
 from warpwise.pair import Pair
-from warpwise.registrars.working import at_spacing, labels_at_spacing, on_all_voxels, ratios, working_pair
+from warpwise.registrars.learned.working import at_spacing, labels_at_spacing, on_all_voxels, ratios, working_pair
 
 
 def ball(grid: Grid, centre_mm: np.ndarray, radius_mm: float) -> np.ndarray:

@@ -62,11 +62,11 @@ def apply(
     .fcsv, .mrk.json, .tck, .trk) go the way of every such tool, from the fixed to the moving image; --inverse takes
     points of the moving image to the fixed one.
     """
-    from warpwise.cli.chain import read_chain, spaces_of
     from warpwise.errors import InputError
     from warpwise.io.images import Reading, image_name, read_geometry
     from warpwise.io.points import SUFFIXES, is_points
     from warpwise.io.run_folder import claim
+    from warpwise.io.transforms.chain import read_chain, spaces_of
 
     if len(inputs) < 2:
         raise InputError("A transform and something to move are needed.", hint="warpwise apply TRANSFORM... INPUT -o OUT")

@@ -1,14 +1,9 @@
-"""Transforms on a command line: a chain of files, each of which may be turned round."""
+"""What several verbs ask about transforms: a chain of files, and the images between which they map."""
 
-from collections.abc import Sequence
-from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from warpwise.transforms.base import Transform
 
 ORDER = (
     "Transform files in the order in which a point of the fixed image meets them (the order of antsApplyTransforms). "
@@ -18,42 +13,3 @@ ORDER = (
 Fixed = Annotated[Path | None, typer.Option("--fixed", help="Fixed image; FSL, LTA and Learn2Reg files need it.")]
 Moving = Annotated[Path | None, typer.Option("--moving", help="Moving image, likewise.")]
 From = Annotated[str | None, typer.Option("--from", help="Format of the transforms, where their files do not tell.")]
-
-
-def parse(word: str) -> tuple[Path, bool]:
-    """A file, and whether it is to be inverted."""
-    if word.startswith("[") and word.endswith("]") and "," in word:
-        name, flag = word[1:-1].rsplit(",", 1)
-        if flag.strip() in ("0", "1"):
-            return Path(name.strip()), flag.strip() == "1"
-    if word.startswith("inverse:"):
-        return Path(word.removeprefix("inverse:")), True
-    return Path(word), False
-
-
-def spaces_of(fixed: Path | None, moving: Path | None) -> Any:
-    """Where the two images lie, for formats that measure from their corners."""
-    from warpwise.io.images import read_geometry
-    from warpwise.io.transforms import Space, Spaces
-
-    found = [None if path is None else read_geometry(path) for path in (fixed, moving)]
-    return Spaces(*[None if g is None else Space(g.shape, g.affine, g.name) for g in found])
-
-
-def read_chain(words: Sequence[str], *, kind: str | None = None, spaces: Any = None) -> "Transform":
-    """The transform of a chain of files: fixed mm → moving mm.
-
-    Raises:
-        InputError: one cannot be read, or they differ in dimension.
-    """
-    from warpwise.errors import InputError
-    from warpwise.io.transforms import NOWHERE, read_transform
-
-    parts: list[Transform] = []
-    for word in words:
-        path, turned = parse(word)
-        part = read_transform(path, kind=kind, spaces=spaces or NOWHERE)
-        if parts and part.dim != parts[0].dim:
-            raise InputError(f"{path}: is {part.dim}-D; the transforms before it are {parts[0].dim}-D.")
-        parts.append(part.inverse() if turned else part)
-    return reduce(lambda first, later: first.then(later), parts)

@@ -11,8 +11,8 @@ import typer
 from warpwise.errors import InputError
 
 if TYPE_CHECKING:
+    from warpwise.benchmark.compare import Method, Row
     from warpwise.io.datasets import Dataset
-    from warpwise.levels.comparison import Method, Row
 
 FILES = ("evaluation.json", "evaluation.md", "dice.png", "dice.svg")
 
@@ -32,9 +32,9 @@ def compare_methods(
     Raises:
         InputError: the dataset, a model or the folder cannot be used.
     """
+    from warpwise.benchmark.compare import compare, table
     from warpwise.io.datasets import read_dataset
     from warpwise.io.run_folder import claim_folder, locked
-    from warpwise.levels.comparison import compare, table
     from warpwise.report import available
 
     if output is not None:
@@ -61,7 +61,7 @@ def methods_of(models: Sequence[str], presets: Sequence[str], *, refine: bool) -
     Raises:
         InputError: a model cannot be read.
     """
-    from warpwise.levels.comparison import Method
+    from warpwise.benchmark.compare import Method
 
     if refine and not models:
         raise InputError("There is nothing to refine without a model.", hint="Name one: --model")
@@ -82,8 +82,8 @@ def methods_of(models: Sequence[str], presets: Sequence[str], *, refine: bool) -
 
 def write(folder: Path, dataset: "Dataset", rows: "Sequence[Row]") -> None:
     """The table as JSON and Markdown, and box plots of every structure."""
+    from warpwise.benchmark.compare import summary, table
     from warpwise.io.run_folder import appearing
-    from warpwise.levels.comparison import summary, table
     from warpwise.report.boxplots import draw
 
     scores: dict[str, dict[str, list[float]]] = {}

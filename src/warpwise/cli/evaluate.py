@@ -49,10 +49,10 @@ def evaluate(
         return
     import json
 
-    from warpwise.cli.chain import read_chain
     from warpwise.errors import InputError
     from warpwise.io.images import read_geometry
     from warpwise.io.run_folder import appearing, claim
+    from warpwise.io.transforms.chain import read_chain
 
     given = ((fixed_labels, warped_labels, "labels"), (fixed_landmarks, moving_landmarks, "landmarks"))
     for one, other, what in given:

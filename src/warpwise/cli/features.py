@@ -20,7 +20,7 @@ def features(
     from warpwise.io.images import read_image, write_array
     from warpwise.io.run_folder import appearing, claim_folder, locked
     from warpwise.networks.model import Model
-    from warpwise.registrars.features import features_of
+    from warpwise.registrars.learned.certainty import features_of
 
     loaded = Model.load(model)
     found = features_of(read_image(image), loaded)

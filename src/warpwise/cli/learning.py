@@ -37,7 +37,8 @@ def settings_of(
     Raises:
         InputError: there are none, or they do not fit.
     """
-    from warpwise.levels.settings import SyntheticSettings, TrainingSettings, read_settings
+    from warpwise.data.settings import SyntheticSettings
+    from warpwise.levels.settings import TrainingSettings, read_settings
     from warpwise.levels.training import CONFIG
     from warpwise.objective import TermSettings
 

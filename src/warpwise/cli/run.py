@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from warpwise import __version__
-from warpwise.cli.chain import read_chain
 from warpwise.cli.progress import Progress
 from warpwise.errors import InputError
 from warpwise.image import Image, Kind
@@ -25,10 +24,11 @@ from warpwise.io.nifti import write_displacement
 from warpwise.io.points import read_points
 from warpwise.io.run_folder import appearing, claim_folder, locked, room_on_disk
 from warpwise.io.transforms import write_transform
+from warpwise.io.transforms.chain import read_chain
 from warpwise.ops.cpu import parallel
-from warpwise.registrars.prepare import affordable, predicted_memory_mb
-from warpwise.registrars.register import register
-from warpwise.registrars.result import MAPS, Result
+from warpwise.registration.prepare import affordable, predicted_memory_mb
+from warpwise.registration.register import register
+from warpwise.registration.result import MAPS, Result
 from warpwise.report import available
 
 FILES = ("warped.nii.gz", "transform.h5", "inverse.h5", "displacement.nii.gz", "result.json")

@@ -32,7 +32,7 @@ def convert(
 
     FSL matrices and warps, FreeSurfer LTA and Learn2Reg fields need --fixed and --moving, ANTs' and dense fields --fixed.
     """
-    from warpwise.cli.chain import read_chain, spaces_of
+    from warpwise.io.transforms.chain import read_chain, spaces_of
 
     spaces = spaces_of(fixed, moving)
     _claim(output, to, overwrite=overwrite)
@@ -52,9 +52,9 @@ def invert(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the inverse of a chain of transforms: matrices exactly, fields as fields that other programs read."""
-    from warpwise.cli.chain import read_chain, spaces_of
     from warpwise.io.images import read_geometry
     from warpwise.io.transforms import Spaces
+    from warpwise.io.transforms.chain import read_chain, spaces_of
     from warpwise.transforms.gridded import dense
 
     spaces = spaces_of(fixed, moving)
@@ -78,10 +78,10 @@ def jacobian(
     overwrite: Overwrite = False,
 ) -> None:
     """Write the map of the Jacobian determinant: above 1 where the moving image is larger than the fixed one."""
-    from warpwise.cli.chain import read_chain, spaces_of
     from warpwise.evaluation.metrics import jacobian_map
     from warpwise.io.images import image_name, read_geometry, write_array
     from warpwise.io.run_folder import appearing, claim
+    from warpwise.io.transforms.chain import read_chain, spaces_of
 
     image_name(output)
     claim(output, overwrite=overwrite)

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from warpwise.data.batches import PairSampler, Sampler
+from warpwise.data.synthetic_pairs import SyntheticSampler
+from warpwise.data.volumes import Matrix, Store, Volume, label_values, working_spacing
 from warpwise.errors import InputError
 from warpwise.io.datasets import Dataset, Scan, read_dataset
-from warpwise.levels.batches import PairSampler, Sampler
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.synthetic_pairs import SyntheticSampler
-from warpwise.levels.volumes import Matrix, Store, Volume, label_values, working_spacing
 from warpwise.networks.model import ModelCard
 from warpwise.registrars.crop import DARK
 

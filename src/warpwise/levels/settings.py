@@ -5,98 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.errors import InputError
 from warpwise.networks import NETWORKS
 from warpwise.networks.base import NetworkSettings
 from warpwise.objective import TermSettings
 from warpwise.settings import Settings
-
-
-class DataSettings(Settings):
-    """Which pairs, and how they are brought to the network.
-
-    Attributes:
-        dataset: dataset.json or its folder; none for synthetic training.
-        pairs: all (every ordered pair of training images), subject (those of one person, also in several contrasts),
-            listed (registration_train), or atlas.
-        atlas: the image that is always fixed, for `pairs: atlas`.
-        spacing_mm: of the network's voxels, one number or one an axis; the images' median where it is not given.
-        alignment: linear part found beforehand by the solver: none, rigid or affine.
-        labels: values that train and are averaged over; those the dataset names where it is empty.
-        labels_at_once: so many labels, drawn at random, take part in a step.
-        allow_outside: whether the dataset may name images outside its folder.
-    """
-
-    dataset: Path | None = None
-    pairs: Literal["all", "subject", "listed", "atlas"] = "all"
-    atlas: Path | None = None
-    spacing_mm: float | tuple[float, ...] | None = None
-    alignment: Literal["none", "rigid", "affine"] = "affine"
-    labels: tuple[int, ...] = ()
-    labels_at_once: int = Field(default=8, ge=1)
-    allow_outside: bool = False
-
-
-class AugmentationSettings(Settings):
-    """What is changed at random, anew at every step.
-
-    Attributes:
-        rotation_degrees, scaling, shift_voxels: of both images together, up to so much.
-        flip: mirror both along the first axis, half of the time.
-        apart: share of that motion which the moving image makes on its own: what an affine start leaves.
-        elastic_voxels: typical length of a smooth deformation of the moving image.
-        noise: up to this standard deviation, of intensities 0 … 1.
-        bias: largest relative change of a smooth shading.
-        gamma: exponent up to 1 + gamma, or its inverse.
-        contrast: probability that intensities of an image are mapped through a random curve, each image by its own.
-        judge_clean: the objective looks at intensities without these changes, the network alone sees them: so it learns
-            to register through noise, shading and contrast what would be registered without.
-    """
-
-    rotation_degrees: float = Field(default=10.0, ge=0)
-    scaling: float = Field(default=0.1, ge=0, lt=1)
-    shift_voxels: float = Field(default=3.0, ge=0)
-    flip: bool = True
-    apart: float = Field(default=0.2, ge=0, le=1)
-    elastic_voxels: float = Field(default=0.0, ge=0)
-    noise: float = Field(default=0.02, ge=0)
-    bias: float = Field(default=0.1, ge=0)
-    gamma: float = Field(default=0.2, ge=0)
-    contrast: float = Field(default=0.0, ge=0, le=1)
-    judge_clean: bool = False
-
-
-class SyntheticSettings(Settings):
-    """Pairs that are made, not read: random shapes, contrasts and deformations.
-
-    Attributes:
-        shape: voxels of an image, two or three axes.
-        labels: of a label map, fewest and most.
-        shape_voxels: smoothness of the shapes, from … to; a pair draws its own.
-        warp_voxels: typical length of the true deformation, up to.
-        warp_smoothness_voxels: from … to.
-        blur_voxels, noise, bias: artefacts, up to.
-        brains: share of pairs that show a brain-like phantom instead of random shapes (3-D only).
-    """
-
-    shape: tuple[int, ...] = (64, 64, 64)
-    labels: tuple[int, int] = (6, 20)
-    shape_voxels: tuple[float, float] = (3.0, 10.0)
-    warp_voxels: float = Field(default=3.0, ge=0)
-    warp_smoothness_voxels: tuple[float, float] = (4.0, 12.0)
-    blur_voxels: float = Field(default=1.0, ge=0)
-    noise: float = Field(default=0.06, ge=0)
-    bias: float = Field(default=0.3, ge=0)
-    brains: float = Field(default=0.5, ge=0, le=1)
-
-    @field_validator("shape")
-    @classmethod
-    def _axes(cls, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if len(shape) not in (2, 3) or min(shape) < 8:
-            raise ValueError("two or three axes of at least 8 voxels are needed")
-        return shape
 
 
 class OptimizerSettings(Settings):

@@ -9,8 +9,8 @@ import numpy as np
 from warpwise.grid import Grid
 from warpwise.io.datasets import Dataset, Scan, read_dataset
 from warpwise.io.images import read_geometry, read_image
-from warpwise.registrars.contrast import ALIKE, agreement
-from warpwise.registrars.prepare import Inputs, prepare
+from warpwise.registrars.linear.contrast import ALIKE, agreement
+from warpwise.registration.prepare import Inputs, prepare
 
 LOOKED_AT = 24  # images at most whose headers are read
 VOXELS = 1.2e6  # that a network sees at full resolution; more, and the spacing is doubled

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from warpwise import __version__
+from warpwise.data.batches import Batch
+from warpwise.data.volumes import Store
 from warpwise.errors import InputError, RunError
 from warpwise.io.run_folder import appearing, claim_folder, locked
 from warpwise.levels import checkpoint
-from warpwise.levels.batches import Batch
 from warpwise.levels.board import Board
 from warpwise.levels.checkpoint import Progress
 from warpwise.levels.prepared import Prepared, prepare
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.validation import Judged, judge, judge_synthetic, state_of
-from warpwise.levels.volumes import Store
+from warpwise.levels.validation import Judged, alignment_of, judge, judge_synthetic
 from warpwise.networks.base import initialise
 from warpwise.networks.model import ModelCard
 from warpwise.objective import Objective
@@ -241,8 +241,8 @@ class Trainer:
         sums: dict[str, Tensor] = {}
         for turn, batch in enumerate(batches):
             with fabric.no_backward_sync(self.wrapped, enabled=turn + 1 < len(batches)):
-                state = state_of(batch.to(fabric.device), self.wrapped, generator)
-                values = self.objective.values(state)
+                alignment = alignment_of(batch.to(fabric.device), self.wrapped, generator)
+                values = self.objective.values(alignment)
                 loss = self.objective.total(values) / len(batches)
                 fabric.backward(loss)
             for name, value in {**values, "loss": loss * len(batches)}.items():

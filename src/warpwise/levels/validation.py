@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from warpwise import ops
+from warpwise.alignment import Alignment
+from warpwise.data.batches import Batch, Sample, Sampler, sampled, stacked
+from warpwise.data.volumes import Matrix, Volume
 from warpwise.evaluation.metrics import dice, percent_ndv
-from warpwise.levels.batches import Batch, Sample, Sampler, sampled, stacked
-from warpwise.levels.volumes import Matrix, Volume
 from warpwise.objective import Objective
 from warpwise.ops.cpu import launch
-from warpwise.registrars.working import array
-from warpwise.state import State
+from warpwise.registrars.learned.working import array
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +27,13 @@ class Judged:
     shown: dict[str, Any]
 
 
-def state_of(batch: Batch, network: nn.Module, generator: torch.Generator | None = None) -> State:
+def alignment_of(batch: Batch, network: nn.Module, generator: torch.Generator | None = None) -> Alignment:
     """A batch under what the network says of it."""
     seen = (batch.fixed, batch.moving) if batch.seen_fixed is None else (batch.seen_fixed, batch.seen_moving)
     prediction = network(*seen, generator)
     displacement: Tensor = prediction["displacement"].float()
     labels = None if batch.moving_labels is None else ops.warp(batch.moving_labels, displacement)
-    return State(
+    return Alignment(
         batch.fixed,
         ops.warp(batch.moving, displacement),
         displacement,
@@ -68,9 +68,9 @@ def judge(
     for n, (fixed, moving, world) in enumerate(pairs):
         sample, across = plain(fixed, moving, world)
         with torch.no_grad():
-            state = state_of(stacked([sample], [], fixed.dim).to(device), network)
-            row = {"loss": float(objective(state))}
-        field = array(state.displacement[0])
+            alignment = alignment_of(stacked([sample], [], fixed.dim).to(device), network)
+            row = {"loss": float(objective(alignment))}
+        field = array(alignment.displacement[0])
         row["folded_percent"] = 100 * float((launch.determinant(field) <= 0).mean())
         row["ndv_percent"] = percent_ndv(field)
         if fixed.labels is not None and moving.labels is not None:
@@ -82,7 +82,11 @@ def judge(
                     row[name] = float(np.mean([*dice(fixed.labels, map_, labels=both).values()]))
         rows.append(row)
         if n == 0:
-            shown = {"fixed": state.fixed[0, 0], "moving": torch.from_numpy(sample.moving[0]), "warped": state.warped[0, 0]}
+            shown = {
+                "fixed": alignment.fixed[0, 0],
+                "moving": torch.from_numpy(sample.moving[0]),
+                "warped": alignment.warped[0, 0],
+            }
     return summed(rows, shown)
 
 
@@ -96,18 +100,18 @@ def judge_synthetic(
         # Training counts steps from 0, so these are others.
         batch = sampler.batch(1 << 30, [n]).to(device)
         with torch.no_grad():
-            state = state_of(batch, network)
-            row = {"loss": float(objective(state))}
+            alignment = alignment_of(batch, network)
+            row = {"loss": float(objective(alignment))}
         assert batch.truth is not None
         seen = (batch.weight > 0.5).float()
-        lengths = {"endpoint": state.displacement - batch.truth, "endpoint_before": batch.truth}
+        lengths = {"endpoint": alignment.displacement - batch.truth, "endpoint_before": batch.truth}
         for name, vectors in lengths.items():
             row[name] = float(((vectors**2).sum(1, keepdim=True).sqrt() * seen).sum() / seen.sum().clamp(min=1))
-        field = array(state.displacement[0])
+        field = array(alignment.displacement[0])
         row["folded_percent"] = 100 * float((launch.determinant(field) <= 0).mean())
         rows.append(row)
         if n == 0:
-            shown = {"fixed": batch.fixed[0, 0], "moving": batch.moving[0, 0], "warped": state.warped[0, 0]}
+            shown = {"fixed": batch.fixed[0, 0], "moving": batch.moving[0, 0], "warped": alignment.warped[0, 0]}
     return summed(rows, shown)
 
 

@@ -5,8 +5,8 @@ from warpwise.tables import Table
 REGISTRARS = Table(
     "deformable transform",
     {
-        "greedy": "warpwise.registrars.greedy:Greedy",
-        "svf": "warpwise.registrars.svf:SVF",
-        "symmetric": "warpwise.registrars.svf:SymmetricSVF",
+        "greedy": "warpwise.registrars.deformable.greedy:Greedy",
+        "svf": "warpwise.registrars.deformable.svf:SVF",
+        "symmetric": "warpwise.registrars.deformable.svf:SymmetricSVF",
     },
 )

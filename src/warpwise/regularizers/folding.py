@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from warpwise import ops
-from warpwise.state import State
+from warpwise.alignment import Alignment
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,18 @@ class Folding:
 
     floor: float = 0.0
 
-    def __call__(self, state: State) -> Tensor:
+    def __call__(self, alignment: Alignment) -> Tensor:
         """0-dim tensor."""
-        return (self.floor - ops.digital_determinants(state.displacement)).clamp(min=0).sum(1).mean()
+        return (self.floor - ops.digital_determinants(alignment.displacement)).clamp(min=0).sum(1).mean()
 
 
 @dataclass(frozen=True)
 class InverseConsistency:
     """Mean of |φ⁻¹(φ(x)) − x|², voxels², for a network that predicts both maps; 0 for others."""
 
-    def __call__(self, state: State) -> Tensor:
+    def __call__(self, alignment: Alignment) -> Tensor:
         """0-dim tensor."""
-        back = state.prediction.get("inverse")
+        back = alignment.prediction.get("inverse")
         if back is None:
-            return state.displacement.new_zeros(())
-        return (ops.compose(back, state.displacement) ** 2).sum(1).mean()
+            return alignment.displacement.new_zeros(())
+        return (ops.compose(back, alignment.displacement) ** 2).sum(1).mean()

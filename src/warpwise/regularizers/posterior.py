@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from warpwise import ops
-from warpwise.state import State
+from warpwise.alignment import Alignment
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class KullbackLeibler:
 
     precision: float = 10.0
 
-    def __call__(self, state: State) -> Tensor:
+    def __call__(self, alignment: Alignment) -> Tensor:
         """0-dim tensor, nats a number."""
-        mean, log_variance = state.prediction.get("mean"), state.prediction.get("log_variance")
+        mean, log_variance = alignment.prediction.get("mean"), alignment.prediction.get("log_variance")
         if mean is None or log_variance is None:
-            return state.displacement.new_zeros(())
+            return alignment.displacement.new_zeros(())
         dim = mean.shape[1]
         spread = self.precision * 2 * dim * log_variance.exp() - log_variance
         return 0.5 * spread.mean() + 0.5 * self.precision * ops.diffusion(mean).mean() / dim

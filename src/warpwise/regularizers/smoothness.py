@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from warpwise import ops
-from warpwise.state import State
+from warpwise.alignment import Alignment
 
 
 @dataclass(frozen=True)
 class Diffusion:
     """Mean of ‖∇u‖² over voxels and pairs."""
 
-    def __call__(self, state: State) -> Tensor:
+    def __call__(self, alignment: Alignment) -> Tensor:
         """0-dim tensor, voxels."""
-        return ops.diffusion(state.displacement).mean()
+        return ops.diffusion(alignment.displacement).mean()
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,6 @@ class Bending:
     Source: Rueckert et al., IEEE TMI 1999.
     """
 
-    def __call__(self, state: State) -> Tensor:
+    def __call__(self, alignment: Alignment) -> Tensor:
         """0-dim tensor, voxels."""
-        return ops.bending(state.displacement).mean()
+        return ops.bending(alignment.displacement).mean()

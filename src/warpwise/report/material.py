@@ -16,7 +16,7 @@ from warpwise.image import Image
 from warpwise.io.checks import first_line
 from warpwise.io.images import Reading, read_image
 from warpwise.io.transforms import read_transform
-from warpwise.registrars.result import MAPS, Result
+from warpwise.registration.result import MAPS, Result
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from warpwise.state import State
+    from warpwise.alignment import Alignment
 
 Array = NDArray[np.float32]
 
@@ -26,8 +26,8 @@ class Similarity(Protocol):
 
     directed: bool
 
-    def __call__(self, state: "State") -> "Tensor":
-        """0-dim tensor for a `State`; differentiable, twice."""
+    def __call__(self, alignment: "Alignment") -> "Tensor":
+        """0-dim tensor for a `Alignment`; differentiable, twice."""
         ...
 
     def channels(self, image: Array) -> Array:

@@ -12,7 +12,7 @@ from warpwise.similarity.intensity import MSE
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from warpwise.state import State
+    from warpwise.alignment import Alignment
 
 # The twelve pairs of six-neighbours that are √2 voxels apart.
 _AXES = [(a, s) for a in range(3) for s in (1, -1)]
@@ -32,12 +32,12 @@ class MIND:
     dilation: int = 2
     directed: ClassVar[bool] = True
 
-    def __call__(self, state: "State") -> "Tensor":
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
         options = {"radius": self.radius, "dilation": self.dilation}
-        fixed = ops.mind_ssc(state.fixed, **options)
-        return ops.mse(fixed, ops.mind_ssc(state.warped, **options), weight=state.weight).mean()
+        fixed = ops.mind_ssc(alignment.fixed, **options)
+        return ops.mse(fixed, ops.mind_ssc(alignment.warped, **options), weight=alignment.weight).mean()
 
     def channels(self, image: Array) -> Array:
         return np.concatenate([describe(channel, self.radius, self.dilation) for channel in image])

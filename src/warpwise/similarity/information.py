@@ -12,7 +12,7 @@ from warpwise.similarity.base import Array, Fused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from warpwise.state import State
+    from warpwise.alignment import Alignment
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class MutualInformation:
     bins: int = 32
     directed: ClassVar[bool] = False
 
-    def __call__(self, state: "State") -> "Tensor":
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
-        return -ops.mutual_information(state.fixed, state.warped, bins=self.bins, weight=state.weight).mean()
+        return -ops.mutual_information(alignment.fixed, alignment.warped, bins=self.bins, weight=alignment.weight).mean()
 
     def channels(self, image: Array) -> Array:
         return image

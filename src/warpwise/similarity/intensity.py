@@ -12,7 +12,7 @@ from warpwise.similarity.base import Array, Fused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from warpwise.state import State
+    from warpwise.alignment import Alignment
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class MSE:
 
     directed: ClassVar[bool] = False
 
-    def __call__(self, state: "State") -> "Tensor":
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
-        return ops.mse(state.fixed, state.warped, weight=state.weight).mean()
+        return ops.mse(alignment.fixed, alignment.warped, weight=alignment.weight).mean()
 
     def channels(self, image: Array) -> Array:
         return image
@@ -45,10 +45,10 @@ class NCC:
 
     directed: ClassVar[bool] = False
 
-    def __call__(self, state: "State") -> "Tensor":
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
-        return -ops.ncc(state.fixed, state.warped, weight=state.weight).mean()
+        return -ops.ncc(alignment.fixed, alignment.warped, weight=alignment.weight).mean()
 
     def channels(self, image: Array) -> Array:
         return image

@@ -11,7 +11,7 @@ from warpwise.similarity.base import Array, Fused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from warpwise.state import State
+    from warpwise.alignment import Alignment
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,16 @@ class LNCC:
     epsilon: float = 5e-3
     directed: ClassVar[bool] = False
 
-    def __call__(self, state: "State") -> "Tensor":
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
         value = ops.lncc(
-            state.fixed, state.warped, radius=self.radius, weight=state.weight, signed=self.signed, epsilon=self.epsilon
+            alignment.fixed,
+            alignment.warped,
+            radius=self.radius,
+            weight=alignment.weight,
+            signed=self.signed,
+            epsilon=self.epsilon,
         )
         return -value.mean()
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from warpwise import ops
-from warpwise.state import State
+from warpwise.alignment import Alignment
 
 FIXED, MOVING, VARIED = "fixed_features_", "moving_features_", "features_have_variance"
 """How a prediction names features: octave by octave, and the mark of those that have a variance."""
@@ -38,13 +38,13 @@ class FeatureMatch:
     features of the same place are. 0 where the network tells no features.
     """
 
-    def __call__(self, state: State) -> Tensor:
+    def __call__(self, alignment: Alignment) -> Tensor:
         """0-dim tensor, nats."""
-        total = state.displacement.new_zeros(())
-        found = octaves(state.prediction)
+        total = alignment.displacement.new_zeros(())
+        found = octaves(alignment.prediction)
         for octave, fixed, moving in found:
-            warped = ops.warp(moving, at_octave(state.displacement.detach(), octave))
-            if not varied(state.prediction):
+            warped = ops.warp(moving, at_octave(alignment.displacement.detach(), octave))
+            if not varied(alignment.prediction):
                 total = total + 0.5 * ops.mse(fixed, warped).mean()
                 continue
             (mf, lf), (mw, lw) = fixed.chunk(2, 1), warped.chunk(2, 1)
@@ -60,11 +60,11 @@ class FeaturePrior:
     Source: Liu et al., IJCAI 2020. 0 where features have no variance.
     """
 
-    def __call__(self, state: State) -> Tensor:
+    def __call__(self, alignment: Alignment) -> Tensor:
         """0-dim tensor."""
-        total = state.displacement.new_zeros(())
-        found = octaves(state.prediction)
-        if not varied(state.prediction):
+        total = alignment.displacement.new_zeros(())
+        found = octaves(alignment.prediction)
+        if not varied(alignment.prediction):
             return total
         for _, *both in found:
             for features in both:

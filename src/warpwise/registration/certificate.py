@@ -10,7 +10,7 @@ from warpwise.errors import RunError
 from warpwise.grid import occupied
 from warpwise.ops.cpu import launch
 from warpwise.pair import Triple
-from warpwise.registrars import fold
+from warpwise.registrars.deformable import fold
 
 Array = NDArray[np.float32]
 

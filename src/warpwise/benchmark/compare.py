@@ -12,7 +12,7 @@ from warpwise.evaluation.statistics import compared
 from warpwise.image import Image
 from warpwise.io.datasets import Dataset, Scan
 from warpwise.io.images import read_image
-from warpwise.registrars.register import register
+from warpwise.registration.register import register
 from warpwise.resampling import resample
 
 

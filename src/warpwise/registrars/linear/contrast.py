@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from warpwise.ops.cpu import launch
 from warpwise.pair import Pair
-from warpwise.registrars.descent import overlap
-from warpwise.registrars.starts import coarsest
+from warpwise.registrars.deformable.descent import overlap
+from warpwise.registrars.linear.starts import coarsest
 
 # Measured under an affine: brains, hearts, hippocampi 0.43 to 0.87; T1 and T2 of a neck -0.13, two stains 0.11,
 # PD and a T1 template 0.31 (benchmarks/README.md).

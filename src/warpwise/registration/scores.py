@@ -8,8 +8,8 @@ import numpy as np
 from warpwise.evaluation.metrics import dice, target_errors
 from warpwise.image import Image
 from warpwise.io.points import matched
-from warpwise.registrars.prepare import Inputs, brought
-from warpwise.resampling import resample
+from warpwise.registration.prepare import Inputs
+from warpwise.resampling import brought, resample
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class Alignment:
     """A batch of pairs under a displacement, as tensors.
 
     Attributes:

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.guides import SCALE, LabelMaps, Landmarks, encoded
-from warpwise.image import Image, normalised
+from warpwise.image import Image, normalised, upright
 from warpwise.io.bias import without_bias
 from warpwise.io.checks import free_memory, whole
 from warpwise.io.points import Points, inside, matched
 from warpwise.ops.cpu import launch
 from warpwise.pair import Pair, Triple, level_factors, shrink
-from warpwise.resampling import resample
+from warpwise.resampling import brought, resample
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 
@@ -166,20 +166,6 @@ def looks_like_labels(image: Image) -> bool:
     return bool(object_.sum() > 100 and np.unique(middle).size > 1 and float((a == b)[object_].mean()) > FLAT)
 
 
-def upright(image: Image) -> Image:
-    """The same image with its axes in the order and direction that come nearest to the world's."""
-    order, turned = image.grid.towards_ras()
-    if order == tuple(range(image.grid.dim)) and not any(turned):
-        return image
-    turn = np.zeros((image.grid.dim + 1, image.grid.dim + 1))
-    turn[-1, -1] = 1
-    for new, (old, back) in enumerate(zip(order, turned, strict=True)):
-        turn[old, new], turn[old, -1] = (-1, image.grid.shape[old] - 1) if back else (1, 0)
-    data = image.data.transpose(0, *[axis + 1 for axis in order])
-    data = data[(slice(None), *[slice(None, None, -1 if back else 1) for back in turned])]
-    return Image(data, Grid(data.shape[1:], image.grid.affine @ turn), image.kind, image.name, image.notes)
-
-
 def smaller(inputs: Inputs, reduction: int) -> Inputs:
     """The same on every `reduction`-th voxel, images smoothed first."""
     if reduction == 1:
@@ -250,19 +236,6 @@ def counted(inputs: Inputs, n: int) -> NDArray[np.float32] | None:
 def named(image: Image | None) -> str:
     """An image's name."""
     return "image" if image is None else image.name
-
-
-def brought(map_: Image, image: Image) -> Image:
-    """A mask or a label map on an image's grid, through the world where it lies on another.
-
-    Raises:
-        InputError: they differ in dimension.
-    """
-    if map_.grid.dim != image.grid.dim:
-        raise InputError(f"{map_.name} is {map_.grid.dim}-D and {image.name} is {image.grid.dim}-D.")
-    if map_.grid.same_as(image.grid):
-        return map_
-    return resample(map_, image.grid, Affine(np.eye(image.grid.dim + 1)), interpolation="nearest")
 
 
 def on_grid(mask: Image | None, image: Image) -> NDArray[np.float32] | None:

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from warpwise.levels.settings import AugmentationSettings
-from warpwise.levels.volumes import Matrix, Volume
+from warpwise.data.settings import AugmentationSettings
+from warpwise.data.volumes import Matrix, Volume
 from warpwise.ops.cpu import launch
 from warpwise.pair import Triple
 from warpwise.synthetic.contrasts import curved, noisy, remapped, shaded
@@ -26,7 +26,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Pairs on one grid, (B, …, *space); see `State`. Labels are shares of one voxel, one channel a label.
+    """Pairs on one grid, (B, …, *space); see `Alignment`. Labels are shares of one voxel, one channel a label.
 
     Attributes:
         seen_fixed, seen_moving: what the network is shown, where that differs from what the objective compares.

@@ -9,13 +9,12 @@ from torch import Tensor
 from warpwise import ops
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.image import Image, normalised
+from warpwise.image import Image, normalised, upright
 from warpwise.networks.base import Prediction
 from warpwise.networks.blocks import doubled
 from warpwise.networks.model import Model
 from warpwise.networks.probabilistic import FeatureEncoder
-from warpwise.registrars.prepare import upright
-from warpwise.registrars.working import at_spacing, spacing_of, tensor
+from warpwise.registrars.learned.working import at_spacing, spacing_of, tensor
 from warpwise.similarity.posterior import at_octave, octaves, varied
 
 SEED = 0  # of the noise that certainty is measured with

@@ -8,19 +8,20 @@ import numpy as np
 
 from warpwise.errors import InputError
 from warpwise.io.adapt import ImageLike, PointsLike, TransformLike, as_image, as_points, as_transform
+from warpwise.methods.presets import Preset
+from warpwise.methods.presets import preset as named_preset
 from warpwise.ops.cpu.parallel import get_threads, release_memory
 from warpwise.pair import Pair
-from warpwise.registrars import REGISTRARS, affine
+from warpwise.registrars import REGISTRARS
 from warpwise.registrars.base import OnStep, Registrar, Solution, Step, ignore
-from warpwise.registrars.contrast import ALIKE, agreement
-from warpwise.registrars.deliver import Clock, deliver
-from warpwise.registrars.linear import align, unaligned
-from warpwise.registrars.prepare import Inputs, affordable, predicted_memory_mb, prepare
-from warpwise.registrars.presets import Preset
-from warpwise.registrars.presets import preset as named_preset
-from warpwise.registrars.result import Result
-from warpwise.registrars.scores import scored
-from warpwise.registrars.trust import suspicions
+from warpwise.registrars.linear import affine
+from warpwise.registrars.linear.contrast import ALIKE, agreement
+from warpwise.registrars.linear.stage import align, unaligned
+from warpwise.registration.deliver import Clock, deliver
+from warpwise.registration.prepare import Inputs, affordable, predicted_memory_mb, prepare
+from warpwise.registration.result import Result
+from warpwise.registration.scores import scored
+from warpwise.registration.trust import suspicions
 from warpwise.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def loaded(model: "str | Path | Model | None") -> "Model | None":
 
 def learned(network: "Model", solver: Any) -> Registrar:
     """A network as registrar, followed by a solver where there is one."""
-    from warpwise.registrars.predicted import Predicted, Refined  # noqa: PLC0415 - imports torch
+    from warpwise.registrars.learned.predicted import Predicted, Refined  # noqa: PLC0415 - imports torch
 
     predicted = Predicted(network)
     return predicted if solver is None else Refined(predicted, solver)
@@ -196,7 +197,7 @@ def learned(network: "Model", solver: Any) -> Registrar:
 
 def mismatches_of(network: "Model", pair: Pair) -> tuple[str, ...]:
     """How a pair differs from what a network was trained on."""
-    from warpwise.registrars.predicted import mismatches  # noqa: PLC0415 - imports torch
+    from warpwise.registrars.learned.predicted import mismatches  # noqa: PLC0415 - imports torch
 
     return mismatches(network.card, pair)
 

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.pair import Pair
-from warpwise.registrars import affine, starts
-from warpwise.registrars.affine import AffineSettings, AffineSolution
 from warpwise.registrars.base import OnStep, ignore
-from warpwise.registrars.contrast import ALIKE, agreement
 from warpwise.registrars.crop import focused
+from warpwise.registrars.linear import affine, starts
+from warpwise.registrars.linear.affine import AffineSettings, AffineSolution
+from warpwise.registrars.linear.contrast import ALIKE, agreement
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.image import normalised
+from warpwise.image import normalised, upright
 from warpwise.io.checks import whole
 from warpwise.io.datasets import Scan
 from warpwise.io.images import read_geometry, read_image
 from warpwise.io.run_folder import appearing
+from warpwise.methods.presets import preset
 from warpwise.registrars.crop import DARK, around
-from warpwise.registrars.linear import align
-from warpwise.registrars.prepare import Inputs, brought, prepare, upright
-from warpwise.registrars.presets import preset
-from warpwise.registrars.working import at_spacing, labels_at_spacing
+from warpwise.registrars.learned.working import at_spacing, labels_at_spacing
+from warpwise.registrars.linear.stage import align
+from warpwise.registration.prepare import Inputs, prepare
+from warpwise.resampling import brought
 
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]

@@ -1,8 +1,8 @@
 """Presets: settings of the solvers, measured on training subjects (benchmarks/presets.md)."""
 
 from warpwise.errors import InputError
-from warpwise.registrars.affine import AffineSettings
-from warpwise.registrars.descent import DescentSettings, LevelSettings
+from warpwise.registrars.deformable.descent import DescentSettings, LevelSettings
+from warpwise.registrars.linear.affine import AffineSettings
 from warpwise.settings import Settings
 
 _COARSE = LevelSettings(image=2, field=2, iterations=20, radius=3)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from warpwise.pair import Pair, level_factors, pyramid_level
 from warpwise.registrars.base import OnStep, Recorder, Step, ignore
-from warpwise.registrars.gauss_newton import Problem
+from warpwise.registrars.linear.gauss_newton import Problem
 from warpwise.settings import Settings
 
 Matrix = NDArray[np.float64]

@@ -6,8 +6,8 @@ from typing import Any
 
 from warpwise.image import Image
 from warpwise.registrars.base import Step
-from warpwise.registrars.certificate import Certificate
-from warpwise.registrars.scores import Scores
+from warpwise.registration.certificate import Certificate
+from warpwise.registration.scores import Scores
 from warpwise.transforms.base import Transform
 from warpwise.transforms.velocity import VelocityField
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.levels.batches import Batch, Sample, random_linear, shift, some, stacked
-from warpwise.levels.settings import SyntheticSettings
+from warpwise.data.batches import Batch, Sample, random_linear, shift, some, stacked
+from warpwise.data.settings import SyntheticSettings
 from warpwise.ops.cpu import launch
 from warpwise.pair import Triple
 from warpwise.synthetic.contrasts import blurred, curved, noisy, painted, remapped, rescaled, shaded

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.networks.model import Model, ModelCard
 from warpwise.pair import Pair
-from warpwise.registrars import fold
 from warpwise.registrars.base import OnStep, Solution, ignore
 from warpwise.registrars.crop import DARK, foreground
-from warpwise.registrars.features import certainty
-from warpwise.registrars.greedy import Greedy
-from warpwise.registrars.svf import SVF, SymmetricSVF
-from warpwise.registrars.working import array, finer, on_all_voxels, scalar, spacing_of, tensor, working_pair
+from warpwise.registrars.deformable import fold
+from warpwise.registrars.deformable.greedy import Greedy
+from warpwise.registrars.deformable.svf import SVF, SymmetricSVF
+from warpwise.registrars.learned.certainty import certainty
+from warpwise.registrars.learned.working import array, finer, on_all_voxels, scalar, spacing_of, tensor, working_pair
 
 Array = NDArray[np.float32]
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from warpwise.guides import Landmarks
 from warpwise.ops.cpu import launch
 from warpwise.pair import Pair, pyramid_level
-from warpwise.registrars.affine import generators, lift, minimise, pyramid_shape
-from warpwise.registrars.gauss_newton import Problem
-from warpwise.registrars.shifts import ShiftSearch
+from warpwise.registrars.linear.affine import generators, lift, minimise, pyramid_shape
+from warpwise.registrars.linear.gauss_newton import Problem
+from warpwise.registrars.linear.shifts import ShiftSearch
 
 Matrix = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.pair import Pair
-from warpwise.registrars import starts
+from warpwise.registrars.linear import starts
 
 
 def suspicions(pair: Pair, whole: Pair, start: starts.Start, displacement_mm: NDArray[np.float32]) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from warpwise.errors import RunError
 from warpwise.ops.cpu import launch
 from warpwise.pair import Pair, Triple, level_factors, pyramid_level
-from warpwise.registrars import fold
 from warpwise.registrars.base import OnStep, Recorder, Solution
 from warpwise.registrars.crop import Box, anchored, foreground
-from warpwise.registrars.pull import Pull
+from warpwise.registrars.deformable import fold
+from warpwise.registrars.deformable.landmarks import Pull
 from warpwise.settings import Settings
 from warpwise.similarity import SIMILARITIES, Fused, Similarity
 from warpwise.similarity.intensity import MSE

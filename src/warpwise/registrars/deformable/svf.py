@@ -6,10 +6,10 @@ import numpy as np
 
 from warpwise.ops.cpu import launch
 from warpwise.pair import Pair
-from warpwise.registrars import descent
 from warpwise.registrars.base import OnStep, Solution, ignore
-from warpwise.registrars.descent import Array, DescentSettings, LevelWork, Motion
-from warpwise.registrars.greedy import Compositional
+from warpwise.registrars.deformable import descent
+from warpwise.registrars.deformable.descent import Array, DescentSettings, LevelWork, Motion
+from warpwise.registrars.deformable.greedy import Compositional
 from warpwise.transforms.velocity import exponential, logarithm
 
 

@@ -11,8 +11,8 @@ from warpwise.image import Image
 from warpwise.ops.cpu import launch
 from warpwise.pair import Pair, Triple
 from warpwise.registrars.base import Solution
-from warpwise.registrars.certificate import Certificate, certify
-from warpwise.registrars.prepare import Prepared
+from warpwise.registration.certificate import Certificate, certify
+from warpwise.registration.prepare import Prepared
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform

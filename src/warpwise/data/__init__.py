@@ -1,0 +1,1 @@
+"""What training sees: decoded volumes, pairs drawn at random."""

@@ -1,0 +1,1 @@
+"""How to register, as data."""

@@ -1,0 +1,1 @@
+"""Deformable solvers: one descent, and the motions it can make."""

@@ -1,0 +1,1 @@
+"""Registration by trained networks, alone or as the start of a solver."""
