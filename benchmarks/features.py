@@ -31,7 +31,7 @@ from warpwise.levels.settings import TrainingSettings
 from warpwise.levels.training import Run, history, train
 from warpwise.methods.presets import preset
 from warpwise.networks.model import Model, size
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.registrars.deformable.descent import LevelSettings
 from warpwise.synthetic.contrasts import smooth_noise
 from warpwise.transforms.velocity import exponential
@@ -310,15 +310,15 @@ def known_pair(image: Image, model: Model, seed: int) -> tuple[np.ndarray, np.nd
     velocity = anywhere((x, y, z), rng, sigma=float(rng.uniform(1, 2)) * reach / voxel, amplitude=0.5 * reach / voxel)
     field = exponential(velocity, squarings=7)
     data = image.data.astype(np.float32)
-    bent = launch.warp(data, field, np.eye(4), out=np.empty_like(data))
+    bent = kernels.warp(data, field, np.eye(4), out=np.empty_like(data))
     noise = float(rng.uniform(0, 0.1))
     # fixed(x) = moving(x + u(x)): u is what the registration should find
     fixed, moving = noisy(Image(bent, grid), sigma=noise, seed=seed), noisy(image, sigma=noise, seed=seed + 1000)
     result = ww.register(fixed, moving, model=model)
-    truth = launch.map_vectors(field, grid.affine[:3, :3])
+    truth = kernels.map_vectors(field, grid.affine[:3, :3])
     error = np.sqrt(((result.displacement_mm - truth) ** 2).sum(0))
     low, high = intensity_range(bent)
-    inside = launch.gaussian((bent > low + 0.1 * (high - low)).astype(np.float32), [1.0] * 3)[0] > 0.5
+    inside = kernels.gaussian((bent > low + 0.1 * (high - low)).astype(np.float32), [1.0] * 3)[0] > 0.5
     return error, result.uncertainty.data[0], inside
 
 
@@ -327,7 +327,7 @@ def anywhere(shape: tuple[int, int, int], rng: np.random.Generator, *, sigma: fl
     margin = int(2 * sigma) + 1
     noise = rng.standard_normal((3, *[n + 2 * margin for n in shape])).astype(np.float32)
     inner = (slice(None), *[slice(margin, margin + n) for n in shape])
-    field = np.ascontiguousarray(launch.gaussian(noise, [sigma] * 3)[inner])
+    field = np.ascontiguousarray(kernels.gaussian(noise, [sigma] * 3)[inner])
     return field * np.float32(amplitude / np.sqrt((field**2).sum(0).mean()))
 
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from common import machine
 
 from warpwise import ops
-from warpwise.ops.cpu import launch, parallel
+from warpwise.ops import kernels, runtime
 
 SHAPE = (160, 192, 224)
 MB = float(np.prod(SHAPE)) * 4 / 1e6
@@ -60,7 +60,7 @@ def torch_lncc(fixed: torch.Tensor, warped: torch.Tensor, r: int) -> torch.Tenso
 
 
 def torch_gaussian(field: torch.Tensor, sigma: float) -> torch.Tensor:
-    taps = torch.from_numpy(launch.gaussian_taps(sigma))
+    taps = torch.from_numpy(kernels.gaussian_taps(sigma))
     for axis in range(3):
         shape, pad = [1, 1, 1], [0, 0, 0]
         shape[axis], pad[axis] = len(taps), len(taps) // 2
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/operators.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    parallel.set_threads(arguments.threads)
+    runtime.set_threads(arguments.threads)
     generator = torch.Generator().manual_seed(0)
     images = [F.avg_pool3d(torch.rand(1, 1, *SHAPE, generator=generator), 3, 1, 1) for _ in range(2)]
     fixed, moving = images
@@ -102,26 +102,26 @@ def main() -> None:
         return leaf.grad
 
     def lncc(r: int) -> None:
-        launch.lncc(a, b, radius=(r, r, r), scale=np.full(1, 1 / a.size), maps=maps, gradient=gradient)
+        kernels.lncc(a, b, radius=(r, r, r), scale=np.full(1, 1 / a.size), maps=maps, gradient=gradient)
 
     rows = {
         "warp": (
-            lambda: launch.warp(b, u, np.eye(4), out=out1),
+            lambda: kernels.warp(b, u, np.eye(4), out=out1),
             lambda: F.grid_sample(moving, coordinates, align_corners=True, padding_mode="border"),
             5 * MB,
         ),
-        "warp with gradient": (lambda: launch.warp_with_gradient(b, u), torch_warp_backward, 8 * MB),
-        "warp, backward to the field": (lambda: launch.warp_gradient(b, u, a), torch_warp_backward, 8 * MB),
+        "warp with gradient": (lambda: kernels.warp_with_gradient(b, u), torch_warp_backward, 8 * MB),
+        "warp, backward to the field": (lambda: kernels.warp_gradient(b, u, a), torch_warp_backward, 8 * MB),
         "LNCC 9³, value and gradient": (lambda: lncc(4), lambda: torch_lncc_backward(4), 3 * MB),
         "LNCC 5³, value and gradient": (lambda: lncc(2), lambda: torch_lncc_backward(2), 3 * MB),
         "Gaussian of a field, σ 1.732": (
-            lambda: launch.gaussian(u, [1.732] * 3, out=out3),
+            lambda: kernels.gaussian(u, [1.732] * 3, out=out3),
             lambda: torch_gaussian(field, 1.732),
             6 * MB,
         ),
-        "compose": (lambda: launch.compose(u, u, out=out3), None, 9 * MB),
-        "force (LNCC derivative × ∇warped)": (lambda: launch.force(a, b, factors=(1, 1, 1), out=out3), None, 5 * MB),
-        "ten determinants": (lambda: launch.digital(u), None, 4 * MB),
+        "compose": (lambda: kernels.compose(u, u, out=out3), None, 9 * MB),
+        "force (LNCC derivative × ∇warped)": (lambda: kernels.force(a, b, factors=(1, 1, 1), out=out3), None, 5 * MB),
+        "ten determinants": (lambda: kernels.digital(u), None, 4 * MB),
     }
     found = {}
     for name, (ours, theirs, traffic) in rows.items():
@@ -152,7 +152,7 @@ def main() -> None:
 
 
 def gradient_of(a: np.ndarray, b: np.ndarray, maps: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    launch.lncc(a, b, radius=(4, 4, 4), scale=np.full(1, 1 / a.size), maps=maps, gradient=gradient)
+    kernels.lncc(a, b, radius=(4, 4, 4), scale=np.full(1, 1 / a.size), maps=maps, gradient=gradient)
     return gradient
 
 

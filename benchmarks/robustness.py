@@ -15,7 +15,7 @@ import warpwise as ww
 from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.methods.presets import PRESETS
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import shrink
 from warpwise.registrars.deformable.descent import DescentSettings, LevelSettings
 from warpwise.synthetic.deformations import random_affine, random_rotation, small_rotation
@@ -34,7 +34,7 @@ def folds(data: Path, count: int = 1000) -> dict:
         for _ in range(2):
             noise = rng.standard_normal((1, *shape)).astype(np.float32)
             axes = [sigma] * len(shape) if not planar else [sigma, 0.0, sigma]
-            smooth = launch.gaussian(noise.reshape(1, *Grid(shape, np.eye(len(shape) + 1)).embedded().shape), axes)
+            smooth = kernels.gaussian(noise.reshape(1, *Grid(shape, np.eye(len(shape) + 1)).embedded().shape), axes)
             images.append(Image(smooth.reshape(1, *shape), Grid(shape, np.eye(len(shape) + 1))))
         level = LevelSettings(
             image=0, field=int(rng.integers(0, 2)), iterations=30, radius=int(rng.integers(1, 4)), step=1.0

@@ -8,7 +8,7 @@ import numpy as np
 from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.io.images import write_image
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.synthetic.deformations import random_velocity
 from warpwise.synthetic.shapes import blob, random_shapes
 from warpwise.transforms.velocity import exponential
@@ -25,8 +25,8 @@ def toy_dataset(folder: Path, *, people: int = 6, shape: tuple[int, ...] = (40, 
     rows = []
     for n in range(people):
         bend = exponential(random_velocity(full, rng, sigma=5.0, amplitude=2.0), squarings=6)
-        labels = launch.resample(anatomy.astype(np.int16)[None], bend, np.eye(4), method="nearest")[0]
-        image = launch.gaussian(tones[labels][None], [0.6 if k > 1 else 0.0 for k in full])[0]
+        labels = kernels.resample(anatomy.astype(np.int16)[None], bend, np.eye(4), method="nearest")[0]
+        image = kernels.gaussian(tones[labels][None], [0.6 if k > 1 else 0.0 for k in full])[0]
         image = image + 0.01 * rng.standard_normal(full, np.float32)
         grid = Grid(shape, np.eye(len(shape) + 1))
         counts = np.rint(np.clip(image, 0, 2) * 1000).astype(np.int16)

@@ -32,7 +32,7 @@ _LAZY = {
     "save_image": "warpwise.io.images",
     "save_points": "warpwise.io.points",
     "save_transform": "warpwise.io.transforms",
-    "set_threads": "warpwise.ops.cpu.parallel",
+    "set_threads": "warpwise.ops.runtime",
 }
 _RENAMED = {
     "apply": "apply_transform",
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from warpwise.io.transforms import write_transform as save_transform
     from warpwise.networks.model import Model
     from warpwise.networks.model import cards as models
-    from warpwise.ops.cpu.parallel import set_threads
+    from warpwise.ops.runtime import set_threads
     from warpwise.registration.apply import apply_transform as apply
     from warpwise.registration.register import register
     from warpwise.registration.result import Result

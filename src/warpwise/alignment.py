@@ -12,7 +12,7 @@ class Alignment:
     Attributes:
         fixed, warped: (B, C, *space).
         displacement: (B, D, *space), voxels of that grid.
-        weight: (B or 1, 1, *space), 0 … 1, or None where every voxel counts.
+        mask: (B or 1, 1, *space), 0 … 1, or None where every voxel counts.
         fixed_labels, warped_labels: (B, K, *space), share of each label in a voxel, where labels are known.
         truth: (B, D, *space), the displacement that is right, where it is known.
         prediction: what a network said besides, see `networks.base.Prediction`.
@@ -21,7 +21,7 @@ class Alignment:
     fixed: Tensor
     warped: Tensor
     displacement: Tensor
-    weight: Tensor | None = None
+    mask: Tensor | None = None
     fixed_labels: Tensor | None = None
     warped_labels: Tensor | None = None
     truth: Tensor | None = None

@@ -132,7 +132,7 @@ def halved(alignment: Alignment) -> Alignment:
         fixed=half(alignment.fixed),
         warped=half(alignment.warped),
         displacement=half(alignment.displacement, 0.5),
-        weight=half(alignment.weight),
+        mask=half(alignment.mask),
         fixed_labels=half(alignment.fixed_labels),
         warped_labels=half(alignment.warped_labels),
         truth=half(alignment.truth, 0.5),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from warpwise.grid import Grid
 from warpwise.guides import LabelMaps, Landmarks
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 
 Array = NDArray[np.float32]
 Triple = tuple[int, int, int]
@@ -128,7 +128,7 @@ def shrink(image: Array, factors: Triple) -> Array:
     while max(factors) > 1:
         stride = tuple(2 if f > 1 else 1 for f in factors)
         sigma = [0.7 if s > 1 else 0.0 for s in stride]
-        image = launch.gaussian(image, sigma, stride=(stride[0], stride[1], stride[2]))
+        image = kernels.gaussian(image, sigma, stride=(stride[0], stride[1], stride[2]))
         factors = (max(factors[0] // 2, 1), max(factors[1] // 2, 1), max(factors[2] // 2, 1))
     return image
 

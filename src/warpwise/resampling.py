@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 
@@ -48,13 +48,13 @@ def resample(
         flat = np.zeros((3, *target.shape), np.float32)
         flat[:2, :, 0] = mm
         mm = flat
-    field = launch.map_vectors(mm, target.inverse_affine[:3, :3])
+    field = kernels.map_vectors(mm, target.inverse_affine[:3, :3])
     data = image.data.reshape(len(image.data), *source.shape)
     if data.dtype == np.bool_:
         data = data.astype(np.uint8)
     background = 0.0 if image.kind != "intensity" else min(0.0, float(data.min()))
     matrix = source.inverse_affine @ target.affine
-    out = launch.resample(data, field, matrix, method=interpolation, background=background)
+    out = kernels.resample(data, field, matrix, method=interpolation, background=background)
     return Image(out.reshape(len(out), *grid.shape), grid, image.kind, image.name)
 
 

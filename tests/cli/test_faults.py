@@ -296,8 +296,8 @@ def test_a_cache_that_cannot_be_written_is_replaced_with_one_line(files: Path, t
     blocked.write_text("not a folder")
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(blocked / "cache")}
     code = (
-        "from warpwise.ops.cpu import parallel; from pathlib import Path; import numba;"
-        "print(parallel.cache_note()); print(Path(numba.config.CACHE_DIR).is_dir())"
+        "from warpwise.ops import runtime; from pathlib import Path; import numba;"
+        "print(runtime.cache_note()); print(Path(numba.config.CACHE_DIR).is_dir())"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     note, usable = done.stdout.splitlines()

@@ -6,20 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import smooth_fields
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.registrars.deformable import fold
 from warpwise.registration.certificate import certify
 
 
 def lowest(field: np.ndarray, factors: tuple[int, int, int], shape: tuple[int, int, int]) -> float:
-    return float(launch.digital(launch.upsample(field, shape, factors))[0].min())
+    return float(kernels.digital(kernels.upsample(field, shape, factors))[0].min())
 
 
 @given(st.integers(0, 2**31), st.sampled_from([(1, 1, 1), (2, 2, 2), (2, 1, 2)]), st.floats(0.2, 4))
 def test_any_field_is_repaired(seed: int, factors: tuple[int, int, int], size: float):
     rng = np.random.default_rng(seed)
     shape = (15, 13, 17)
-    field = rng.normal(0, size, (3, *launch.coarse_shape(shape, factors))).astype(np.float32)
+    field = rng.normal(0, size, (3, *kernels.coarse_shape(shape, factors))).astype(np.float32)
     repaired, count = fold.repair(field, factors, shape)
     assert lowest(repaired, factors, shape) >= fold.FLOOR
     assert (count == 0) == (lowest(field, factors, shape) >= fold.FLOOR)
@@ -48,7 +48,7 @@ def test_a_plane_is_repaired():
     field[1] = 0
     repaired, count = fold.repair(field, (1, 1, 1), (20, 1, 22))
     assert count > 0
-    assert float(launch.digital(repaired)[0].min()) >= fold.FLOOR
+    assert float(kernels.digital(repaired)[0].min()) >= fold.FLOOR
 
 
 @given(smooth_fields(amplitude=2.0))
@@ -61,7 +61,7 @@ def test_the_certificate_says_how_well_forward_and_inverse_agree(field: np.ndarr
     # Measured here in another way: by the linear composition of the two fields where they were cut out.
     box = tuple(slice(s, s + n) for s, n in zip(sound.start, sound.inverse.shape[1:], strict=True))
     forward = np.ascontiguousarray(sound.field[(slice(None), *box)])
-    again = np.linalg.norm(launch.compose(forward, sound.inverse), axis=0)
+    again = np.linalg.norm(kernels.compose(forward, sound.inverse), axis=0)
     assert float(again.max()) == pytest.approx(found.inverse_forward_max, abs=1e-3)
 
 

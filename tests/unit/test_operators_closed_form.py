@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from warpwise import ops
 from warpwise.errors import InputError
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 
 rng = np.random.default_rng(0)
 
@@ -102,8 +102,8 @@ def test_determinants_of_a_linear_map_are_its_determinant():
     matrix = np.array([[0.1, 0.2, 0.0], [0.0, -0.1, 0.3], [0.1, 0.0, 0.2]])
     field = np.einsum("de,exyz->dxyz", matrix, np.indices((5, 6, 7))).astype(np.float32)
     exact = np.linalg.det(np.eye(3) + matrix)
-    assert np.allclose(launch.determinant(field), exact, atol=1e-5)
-    lowest, count, volume = launch.digital(field)
+    assert np.allclose(kernels.determinant(field), exact, atol=1e-5)
+    lowest, count, volume = kernels.digital(field)
     assert np.allclose(lowest, exact, atol=1e-5)
     assert (count, volume) == (0, 0.0)
 
@@ -111,7 +111,7 @@ def test_determinants_of_a_linear_map_are_its_determinant():
 def test_digital_kernel_finds_what_the_reference_finds():
     field = rng.normal(0, 0.6, (3, 6, 7, 5)).astype(np.float32)
     ten = ops.digital_determinants(torch.from_numpy(field)[None].double())[0].numpy()
-    lowest, count, volume = launch.digital(field)
+    lowest, count, volume = kernels.digital(field)
     assert np.abs(lowest - ten.min(0)).max() < 1e-5
     assert count == (ten.min(0) <= 0).sum() > 0
     assert volume == pytest.approx(-np.minimum(ten, 0).sum() / 12, rel=1e-5)
@@ -120,15 +120,15 @@ def test_digital_kernel_finds_what_the_reference_finds():
 def test_a_mirrored_field_has_only_folds():
     field = np.zeros((3, 6, 6, 6), np.float32)
     field[0] = -2 * np.arange(6, dtype=np.float32)[:, None, None]
-    assert (launch.determinant(field) < 0).all()
-    assert launch.digital(field)[1] == 125
+    assert (kernels.determinant(field) < 0).all()
+    assert kernels.digital(field)[1] == 125
 
 
 def test_force_is_the_gradient_of_a_composed_step():
     # E(step) = Σ c · warped∘(id + step) has the derivative c · ∇warped, by central differences.
     warped = rng.random((1, 8, 9, 7)).astype(np.float32)
     derivative = rng.random((1, 8, 9, 7)).astype(np.float32)
-    found = launch.force(derivative, warped, factors=(1, 1, 1), out=np.empty((3, 8, 9, 7), np.float32))
+    found = kernels.force(derivative, warped, factors=(1, 1, 1), out=np.empty((3, 8, 9, 7), np.float32))
     expected = derivative * np.stack(np.gradient(warped[0].astype(np.float64)))
     inner = (slice(None), *(slice(1, -1),) * 3)
     assert np.abs(found - expected)[inner].max() < 1e-6
@@ -137,12 +137,12 @@ def test_force_is_the_gradient_of_a_composed_step():
 def test_force_on_coarse_nodes_is_the_adjoint_of_upsampling():
     warped = rng.random((1, 9, 9, 9)).astype(np.float32)
     derivative = rng.random((1, 9, 9, 9)).astype(np.float32)
-    fine = launch.force(derivative, warped, factors=(1, 1, 1), out=np.empty((3, 9, 9, 9), np.float32))
-    nodes = (3, *launch.coarse_shape((9, 9, 9), (2, 2, 2)))
-    coarse = launch.force(derivative, warped, factors=(2, 2, 2), out=np.empty(nodes, np.float32))
+    fine = kernels.force(derivative, warped, factors=(1, 1, 1), out=np.empty((3, 9, 9, 9), np.float32))
+    nodes = (3, *kernels.coarse_shape((9, 9, 9), (2, 2, 2)))
+    coarse = kernels.force(derivative, warped, factors=(2, 2, 2), out=np.empty(nodes, np.float32))
     probe = rng.random(nodes).astype(np.float32)
     assert float((coarse * probe).sum()) == pytest.approx(
-        float((fine * launch.upsample(probe, (9, 9, 9), (2, 2, 2))).sum()), rel=1e-5
+        float((fine * kernels.upsample(probe, (9, 9, 9), (2, 2, 2))).sum()), rel=1e-5
     )
 
 
@@ -151,9 +151,9 @@ def test_typical_length_is_a_quantile_of_length_weighted_vectors():
     field[0, :5] = 1.0
     field[0, 0, 0, 0] = 100.0
     # 499 of 599 units of length belong to vectors of length 1.
-    assert launch.typical_length(field, 0.5) == pytest.approx(1, rel=0.07)
-    assert launch.typical_length(field, 0.9) == pytest.approx(100, rel=0.07)
-    assert launch.typical_length(np.zeros_like(field), 0.9) == 0
+    assert kernels.typical_length(field, 0.5) == pytest.approx(1, rel=0.07)
+    assert kernels.typical_length(field, 0.9) == pytest.approx(100, rel=0.07)
+    assert kernels.typical_length(np.zeros_like(field), 0.9) == 0
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_typical_length_is_a_quantile_of_length_weighted_vectors():
         lambda: ops.lncc(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 5)),
         lambda: ops.lncc(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), weight=torch.zeros(1, 2, 4, 4)),
         lambda: ops.gaussian(torch.zeros(1, 1, 4, 4), sigma_voxels=-1.0),
-        lambda: launch.compose(np.zeros((3, 4, 4)), np.zeros((3, 4, 4, 4))),
+        lambda: kernels.compose(np.zeros((3, 4, 4)), np.zeros((3, 4, 4, 4))),
     ],
 )
 def test_what_does_not_fit_is_refused(call):

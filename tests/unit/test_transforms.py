@@ -10,7 +10,7 @@ from strategies import affines, grids, smooth_fields
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.io.transforms import read_transform, write_transform
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 from warpwise.transforms.composite import Composite
@@ -21,7 +21,7 @@ SHAPE = (16, 18, 14)
 
 
 def in_mm(field: np.ndarray, grid: Grid) -> DisplacementField:
-    return DisplacementField(launch.map_vectors(field, grid.affine[:3, :3]), grid)
+    return DisplacementField(kernels.map_vectors(field, grid.affine[:3, :3]), grid)
 
 
 def points_in(grid: Grid, count: int = 200, *, margin: float = 2.0) -> np.ndarray:

@@ -25,7 +25,7 @@ from warpwise.io.points import read_points
 from warpwise.io.run_folder import appearing, claim_folder, locked, room_on_disk
 from warpwise.io.transforms import write_transform
 from warpwise.io.transforms.chain import read_chain
-from warpwise.ops.cpu import parallel
+from warpwise.ops import runtime
 from warpwise.registration.prepare import affordable, predicted_memory_mb
 from warpwise.registration.register import register
 from warpwise.registration.result import MAPS, Result
@@ -110,7 +110,7 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
     place = Place.of(fixed, moving, folder, options)
     claim_folder(place.folder, place.wanted(options), overwrite=options.overwrite)
     if options.threads:
-        parallel.set_threads(options.threads)
+        runtime.set_threads(options.threads)
         if options.model:
             import torch
 
@@ -126,9 +126,9 @@ def register_files(fixed: Path, moving: Path, folder: Path, options: Options) ->
     for path, image in zip((fixed, moving), images, strict=True):
         if min(image.grid.shape) < THIN:
             say.line(f"{path.name}: {min(image.grid.shape)} voxels along an axis; coarse levels keep all of them.")
-    if parallel.cache_note():
-        say.line(parallel.cache_note())
-    if not parallel.compiled():
+    if runtime.cache_note():
+        say.line(runtime.cache_note())
+    if not runtime.compiled():
         say.line("Compiling kernels: the first run on this machine takes up to 40 s longer.")
     with locked(place.folder):
         claim_folder(place.folder, place.wanted(options), overwrite=options.overwrite)  # another may have been here since

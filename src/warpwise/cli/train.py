@@ -55,12 +55,12 @@ def train(
 
     from warpwise.levels.training import Run
     from warpwise.levels.training import train as run
-    from warpwise.ops.cpu import parallel
+    from warpwise.ops import runtime
 
     changes: dict[str, Any] = {"dataset": dataset, "spacing": spacing, "network": network, "steps": steps, "seed": seed}
     settings = settings_of(config, output, changes, synthetic=synthetic, resume=resume, allow_outside=allow_outside)
     if threads:
-        parallel.set_threads(threads)
+        runtime.set_threads(threads)
         torch.set_num_threads(threads)
     try:
         with TrainingProgress(quiet=quiet) as progress:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from warpwise.data.settings import AugmentationSettings
 from warpwise.data.volumes import Matrix, Volume
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Triple
 from warpwise.synthetic.contrasts import curved, noisy, remapped, shaded
 from warpwise.synthetic.deformations import random_velocity
@@ -144,12 +144,12 @@ def sampled(volume: Volume, matrix: Matrix, shape: Triple, field: Array | None) 
     out = np.empty((len(volume.data), *shape), np.float32)
     labels = None
     if field is None:
-        launch.warp_affine(volume.data, matrix[:3], out=out)
+        kernels.warp_affine(volume.data, matrix[:3], out=out)
     else:
-        launch.warp(volume.data, field, matrix, out=out)
+        kernels.warp(volume.data, field, matrix, out=out)
     if volume.labels is not None:
         u = np.zeros((3, *shape), np.float32) if field is None else field
-        labels = launch.resample(volume.labels[None], u, matrix, method="nearest")[0]
+        labels = kernels.resample(volume.labels[None], u, matrix, method="nearest")[0]
     return out, labels
 
 
@@ -215,8 +215,8 @@ class PairSampler:
         still, still_labels = sampled(fixed, to_fixed, shape, None)
         moved, moved_labels = sampled(moving, to_moving, shape, field)
         weight = np.empty(shape, np.float32)
-        launch.overlap_weight(None, fixed.grid.shape, to_fixed, out=weight)
-        launch.overlap_weight(weight.copy(), moving.grid.shape, to_moving, out=weight)
+        kernels.overlap_weight(None, fixed.grid.shape, to_fixed, out=weight)
+        kernels.overlap_weight(weight.copy(), moving.grid.shape, to_moving, out=weight)
         images = self.coloured(still, rng), self.coloured(moved, rng)
         if settings.judge_clean:
             return Sample(still, moved, weight, still_labels, moved_labels, seen=images)

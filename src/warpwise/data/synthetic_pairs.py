@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from warpwise.data.batches import Batch, Sample, random_linear, shift, some, stacked
 from warpwise.data.settings import SyntheticSettings
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Triple
 from warpwise.synthetic.contrasts import blurred, curved, noisy, painted, remapped, rescaled, shaded
 from warpwise.synthetic.deformations import random_velocity
@@ -59,7 +59,7 @@ class SyntheticSampler:
         else:
             moving = shapes(self.shape, rng, settings)
         truth = self.deformation(rng)
-        fixed: Map = launch.resample(moving[None], truth, np.eye(4), method="nearest")[0]
+        fixed: Map = kernels.resample(moving[None], truth, np.eye(4), method="nearest")[0]
         seen = [moving, fixed]
         contrast = int(rng.integers(1 << 31))
         other = contrast if rng.random() < 0.3 else contrast + 1  # at times both are of one contrast
@@ -70,7 +70,7 @@ class SyntheticSampler:
                 bare = (
                     native
                     if bent is None
-                    else launch.warp(native[None], bent, np.eye(4), out=np.empty_like(native[None]))[0]
+                    else kernels.warp(native[None], bent, np.eye(4), out=np.empty_like(native[None]))[0]
                 )
                 image = bare if colours.random() < 0.5 else remapped(bare, colours)
             else:

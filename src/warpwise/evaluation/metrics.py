@@ -11,7 +11,7 @@ from scipy import ndimage
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.transforms.base import Transform
 
 
@@ -105,7 +105,7 @@ def jacobian_map(transform: Transform, grid: Grid, *, log: bool = False) -> NDAr
 
     Where it is above 1 the moving image is larger than the fixed one.
     """
-    values = launch.determinant(_in_voxels(transform, grid)).reshape(grid.shape)
+    values = kernels.determinant(_in_voxels(transform, grid)).reshape(grid.shape)
     return np.log(np.maximum(values, np.float32(1e-6))) if log else values
 
 
@@ -113,20 +113,20 @@ def _in_voxels(transform: Transform, grid: Grid) -> NDArray[np.float32]:
     full = grid.embedded()
     field = np.zeros((3, *full.shape), np.float32)
     field[: grid.dim] = transform.displacement(grid).reshape(grid.dim, *full.shape)
-    return launch.map_vectors(field, full.inverse_affine[:3, :3])
+    return kernels.map_vectors(field, full.inverse_affine[:3, :3])
 
 
 def percent_ndv(field: NDArray[np.float32]) -> float:
     """Non-diffeomorphic volume of a displacement (3, X, Y, Z) in voxels, % of that of its cells."""
     cells = max(float(np.prod([max(n - 1, 1) for n in field.shape[1:]])), 1.0)
-    return 100 * abs(float(launch.digital(field)[2])) / cells
+    return 100 * abs(float(kernels.digital(field)[2])) / cells
 
 
 def regularity(transform: Transform, grid: Grid, mask: NDArray[np.bool_] | None = None) -> Regularity:
     """Jacobian statistics of a transform at the voxels of a grid; the spread is that inside the mask."""
     full = grid.embedded()
     field = _in_voxels(transform, grid)
-    determinant = launch.determinant(field)
+    determinant = kernels.determinant(field)
     inside = determinant if mask is None else determinant[mask.reshape(full.shape)]
     return Regularity(
         float(np.log(np.maximum(inside, 1e-9)).std(dtype=np.float64)),

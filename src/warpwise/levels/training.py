@@ -31,7 +31,7 @@ from warpwise.levels.validation import Judged, alignment_of, judge, judge_synthe
 from warpwise.networks.base import initialise
 from warpwise.networks.model import ModelCard
 from warpwise.objective import Objective
-from warpwise.ops.cpu.parallel import get_threads, set_threads
+from warpwise.ops.runtime import get_threads, set_threads
 
 CONFIG, HISTORY = "config.yaml", "history.jsonl"
 LOG_EVERY = 10  # steps

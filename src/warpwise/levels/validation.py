@@ -14,7 +14,7 @@ from warpwise.data.batches import Batch, Sample, Sampler, sampled, stacked
 from warpwise.data.volumes import Matrix, Volume
 from warpwise.evaluation.metrics import dice, percent_ndv
 from warpwise.objective import Objective
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.registrars.learned.working import array
 
 
@@ -51,7 +51,7 @@ def plain(fixed: Volume, moving: Volume, world: Matrix) -> tuple[Sample, Matrix]
     x, y, z = fixed.grid.shape
     image, labels = sampled(moving, across, (x, y, z), None)
     weight = np.empty((x, y, z), np.float32)
-    launch.overlap_weight(None, moving.grid.shape, across, out=weight)
+    kernels.overlap_weight(None, moving.grid.shape, across, out=weight)
     return Sample(fixed.data, image, weight, fixed.labels, labels), across
 
 
@@ -71,10 +71,10 @@ def judge(
             alignment = alignment_of(stacked([sample], [], fixed.dim).to(device), network)
             row = {"loss": float(objective(alignment))}
         field = array(alignment.displacement[0])
-        row["folded_percent"] = 100 * float((launch.determinant(field) <= 0).mean())
+        row["folded_percent"] = 100 * float((kernels.determinant(field) <= 0).mean())
         row["ndv_percent"] = percent_ndv(field)
         if fixed.labels is not None and moving.labels is not None:
-            warped = launch.resample(moving.labels[None], field, across, method="nearest")[0]
+            warped = kernels.resample(moving.labels[None], field, across, method="nearest")[0]
             both = [k for k in labels if (fixed.labels == k).any() and (moving.labels == k).any()]
             if both:
                 assert sample.moving_labels is not None
@@ -108,7 +108,7 @@ def judge_synthetic(
         for name, vectors in lengths.items():
             row[name] = float(((vectors**2).sum(1, keepdim=True).sqrt() * seen).sum() / seen.sum().clamp(min=1))
         field = array(alignment.displacement[0])
-        row["folded_percent"] = 100 * float((launch.determinant(field) <= 0).mean())
+        row["folded_percent"] = 100 * float((kernels.determinant(field) <= 0).mean())
         rows.append(row)
         if n == 0:
             shown = {"fixed": batch.fixed[0, 0], "moving": batch.moving[0, 0], "warped": alignment.warped[0, 0]}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from warpwise.errors import InputError
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.ops.cpu.bridge import components, each, field3, volumes
 from warpwise.ops.functions import check_images
 from warpwise.ops.reference import matching
@@ -45,14 +45,14 @@ class Kernels:
         if not probabilistic:
             return matching.curved(fixed, warped, weight, probabilistic=False)
         given = zip(volumes(fixed.numpy()), volumes(warped.numpy()), weights(weight, len(fixed)), strict=True)
-        found = [launch.symmetric_kl(*one)[1:] for one in given]
+        found = [kernels.symmetric_kl(*one)[1:] for one in given]
         derivative, curvature = (torch.from_numpy(np.stack(k)).reshape(fixed.shape) for k in zip(*found, strict=True))
         return derivative, curvature
 
     @staticmethod
     def normal_field(derivative: Tensor, curvature: Tensor, moving: Tensor) -> tuple[Tensor, Any]:
         given = [volumes(t.numpy()) for t in (derivative, curvature, moving)]
-        found = [launch.normal_field(*one) for one in zip(*given, strict=True)]
+        found = [kernels.normal_field(*one) for one in zip(*given, strict=True)]
         dim = moving.dim() - 2
         gradient = components(np.stack([g for g, _ in found]), (len(moving), dim, *moving.shape[2:]))
         return torch.from_numpy(gradient), [matrix for _, matrix in found]
@@ -60,7 +60,7 @@ class Kernels:
     @staticmethod
     def normal_solve(matrix: Any, right: Tensor, stiffness: Tensor, *, iterations: int) -> Tensor:
         s = float(stiffness)
-        found = [launch.normal_solve(m, r, s, iterations=iterations)
+        found = [kernels.normal_solve(m, r, s, iterations=iterations)
                  for m, r in zip(matrix, field3(right.numpy()), strict=True)]  # fmt: skip
         return torch.from_numpy(components(np.stack(found), tuple(right.shape)))
 
@@ -73,7 +73,7 @@ class Kernels:
             volumes(fixed.numpy()), volumes(moving.numpy()), weights(weight, len(fixed)), zip(*curves, strict=True),
             field3(u.numpy()), field3(v.numpy()), strict=True,
         )  # fmt: skip
-        found = [launch.match_gradient(*one, probabilistic=probabilistic) for one in given]
+        found = [kernels.match_gradient(*one, probabilistic=probabilistic) for one in given]
         by_fixed, by_moving = (torch.from_numpy(np.stack(k)).reshape(fixed.shape) for k in zip(*found, strict=True))
         return by_fixed, by_moving
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.grid import occupied
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair, Triple
 
 Array = NDArray[np.float32]
@@ -52,7 +52,7 @@ def foreground(pair: Pair) -> Box:
     """The box of both foregrounds and all landmarks with a margin: it does not depend on how much empty space is stored."""
     shape = pair.grid.shape
     warped = np.empty((len(pair.moving), *shape), np.float32)
-    launch.warp_affine(pair.moving, pair.to_moving, out=warped)
+    kernels.warp_affine(pair.moving, pair.to_moving, out=warped)
     bright = np.asarray(((pair.fixed > DARK) | (warped > DARK)).any(0))
     if pair.landmarks is not None:
         at = np.clip(np.rint(pair.landmarks.fixed), 0, np.array(shape) - 1).astype(np.int64)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from warpwise.errors import RunError
 from warpwise.grid import occupied
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Triple
 from warpwise.registrars.deformable import fold
 
@@ -68,18 +68,18 @@ def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1)
     for attempt in range(12):
         first, start, size = support(field, factors, shape)
         part = np.ascontiguousarray(field[(slice(None), *first)])
-        full = launch.upsample(part, size, factors)
-        lowest, _, volume = launch.digital(full)
+        full = kernels.upsample(part, size, factors)
+        lowest, _, volume = kernels.digital(full)
         if lowest.size and lowest.min() < fold.FLOOR:
             field, count = fold.repair(field, factors, shape)
             repaired += count
             continue
-        inverse, _ = launch.invert(full, factors=(1, 1, 1), shape=size)
+        inverse, _ = kernels.invert(full, factors=(1, 1, 1), shape=size)
         # One buffer for three fields: fresh pages cost as much as the work.
-        spare, _ = launch.invert(full, factors=(1, 1, 1), shape=size, inner=full)
+        spare, _ = kernels.invert(full, factors=(1, 1, 1), shape=size, inner=full)
         spare += full
         missed = lengths(spare)
-        again = lengths(launch.compose(full, inverse, out=spare))
+        again = lengths(kernels.compose(full, inverse, out=spare))
         bad = np.maximum(missed, again) > limit
         if not bad.any():
             break
@@ -90,8 +90,8 @@ def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1)
             fold.soften(field, cluster, width=1.0 + 0.25 * attempt)
     else:
         raise RunError("The deformation could not be made invertible.", hint="Please report this with the two images.")
-    file = lengths(launch.compose(inverse, full, out=spare))
-    folded = int((launch.determinant(full) <= 0).sum())
+    file = lengths(kernels.compose(inverse, full, out=spare))
+    folded = int((kernels.determinant(full) <= 0).sum())
     voxels = float(np.prod(shape))
     cells = max(float(np.prod([max(n - 1, 1) for n in shape])), 1.0)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair, Triple
 from warpwise.registrars.base import Solution
 from warpwise.registration.certificate import Certificate, certify
@@ -101,7 +101,7 @@ def on_fixed(name: str, values: NDArray[np.float32] | None, voxels: Grid, grid: 
 
 def in_mm(field: NDArray[np.float32], voxels: Grid) -> NDArray[np.float32]:
     """A field in voxels of a 3-D grid as world mm."""
-    return launch.map_vectors(field, voxels.affine[:3, :3])
+    return kernels.map_vectors(field, voxels.affine[:3, :3])
 
 
 def in_plane(mm: NDArray[np.float32], nodes: Grid, dim: int) -> DisplacementField:
@@ -117,10 +117,10 @@ def on_image(mm: NDArray[np.float32], factors: Triple, grid: Grid) -> Displaceme
     upright = tuple(grid.shape[axis] for axis in order)
     shape = upright if grid.dim == 3 else (upright[0], 1, upright[1])
     if factors != (1, 1, 1):
-        wanted = launch.coarse_shape(shape, factors)
+        wanted = kernels.coarse_shape(shape, factors)
         missing = [max(w - n, 0) for w, n in zip(wanted, mm.shape[1:], strict=True)]
         mm = np.pad(mm, [(0, 0), *[(0, m) for m in missing]], mode="edge")
-        mm = launch.upsample(np.ascontiguousarray(mm), shape, factors)
+        mm = kernels.upsample(np.ascontiguousarray(mm), shape, factors)
     vectors = mm if grid.dim == 3 else mm[:2, :, 0]
     vectors = vectors[(slice(None), *[slice(None, None, -1 if back else 1) for back in turned])]
     vectors = vectors.transpose(0, *[order.index(axis) + 1 for axis in range(grid.dim)])

@@ -13,7 +13,7 @@ from warpwise.image import Image, normalised, upright
 from warpwise.io.bias import without_bias
 from warpwise.io.checks import free_memory, whole
 from warpwise.io.points import Points, inside, matched
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair, Triple, level_factors, shrink
 from warpwise.resampling import brought, resample
 from warpwise.transforms.affine import Affine
@@ -266,8 +266,8 @@ def filled(channels: NDArray[np.float32], hole: NDArray[np.float32] | None) -> N
     out, known = channels.copy(), (1 - hole).astype(np.float32)
     for sigma in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0):
         axes = [sigma if n > 1 else 0.0 for n in hole.shape]
-        weight = launch.gaussian(known[None], axes)[0]
-        values = launch.gaussian(out * known, axes)
+        weight = kernels.gaussian(known[None], axes)[0]
+        values = kernels.gaussian(out * known, axes)
         new = (known < 0.5) & (weight > 0.02)
         out[:, new] = values[:, new] / weight[new]
         known[new] = 1

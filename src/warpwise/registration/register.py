@@ -10,7 +10,7 @@ from warpwise.errors import InputError
 from warpwise.io.adapt import ImageLike, PointsLike, TransformLike, as_image, as_points, as_transform
 from warpwise.methods.presets import Preset
 from warpwise.methods.presets import preset as named_preset
-from warpwise.ops.cpu.parallel import get_threads, release_memory
+from warpwise.ops.runtime import get_threads, release_memory
 from warpwise.pair import Pair
 from warpwise.registrars import REGISTRARS
 from warpwise.registrars.base import OnStep, Registrar, Solution, Step, ignore

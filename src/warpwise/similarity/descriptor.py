@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.similarity.base import Array, Fused
 from warpwise.similarity.intensity import MSE
 
@@ -37,7 +37,7 @@ class MIND:
 
         options = {"radius": self.radius, "dilation": self.dilation}
         fixed = ops.mind_ssc(alignment.fixed, **options)
-        return ops.mse(fixed, ops.mind_ssc(alignment.warped, **options), weight=alignment.weight).mean()
+        return ops.mse(fixed, ops.mind_ssc(alignment.warped, **options), weight=alignment.mask).mean()
 
     def channels(self, image: Array) -> Array:
         return np.concatenate([describe(channel, self.radius, self.dilation) for channel in image])
@@ -60,7 +60,7 @@ def describe(image: Array, radius: int, dilation: int) -> Array:
 
     squares = np.stack([(shifted(*p) - shifted(*q)) ** 2 for p, q in pairs])
     kinds = [("box", float(radius if d in steps else 0)) for d in range(3)]
-    distances = launch.separable(squares, kinds)
+    distances = kernels.separable(squares, kinds)
     distances -= distances.min(0)
     variance = distances.mean(0)
     mean = float(variance.mean(dtype=np.float64))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.ops.statistics import information
 from warpwise.similarity.base import Array, Fused
 
@@ -30,7 +30,7 @@ class MutualInformation:
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
-        return -ops.mutual_information(alignment.fixed, alignment.warped, bins=self.bins, weight=alignment.weight).mean()
+        return -ops.mutual_information(alignment.fixed, alignment.warped, bins=self.bins, weight=alignment.mask).mean()
 
     def channels(self, image: Array) -> Array:
         return image
@@ -47,12 +47,12 @@ class MutualInformation:
         def evaluate(warped: Array, gradient: Array) -> float:
             total = 0.0
             for n in range(len(fixed)):
-                counts = launch.joint_histogram(fixed[n], warped[n], mask, ranges=ranges, bins=self.bins)
+                counts = kernels.joint_histogram(fixed[n], warped[n], mask, ranges=ranges, bins=self.bins)
                 value, potential = information(counts)
                 share = float(channel_weights[n])
                 total -= share * value
                 scale = -share * float(ranges[3])
-                launch.histogram_gradient(
+                kernels.histogram_gradient(
                     fixed[n], warped[n], mask, ranges=ranges, potential=potential, scale=scale, out=gradient[n]
                 )
             return total

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.ops.statistics import correlation
 from warpwise.similarity.base import Array, Fused
 
@@ -24,7 +24,7 @@ class MSE:
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
-        return ops.mse(alignment.fixed, alignment.warped, weight=alignment.weight).mean()
+        return ops.mse(alignment.fixed, alignment.warped, weight=alignment.mask).mean()
 
     def channels(self, image: Array) -> Array:
         return image
@@ -34,7 +34,7 @@ class MSE:
         share = channel_weights / max(voxels, 1.0)
 
         def evaluate(warped: Array, gradient: Array) -> float:
-            return float(launch.squared_difference(fixed, warped, weight, scale=2 * share, gradient=gradient) @ share)
+            return float(kernels.squared_difference(fixed, warped, weight, scale=2 * share, gradient=gradient) @ share)
 
         return evaluate
 
@@ -48,7 +48,7 @@ class NCC:
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
-        return -ops.ncc(alignment.fixed, alignment.warped, weight=alignment.weight).mean()
+        return -ops.ncc(alignment.fixed, alignment.warped, weight=alignment.mask).mean()
 
     def channels(self, image: Array) -> Array:
         return image
@@ -57,11 +57,11 @@ class NCC:
         def evaluate(warped: Array, gradient: Array) -> float:
             total = 0.0
             coefficients = np.zeros((fixed.shape[0], 3))
-            for n, sums in enumerate(launch.moments(fixed, warped, weight)):
+            for n, sums in enumerate(kernels.moments(fixed, warped, weight)):
                 value, coefficients[n] = correlation(sums)
                 total -= float(channel_weights[n]) * value
                 coefficients[n] *= -float(channel_weights[n])
-            launch.blend(fixed, warped, weight, coefficients, out=gradient)
+            kernels.blend(fixed, warped, weight, coefficients, out=gradient)
             return total
 
         return evaluate

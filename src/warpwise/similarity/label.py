@@ -67,7 +67,7 @@ class EndpointError:
             return alignment.displacement.new_zeros(())
         squared = ((alignment.displacement - alignment.truth) ** 2).sum(1, keepdim=True)
         distance = (squared + 1e-6).sqrt()
-        if alignment.weight is None:
+        if alignment.mask is None:
             return distance.mean()
-        weight = alignment.weight.expand_as(distance).flatten(1)
+        weight = alignment.mask.expand_as(distance).flatten(1)
         return ((distance.flatten(1) * weight).sum(1) / weight.sum(1).clamp(min=1)).mean()

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.similarity.base import Array, Fused
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class LNCC:
             alignment.fixed,
             alignment.warped,
             radius=self.radius,
-            weight=alignment.weight,
+            weight=alignment.mask,
             signed=self.signed,
             epsilon=self.epsilon,
         )
@@ -53,7 +53,7 @@ class LNCC:
         radius = tuple(self.radius if n > 1 else 0 for n in fixed.shape[1:])
 
         def evaluate(warped: Array, gradient: Array) -> float:
-            total = launch.lncc(
+            total = kernels.lncc(
                 fixed,
                 warped,
                 radius=(radius[0], radius[1], radius[2]),

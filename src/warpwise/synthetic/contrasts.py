@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.synthetic.shapes import smooth_noise
 
 Array = NDArray[np.float32]
@@ -21,7 +21,7 @@ def blurred(image: Array, rng: np.random.Generator, *, most: float) -> Array:
     """Smoothed by up to so many voxels, each axis by its own: thick slices."""
     if most <= 0:
         return image
-    return launch.gaussian(image[None], [float(rng.uniform(0, most)) if n > 1 else 0.0 for n in image.shape])[0]
+    return kernels.gaussian(image[None], [float(rng.uniform(0, most)) if n > 1 else 0.0 for n in image.shape])[0]
 
 
 def shaded(image: Array, rng: np.random.Generator, *, most: float) -> Array:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.grid import Grid
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.velocity import exponential
@@ -18,11 +18,11 @@ def random_velocity(shape: tuple[int, int, int], rng: np.random.Generator, *, si
     It fades to 0 over the last 2·sigma voxels at each border.
     """
     step = max(1, int(sigma // 3))
-    coarse = launch.coarse_shape(shape, (step, step, step))
+    coarse = kernels.coarse_shape(shape, (step, step, step))
     noise = rng.standard_normal((3, *coarse)).astype(np.float32)
     noise[[n == 1 for n in shape]] = 0
     widths = [sigma / step if n > 1 else 0.0 for n in coarse]
-    field = launch.upsample(launch.gaussian(noise, widths), shape, (step, step, step))
+    field = kernels.upsample(kernels.gaussian(noise, widths), shape, (step, step, step))
     for axis, n in enumerate(shape):
         if n > 1:
             at = np.arange(n)
@@ -38,7 +38,7 @@ def random_deformation(grid: Grid, rng: np.random.Generator, *, sigma_mm: float,
     v = random_velocity((x, y, z), rng, sigma=sigma_mm / voxel, amplitude=amplitude_mm / voxel)
     longest = float(np.sqrt((v**2).sum(0).max()))
     squarings = max(1, int(np.ceil(np.log2(max(longest, 1e-6) / 0.1))))
-    return DisplacementField(launch.map_vectors(exponential(v, squarings=squarings), grid.affine[:3, :3]), grid)
+    return DisplacementField(kernels.map_vectors(exponential(v, squarings=squarings), grid.affine[:3, :3]), grid)
 
 
 def random_rotation(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 
 Array = NDArray[np.float32]
 Triple = tuple[int, int, int]
@@ -13,11 +13,11 @@ def smooth_noise(shape: Triple, rng: np.random.Generator, *, count: int, sigma: 
     """Gaussian noise (count, X, Y, Z) of unit variance, smooth over `sigma` voxels; planes stay planes."""
     step = max(1, int(sigma // 2))
     steps = tuple(step if n > 1 else 1 for n in shape)
-    coarse = launch.coarse_shape(shape, steps)
+    coarse = kernels.coarse_shape(shape, steps)
     noise = rng.standard_normal((count, *coarse), np.float32)
-    noise = launch.gaussian(noise, [sigma / step if n > 1 else 0.0 for n in coarse])
+    noise = kernels.gaussian(noise, [sigma / step if n > 1 else 0.0 for n in coarse])
     noise /= np.maximum(noise.std((1, 2, 3), keepdims=True), np.float32(1e-6))
-    return launch.upsample(noise, shape, (steps[0], steps[1], steps[2]))
+    return kernels.upsample(noise, shape, (steps[0], steps[1], steps[2]))
 
 
 def random_shapes(shape: Triple, rng: np.random.Generator, *, labels: int, sigma: float) -> NDArray[np.int16]:

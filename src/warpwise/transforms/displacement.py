@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.transforms.base import Points, Transform
 
 
@@ -64,7 +64,7 @@ class DisplacementField(Transform):
             return super().displacement(grid)
         vectors = self.vectors if self.dim == 3 else self.vectors[:, :, None]
         shape = grid.embedded().shape
-        out = launch.upsample(np.ascontiguousarray(vectors, np.float32), shape, factors)
+        out = kernels.upsample(np.ascontiguousarray(vectors, np.float32), shape, factors)
         return out.reshape(self.dim, *grid.shape)
 
     def _node_factors(self, grid: Grid) -> tuple[int, int, int] | None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.grid import Grid
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.transforms.base import Points, Transform
 from warpwise.transforms.displacement import DisplacementField
 
@@ -36,7 +36,7 @@ class InverseField(Transform):
         # The points themselves are the displacement of a row of voxels at 0.
         row = np.ascontiguousarray(index.T, np.float32).reshape(3, 1, 1, -1)
         row[2] -= np.arange(len(xyz_mm), dtype=np.float32)
-        w, _ = launch.invert(self._nodes(), factors=(1, 1, 1), shape=(1, 1, len(xyz_mm)), inner=row)
+        w, _ = kernels.invert(self._nodes(), factors=(1, 1, 1), shape=(1, 1, len(xyz_mm)), inner=row)
         moved = w.reshape(3, -1).T.astype(np.float64) @ grid.affine[:3, :3].T
         return xyz_mm + moved[:, : self.dim]
 
@@ -44,8 +44,8 @@ class InverseField(Transform):
         wanted, mine = grid.embedded(), self.forward.grid.embedded()
         matrix = mine.inverse_affine @ wanted.affine
         x, y, z = wanted.shape
-        w, _ = launch.invert(self._nodes(), factors=(1, 1, 1), shape=(x, y, z), matrix=matrix)
-        mm = launch.map_vectors(w, mine.affine[:3, :3])
+        w, _ = kernels.invert(self._nodes(), factors=(1, 1, 1), shape=(x, y, z), matrix=matrix)
+        mm = kernels.map_vectors(w, mine.affine[:3, :3])
         return mm[: self.dim].reshape(self.dim, *grid.shape)
 
     def _nodes(self) -> NDArray[np.float32]:
@@ -53,4 +53,4 @@ class InverseField(Transform):
         grid = self.forward.grid.embedded()
         vectors = np.zeros((3, *grid.shape), np.float32)
         vectors[: self.dim] = self.forward.vectors.reshape(self.dim, *grid.shape)
-        return launch.map_vectors(vectors, grid.inverse_affine[:3, :3])
+        return kernels.map_vectors(vectors, grid.inverse_affine[:3, :3])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.transforms.base import Points, Transform
 from warpwise.transforms.displacement import DisplacementField
 
@@ -18,7 +18,7 @@ def exponential(velocity: NDArray[np.float32], *, squarings: int = 7) -> NDArray
     out = velocity * np.float32(0.5**squarings)
     spare = np.empty_like(out)
     for _ in range(squarings):
-        launch.compose(out, out, out=spare)
+        kernels.compose(out, out, out=spare)
         out, spare = spare, out
     return out
 
@@ -32,8 +32,8 @@ def logarithm(displacement: NDArray[np.float32], *, iterations: int = 8) -> NDAr
     v = displacement.astype(np.float32, copy=True)
     sigma = [0.7 if n > 1 else 0.0 for n in v.shape[1:]]
     for _ in range(iterations):
-        left = launch.compose(exponential(-v), displacement)
-        v += launch.gaussian(left, sigma)
+        left = kernels.compose(exponential(-v), displacement)
+        v += kernels.gaussian(left, sigma)
     return v
 
 
@@ -63,8 +63,8 @@ class VelocityField(Transform):
         affine = self.grid.embedded().affine[:3, :3]
         v = np.zeros((3, *self.grid.embedded().shape), np.float32)
         v[: self.dim] = self.velocity.reshape(self.dim, *v.shape[1:])
-        u = exponential(launch.map_vectors(v, np.linalg.inv(affine)), squarings=self.squarings)
-        mm = launch.map_vectors(u, affine)
+        u = exponential(kernels.map_vectors(v, np.linalg.inv(affine)), squarings=self.squarings)
+        mm = kernels.map_vectors(u, affine)
         return DisplacementField(mm[: self.dim].reshape(self.velocity.shape), self.grid)
 
     def points(self, xyz_mm: Points) -> Points:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.errors import RunError
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair, Triple, level_factors, pyramid_level
 from warpwise.registrars.base import OnStep, Recorder, Solution
 from warpwise.registrars.crop import Box, anchored, foreground
@@ -105,7 +105,7 @@ class LevelWork:
         image, field = level_factors(full.grid, level.image), level_factors(full.grid, level.field)
         factors = (max(field[0] // image[0], 1), max(field[1] // image[1], 1), max(field[2] // image[2], 1))
         reach = (image[0] * factors[0], image[1] * factors[1], image[2] * factors[2])
-        nodes = launch.coarse_shape(pair.fixed.shape[1:], factors)
+        nodes = kernels.coarse_shape(pair.fixed.shape[1:], factors)
         kind = SIMILARITIES[similarity]
         term: Similarity = kind(radius=level.radius) if similarity == "lncc" else kind()
         weight = overlap(pair)
@@ -126,7 +126,7 @@ class LevelWork:
             return field
         ratio = [new / old for new, old in zip(self.reach, reach, strict=True)]
         matrix = np.hstack([np.diag(ratio), np.zeros((3, 1))])
-        out = launch.warp_affine(field, matrix, out=np.empty((3, *self.nodes), np.float32))
+        out = kernels.warp_affine(field, matrix, out=np.empty((3, *self.nodes), np.float32))
         out *= np.array([1 / r for r in ratio], np.float32)[:, None, None, None]
         return out
 
@@ -171,10 +171,10 @@ class LevelWork:
 def overlap(pair: Pair) -> Array | None:
     """Weight (1, X, Y, Z) of the voxels that count: fixed mask, moving field of view and mask; None where all do."""
     out = np.empty(pair.fixed.shape[1:], np.float32)
-    launch.overlap_weight(pair.fixed_mask, pair.moving.shape[1:], pair.to_moving, out=out)
+    kernels.overlap_weight(pair.fixed_mask, pair.moving.shape[1:], pair.to_moving, out=out)
     if pair.moving_mask is not None:
         warped = np.empty((1, *out.shape), np.float32)
-        out *= launch.warp_affine(pair.moving_mask[None], pair.to_moving, out=warped)[0]
+        out *= kernels.warp_affine(pair.moving_mask[None], pair.to_moving, out=warped)[0]
     elif pair.fixed_mask is None and float(out.min()) == 1.0:
         return None
     return out[None]
@@ -182,13 +182,13 @@ def overlap(pair: Pair) -> Array | None:
 
 def on_fixed_grid(pair: Pair) -> Pair:
     """The pair with its moving image resampled under `to_moving`: only for the eyes of a similarity."""
-    moved = launch.warp_affine(pair.moving, pair.to_moving, out=np.empty_like(pair.fixed))
+    moved = kernels.warp_affine(pair.moving, pair.to_moving, out=np.empty_like(pair.fixed))
     back = np.linalg.inv(pair.to_moving)
     marks, labels = pair.landmarks, pair.labels
     if marks is not None:
         marks = replace(marks, moving=marks.moving @ back[:3, :3].T + back[:3, 3])
     if labels is not None:
-        codes = launch.warp_affine(labels.moving, pair.to_moving, out=np.empty_like(labels.fixed))
+        codes = kernels.warp_affine(labels.moving, pair.to_moving, out=np.empty_like(labels.fixed))
         labels = replace(labels, moving=codes)
     return replace(
         pair, moving=moved, moving_grid=pair.grid, to_moving=np.eye(4), moving_mask=None, landmarks=marks, labels=labels
@@ -254,7 +254,7 @@ def solve(
     def whole(part: Array) -> Array:
         """In voxels of the full grid, on all of them."""
         scaled = part if reach == (1, 1, 1) else part * np.array(reach, np.float32)[:, None, None, None]
-        fine = scaled if reach == (1, 1, 1) else launch.upsample(scaled, box.shape, reach)
+        fine = scaled if reach == (1, 1, 1) else kernels.upsample(scaled, box.shape, reach)
         return box.embed(fine, (x, y, z))
 
     velocity = None if moved is field else whole(field)
@@ -330,13 +330,13 @@ def _descend(
             return field, ROSE, energy
         if recorder.add(work.number, iterations, energy):
             return field, "converged", energy
-        launch.gaussian(force, sigma, out=spare)
-        typical = launch.typical_length(spare, settings.quantile)
+        kernels.gaussian(force, sigma, out=spare)
+        typical = kernels.typical_length(spare, settings.quantile)
         if typical == 0.0 and pull is None:
             return field, "no force", energy
         length = step * (1 - (1 - settings.decay) * iteration / max(iterations - 1, 1))
         gain = -(1 - settings.momentum) * length / max(typical, 1e-30)
-        launch.momentum_step(
+        kernels.momentum_step(
             spare, momentum, keep=settings.momentum, gain=gain, cap=settings.cap, taper=work.taper, out=force
         )
         if pull is not None:

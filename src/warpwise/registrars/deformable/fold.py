@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Triple
 
 Array = NDArray[np.float32]
@@ -38,7 +38,7 @@ def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR
         marked = np.unique(np.concatenate(found), axis=0)
     while len(marked):
         axes = [1.0 if n > 1 else 0.0 for n in field.shape[1:]]
-        field = launch.gaussian(field, axes) * np.float32(0.9)
+        field = kernels.gaussian(field, axes) * np.float32(0.9)
         field = np.where(np.abs(field) < 1e-3, np.float32(0), field)
         marked, _ = folded_nodes(field, factors, shape, floor)
     return field, changed
@@ -46,8 +46,8 @@ def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR
 
 def folded_nodes(field: Array, factors: Triple, shape: Triple, floor: float) -> tuple[NDArray[np.int64], int]:
     """Nodes (n, 3) round the cells below the floor, and how many cells these are."""
-    full = field if factors == (1, 1, 1) else launch.upsample(field, shape, factors)
-    lowest, _, _ = launch.digital(full)
+    full = field if factors == (1, 1, 1) else kernels.upsample(field, shape, factors)
+    lowest, _, _ = kernels.digital(full)
     if lowest.size == 0 or lowest.min() >= floor:
         return np.empty((0, 3), np.int64), 0
     bad = lowest < floor
@@ -89,8 +89,8 @@ def soften(field: Array, marked: NDArray[np.int64], *, width: float) -> tuple[sl
     part = np.ascontiguousarray(field[(slice(None), *box)])
     where = np.zeros((1, *part.shape[1:]), np.float32)
     where[0][tuple((marked - low).T)] = 1
-    spread = launch.gaussian(where, sigma)[0]
+    spread = kernels.gaussian(where, sigma)[0]
     blend = np.minimum(spread * np.float32((2.6 * width) ** sum(s > 0 for s in sigma)), np.float32(1))
-    field[(slice(None), *box)] += blend * (launch.gaussian(part, sigma) - part)
+    field[(slice(None), *box)] += blend * (kernels.gaussian(part, sigma) - part)
     # One node more on each side: cells there have a corner that moved.
     return tuple(slice(max(b.start - 1, 0), min(b.stop + 1, int(n))) for b, n in zip(box, nodes, strict=True))

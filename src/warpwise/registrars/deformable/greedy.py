@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.base import OnStep, Solution, ignore
 from warpwise.registrars.deformable import descent
@@ -49,14 +49,14 @@ class Compositional(Motion):
     def energy_and_force(self, field: Array, force: Array) -> float:
         work = self.work
         at = work.in_voxels(field, self.voxels)
-        launch.warp(work.moving, at, work.pair.to_moving, factors=work.factors, out=self.warped)
+        kernels.warp(work.moving, at, work.pair.to_moving, factors=work.factors, out=self.warped)
         energy = self.evaluate(self.warped, self.derivative)
-        launch.force(self.derivative, self.warped, factors=work.factors, out=force)
+        kernels.force(self.derivative, self.warped, factors=work.factors, out=force)
         return energy
 
     def stepped(self, field: Array, step: Array, spare: Array) -> None:
-        launch.compose(field, step, out=spare)
-        launch.gaussian(spare, self.sigma, out=field)
+        kernels.compose(field, step, out=spare)
+        kernels.gaussian(spare, self.sigma, out=field)
 
     def displacement(self, field: Array) -> Array:
         return field

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.base import OnStep, Solution, ignore
 from warpwise.registrars.deformable import descent
@@ -73,7 +73,7 @@ class Exponential(Motion):
 
     def stepped(self, field: Array, step: Array, spare: Array) -> None:
         np.add(field, step, out=spare)
-        launch.gaussian(spare, self.moved.sigma, out=field)
+        kernels.gaussian(spare, self.moved.sigma, out=field)
 
     def displacement(self, field: Array) -> Array:
         return integrate(field)
@@ -98,14 +98,14 @@ class Symmetric(Motion):
         work, warped = self.work, self.warped
         half = np.float32(0.5)
         at = work.in_voxels(integrate(half * field), self.voxels)
-        launch.warp(work.moving, at, work.pair.to_moving, factors=work.factors, out=warped)
+        kernels.warp(work.moving, at, work.pair.to_moving, factors=work.factors, out=warped)
         at = work.in_voxels(integrate(-half * field), self.voxels)
-        launch.warp(work.fixed, at, np.eye(4), factors=work.factors, out=self.middle)
+        kernels.warp(work.fixed, at, np.eye(4), factors=work.factors, out=self.middle)
         # Similarities are symmetric, so the derivative by the fixed image is that of the exchanged pair.
         self.evaluate_fixed(self.middle, self.derivative)
-        launch.force(self.derivative, self.middle, factors=work.factors, out=self.voxels)
+        kernels.force(self.derivative, self.middle, factors=work.factors, out=self.voxels)
         energy = self.evaluate(warped, self.derivative)
-        launch.force(self.derivative, warped, factors=work.factors, out=force)
+        kernels.force(self.derivative, warped, factors=work.factors, out=force)
         force -= self.voxels
         force *= half
         return energy

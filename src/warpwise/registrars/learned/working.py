@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from warpwise.grid import Grid
 from warpwise.networks.model import ModelCard
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair, Triple
 
 Array = NDArray[np.float32]
@@ -37,9 +37,9 @@ def at_spacing(image: Array, grid: Grid, spacing_mm: Sequence[float]) -> tuple[A
     if (step == 1).all():
         return image, grid
     target = coarse_grid(grid, step)
-    smooth = launch.gaussian(image, [BLUR * s if s > 1 else 0.0 for s in step])
+    smooth = kernels.gaussian(image, [BLUR * s if s > 1 else 0.0 for s in step])
     out = np.empty((len(image), *target.shape), np.float32)
-    return launch.warp_affine(smooth, np.diag([*step, 1.0])[:3], out=out), target
+    return kernels.warp_affine(smooth, np.diag([*step, 1.0])[:3], out=out), target
 
 
 def labels_at_spacing(labels: NDArray[np.integer], grid: Grid, spacing_mm: Sequence[float]) -> NDArray[np.int16]:
@@ -72,14 +72,14 @@ def working_pair(pair: Pair, spacing_mm: Sequence[float]) -> WorkingPair:
     step = ratios(pair.grid, spacing_mm)
     matrix = moving_grid.inverse_affine @ pair.moving_grid.affine @ pair.to_moving @ np.diag([*step, 1.0])
     out = np.empty((len(source), *grid.shape), np.float32)
-    return WorkingPair(fixed, launch.warp_affine(source, matrix[:3], out=out), step)
+    return WorkingPair(fixed, kernels.warp_affine(source, matrix[:3], out=out), step)
 
 
 def finer(values: Array, step: NDArray[np.float64], shape: Triple) -> Array:
     """Values (N, x, y, z) on working voxels at every voxel of the full grid."""
     if (step == 1).all():
         return values
-    return launch.warp_affine(values, np.diag([*(1 / step), 1.0])[:3], out=np.empty((len(values), *shape), np.float32))
+    return kernels.warp_affine(values, np.diag([*(1 / step), 1.0])[:3], out=np.empty((len(values), *shape), np.float32))
 
 
 def on_all_voxels(field: Array, step: NDArray[np.float64], shape: Triple) -> Array:

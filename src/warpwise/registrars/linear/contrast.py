@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.deformable.descent import overlap
 from warpwise.registrars.linear.starts import coarsest
@@ -23,7 +23,7 @@ def agreement(pair: Pair) -> float:
     A global correlation does not tell: bright heads on dark air correlate whatever the contrast inside.
     """
     small = coarsest(pair, VOXELS)
-    warped = launch.warp_affine(small.moving, small.to_moving, out=np.empty_like(small.fixed))
+    warped = kernels.warp_affine(small.moving, small.to_moving, out=np.empty_like(small.fixed))
     windows = [("box", 2.0 if n > 1 else 0.0) for n in small.fixed.shape[1:]]
     weight = interior(small.fixed, warped, overlap(small), windows)
     voxels = float(weight.sum(dtype=np.float64))
@@ -40,7 +40,7 @@ def local_correlation(fixed: Array, warped: Array, windows: list[tuple[str, floa
     """Correlation (C, X, Y, Z) of two images in windows; 0 where one of them is flat."""
 
     def mean(image: Array) -> Array:
-        return launch.separable(image, windows)
+        return kernels.separable(image, windows)
 
     f, w = mean(fixed), mean(warped)
     p, q = np.maximum(mean(fixed * fixed) - f * f, 0), np.maximum(mean(warped * warped) - w * w, 0)
@@ -50,7 +50,7 @@ def local_correlation(fixed: Array, warped: Array, windows: list[tuple[str, floa
 def interior(fixed: Array, warped: Array, weight: Array | None, windows: list[tuple[str, float]]) -> Array:
     """Weight (1, X, Y, Z) of the windows that lie in both objects; all of them where that leaves too few."""
     inside = ((fixed[:1] > BRIGHT) & (warped[:1] > BRIGHT)).astype(np.float32)
-    inside = (launch.separable(inside, windows) > 0.99).astype(np.float32)
+    inside = (kernels.separable(inside, windows) > 0.99).astype(np.float32)
     every = np.ones_like(inside) if weight is None else weight
     inside *= every
     return inside if inside.sum() > 500 else every

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.guides import Landmarks
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.ops.statistics import correlation, information
 from warpwise.pair import Pair
 from warpwise.similarity.information import MutualInformation
@@ -55,10 +55,10 @@ class Problem:
     def value(self, matrix: Matrix) -> float:
         """Similarity (lower is better) of the moving image under matrix (fixed index → moving index)."""
         pair, weight, warped = self.pair, self._weight, self._warped
-        launch.warp_affine(self._moving, matrix, out=warped)
-        launch.overlap_weight(pair.fixed_mask, pair.moving.shape[1:], matrix, out=weight)
+        kernels.warp_affine(self._moving, matrix, out=warped)
+        kernels.overlap_weight(pair.fixed_mask, pair.moving.shape[1:], matrix, out=weight)
         if pair.moving_mask is not None:
-            weight *= launch.warp_affine(pair.moving_mask[None], matrix, out=self._mask[None])[0]
+            weight *= kernels.warp_affine(pair.moving_mask[None], matrix, out=self._mask[None])[0]
         overlap = float(weight.sum(dtype=np.float64))
         if overlap < max(0.5 * self._largest_overlap, 8.0):
             return float("inf")
@@ -80,7 +80,7 @@ class Problem:
         gradient, hessian = np.zeros((3, 4)), np.zeros((12, 12))
         for n, (share, prepare) in enumerate(zip(self._shares, self._prepared, strict=True)):
             prepare()
-            g, h = launch.normal_equations(self._derivative, self._curvature, self._warped[n])
+            g, h = kernels.normal_equations(self._derivative, self._curvature, self._warped[n])
             gradient += share * g
             hessian += share * h
         if self.pair.landmarks is not None:
@@ -105,22 +105,22 @@ class Problem:
         if measure == "mi":
             term = MutualInformation(self.bins)
             ranges = term.ranges()
-            counts = launch.joint_histogram(fixed[0], warped[0], weight[0], ranges=ranges, bins=self.bins)
+            counts = kernels.joint_histogram(fixed[0], warped[0], weight[0], ranges=ranges, bins=self.bins)
             value, potential = information(counts)
 
             def prepare_information() -> None:
-                launch.histogram_gradient(
+                kernels.histogram_gradient(
                     fixed[0], warped[0], weight[0],
                     ranges=ranges, potential=potential, scale=-float(ranges[3]), out=self._derivative,
                 )  # fmt: skip
-                sums = launch.moments(fixed, warped, weight)[0]
+                sums = kernels.moments(fixed, warped, weight)[0]
                 variance = max(sums[4] / sums[0] - (sums[2] / sums[0]) ** 2, 1e-6)
                 np.multiply(weight[0], np.float32(1 / (variance * overlap)), out=self._curvature)
 
             return -value, prepare_information
         if measure == "lncc":
             return self._local(fixed, warped, weight, overlap)
-        sums = launch.moments(fixed, warped, weight)[0]
+        sums = kernels.moments(fixed, warped, weight)[0]
         if measure == "mse":
             value = (sums[3] + sums[4] - 2 * sums[5]) / overlap
             coefficients, curvature = np.array([-2.0, 2.0, 0.0]) / overlap, 2.0 / overlap
@@ -131,7 +131,7 @@ class Problem:
             curvature = 1.0 / (variance * overlap)
 
         def prepare() -> None:
-            launch.blend(fixed, warped, weight, coefficients[None], out=self._derivative[None])
+            kernels.blend(fixed, warped, weight, coefficients[None], out=self._derivative[None])
             np.multiply(weight[0], np.float32(curvature), out=self._curvature)
 
         return value, prepare
@@ -141,13 +141,13 @@ class Problem:
         maps = np.empty((1, 3, *fixed.shape[1:]), np.float32)
         scale = np.array([-1 / overlap])
         radius = (x, y, z)
-        total = launch.lncc(fixed, warped, radius=radius, weight=weight, scale=scale, maps=maps, gradient=None)
+        total = kernels.lncc(fixed, warped, radius=radius, weight=weight, scale=scale, maps=maps, gradient=None)
 
         def prepare() -> None:
-            launch.lncc_gradient(fixed, warped, maps, radius=radius, scale=scale, gradient=self._derivative[None])
+            kernels.lncc_gradient(fixed, warped, maps, radius=radius, scale=scale, gradient=self._derivative[None])
             # The derivative is Σ over windows of a·f − b·w + c; held still, b is its (positive) slope.
             windows = [("box", float(r)) for r in (x, y, z)]
-            slope = launch.separable(np.ascontiguousarray(maps[:, 1]), windows)[0]
+            slope = kernels.separable(np.ascontiguousarray(maps[:, 1]), windows)[0]
             np.multiply(slope, np.float32((2 * x + 1) * (2 * y + 1) * (2 * z + 1) / overlap), out=self._curvature)
 
         return -float(total[0]) / overlap, prepare

@@ -6,7 +6,7 @@ Source: Padfield, IEEE TIP 2012. Finds starts where centres of mass mislead: par
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair
 
 Matrix = NDArray[np.float64]
@@ -36,8 +36,8 @@ class ShiftSearch:
         origin[:3, 3] = -self.pad
         x, y, z = (int(n) for n in self.shape)
         weight = np.empty((x, y, z), np.float32)
-        warped = launch.warp_affine(self.pair.moving[:1], matrix @ origin, out=np.empty((1, x, y, z), np.float32))[0]
-        launch.overlap_weight(None, self.pair.moving.shape[1:], matrix @ origin, out=weight)
+        warped = kernels.warp_affine(self.pair.moving[:1], matrix @ origin, out=np.empty((1, x, y, z), np.float32))[0]
+        kernels.overlap_weight(None, self.pair.moving.shape[1:], matrix @ origin, out=weight)
         w, g = warped.astype(np.float64), weight.astype(np.float64)
         ones, first, second = (np.fft.rfftn(a) for a in (g, w * g, w * w * g))
         mask, f, ff = self.fixed

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.guides import Landmarks
-from warpwise.ops.cpu import launch
+from warpwise.ops import kernels
 from warpwise.pair import Pair, pyramid_level
 from warpwise.registrars.linear.affine import generators, lift, minimise, pyramid_shape
 from warpwise.registrars.linear.gauss_newton import Problem
@@ -130,7 +130,7 @@ def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float
     seen = seen[:: max(1, seen.size // 8000)]
     points = np.ascontiguousarray(np.stack(np.unravel_index(seen, pair.fixed.shape[1:])), np.float32)
     fixed = np.ascontiguousarray(binned[0].ravel()[seen])
-    counts = launch.pose_histograms(fixed, points, binned[1], matrices, bins=BINS).astype(np.float64)
+    counts = kernels.pose_histograms(fixed, points, binned[1], matrices, bins=BINS).astype(np.float64)
     totals = counts.sum((1, 2), keepdims=True)
     p = counts / np.maximum(totals, 1)
     share = totals[:, 0, 0] / max(float(totals.max()), 1)
