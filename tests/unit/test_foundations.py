@@ -20,7 +20,7 @@ def test_a_crop_keeps_every_voxel_where_it_is(grid: Grid):
 
 @given(grids())
 def test_a_coarser_grid_spans_the_finer_one(grid: Grid):
-    coarse = grid.coarser([2, 3, 1])
+    coarse = grid.nodes([2, 3, 1])
     ends = (np.array(coarse.shape) - 1) * [2, 3, 1]
     assert (ends >= np.array(grid.shape) - 1).all()
     assert np.allclose(coarse.affine @ [1, 1, 1, 1], grid.affine @ [2, 3, 1, 1])

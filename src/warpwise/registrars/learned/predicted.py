@@ -1,26 +1,25 @@
 """Registration by a trained network, alone or as the start of a solver."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
+from warpwise.events import OnEvent, ignore
 from warpwise.networks.model import Model, ModelCard
 from warpwise.pair import Pair
-from warpwise.registrars.base import OnStep, Solution, ignore
+from warpwise.registrars.base import Registrar, Solution
 from warpwise.registrars.crop import DARK, foreground
 from warpwise.registrars.deformable import fold
-from warpwise.registrars.deformable.greedy import Greedy
-from warpwise.registrars.deformable.svf import SVF, SymmetricSVF
 from warpwise.registrars.learned.certainty import certainty
 from warpwise.registrars.learned.working import array, finer, on_all_voxels, scalar, spacing_of, tensor, working_pair
 
 Array = NDArray[np.float32]
 
-SAMPLES = 12  # of the posterior, for the map of uncertainty
 THICK = 1.6  # voxels this many times as large as the network's hold less than it was trained on
 SMALL, LARGE = 0.5, 1.4  # of the training images' extent
 UNLIKE = 0.25  # of the intensity range: deciles that differ more are of another contrast
@@ -31,22 +30,33 @@ class Predicted:
     """One pass of a network over both objects, whole, at its own spacing; then on every voxel."""
 
     model: Model
-    samples: int = SAMPLES
+    samples: int = 12
+    seed: int = 0
+    stage: ClassVar[str] = "predicted"
 
-    def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:  # noqa: ARG002 - one pass has no steps
+    def fits(self, pair: Pair) -> tuple[str, ...]:
+        """How a pair differs from what the network was trained on.
+
+        Raises:
+            InputError: the network is for images of other axes or channels.
+        """
+        self.model.card.fits(len(pair.fixed.data), dim=2 if pair.planar else 3)
+        return mismatches(self.model.card, pair)
+
+    def solve(self, pair: Pair, *, start: Solution | None = None, on_step: OnEvent = ignore) -> Solution:  # noqa: ARG002
         """The displacement that the network predicts, and its uncertainty where it knows.
 
         Raises:
             InputError: the network is for images of other axes or channels, or predicts what is not finite.
         """
         card = self.model.card
-        card.fits(len(pair.fixed), dim=2 if pair.planar else 3)
+        card.fits(len(pair.fixed.data), dim=2 if pair.planar else 3)
         box = foreground(pair)
         part = pair.cropped(box.start, box.shape)
         seen = working_pair(part, spacing_of(card))
         images = [tensor(image, card.dim) for image in (seen.fixed, seen.moving)]
         prediction = self.model(images[0], images[1])
-        x, y, z = pair.grid.shape
+        x, y, z = pair.fixed.shape
         taper = box.taper(box.shape, (1, 1, 1))
 
         def whole(displacement: torch.Tensor) -> Array:
@@ -67,7 +77,7 @@ class Predicted:
 
         uncertainty = features = None
         if "log_variance" in prediction and self.samples:
-            uncertainty = embedded(self.spread(images, seen.step, pair.grid.spacing_mm))
+            uncertainty = embedded(self.spread(images, seen.step, pair.fixed.grid.spacing_mm))
         elif self.samples and (sure := certainty(prediction, samples=self.samples)) is not None:
             mm = float(np.mean(spacing_of(card))) if card.dim == 3 else card.spacing_mm[0]
             uncertainty = embedded(mm * scalar(sure.match))
@@ -81,7 +91,7 @@ class Predicted:
         spacing_mm: Sequence[float],
     ) -> Array:
         """Standard deviation (1, x, y, z) of where a working voxel goes, mm, over samples of the posterior."""
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(self.seed)
         first = second = np.zeros(1)
         for _ in range(self.samples):
             drawn = array(self.model(images[0], images[1], generator)["displacement"][0])
@@ -92,23 +102,32 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Refined:
-    """A network's answer as the start of a solver that goes on at fine levels."""
+class RefinedPrediction:
+    """A network's answer as the start of a solver that goes on at fine scales."""
 
-    predicted: Predicted
-    solver: Greedy | SVF | SymmetricSVF
+    predicted: Registrar
+    solver: Registrar
 
-    def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
+    @property
+    def stage(self) -> str:
+        """The solver's."""
+        return self.solver.stage
+
+    def fits(self, pair: Pair) -> tuple[str, ...]:
+        """What the network says of the pair."""
+        return self.predicted.fits(pair)
+
+    def solve(self, pair: Pair, *, start: Solution | None = None, on_step: OnEvent = ignore) -> Solution:  # noqa: ARG002
         """The solver's displacement, begun at the network's."""
-        start = self.predicted.solve(pair, on_step=on_step)
-        return replace(self.solver, start=start).solve(pair, on_step=on_step)
+        return self.solver.solve(pair, start=self.predicted.solve(pair), on_step=on_step)
 
 
 def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:
     """In what the images differ from those a model was trained on, with numbers."""
     out: list[str] = []
     spacing = spacing_of(card)
-    for what, image, grid in (("fixed", pair.fixed, pair.grid), ("moving", pair.moving, pair.moving_grid)):
+    for what, volume in (("fixed", pair.fixed), ("moving", pair.moving)):
+        image, grid = volume.data, volume.grid
         axes = [n for n in range(3) if grid.shape[n] > 1]
         if any(grid.spacing_mm[n] > THICK * spacing[n] for n in axes):
             have = "×".join(f"{grid.spacing_mm[n]:.3g}" for n in axes)

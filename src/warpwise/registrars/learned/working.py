@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from warpwise.grid import Grid
 from warpwise.networks.model import ModelCard
 from warpwise.ops import kernels
-from warpwise.pair import Pair, Triple
+from warpwise.pair import Pair
+from warpwise.volume import Triple
 
 Array = NDArray[np.float32]
 
@@ -25,18 +26,12 @@ def ratios(grid: Grid, spacing_mm: Sequence[float]) -> NDArray[np.float64]:
     return np.where(still, 1.0, found)
 
 
-def coarse_grid(grid: Grid, step: NDArray[np.float64]) -> Grid:
-    """The grid that begins at the same voxel with voxels `step` times as large."""
-    shape = tuple(int((n - 1) / s + 1e-6) + 1 for n, s in zip(grid.shape, step, strict=True))
-    return Grid(shape, grid.affine @ np.diag([*step, 1.0]))
-
-
 def at_spacing(image: Array, grid: Grid, spacing_mm: Sequence[float]) -> tuple[Array, Grid]:
     """An image (C, X, Y, Z) on a 3-D grid, smoothed and sampled at another spacing; itself where that is its own."""
     step = ratios(grid, spacing_mm)
     if (step == 1).all():
         return image, grid
-    target = coarse_grid(grid, step)
+    target = grid.respaced(step)
     smooth = kernels.gaussian(image, [BLUR * s if s > 1 else 0.0 for s in step])
     out = np.empty((len(image), *target.shape), np.float32)
     return kernels.warp_affine(smooth, np.diag([*step, 1.0])[:3], out=out), target
@@ -45,7 +40,7 @@ def at_spacing(image: Array, grid: Grid, spacing_mm: Sequence[float]) -> tuple[A
 def labels_at_spacing(labels: NDArray[np.integer], grid: Grid, spacing_mm: Sequence[float]) -> NDArray[np.int16]:
     """A label map (X, Y, Z), nearest neighbour, on the grid of `at_spacing`."""
     step = ratios(grid, spacing_mm)
-    shape = coarse_grid(grid, step).shape
+    shape = grid.respaced(step).shape
     index = [np.minimum(np.rint(np.arange(n) * s).astype(int), m - 1)
              for n, s, m in zip(shape, step, labels.shape, strict=True)]  # fmt: skip
     return labels[np.ix_(*index)].astype(np.int16)
@@ -67,10 +62,10 @@ class WorkingPair:
 
 def working_pair(pair: Pair, spacing_mm: Sequence[float]) -> WorkingPair:
     """Both images at a spacing, on the grid of the fixed one."""
-    fixed, grid = at_spacing(pair.fixed, pair.grid, spacing_mm)
-    source, moving_grid = at_spacing(pair.moving, pair.moving_grid, spacing_mm)
-    step = ratios(pair.grid, spacing_mm)
-    matrix = moving_grid.inverse_affine @ pair.moving_grid.affine @ pair.to_moving @ np.diag([*step, 1.0])
+    fixed, grid = at_spacing(pair.fixed.data, pair.fixed.grid, spacing_mm)
+    source, moving_grid = at_spacing(pair.moving.data, pair.moving.grid, spacing_mm)
+    step = ratios(pair.fixed.grid, spacing_mm)
+    matrix = moving_grid.inverse_affine @ pair.moving.grid.affine @ pair.to_moving @ np.diag([*step, 1.0])
     out = np.empty((len(source), *grid.shape), np.float32)
     return WorkingPair(fixed, kernels.warp_affine(source, matrix[:3], out=out), step)
 
