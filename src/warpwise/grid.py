@@ -81,7 +81,7 @@ class Grid:
         shape = tuple(-(-(n - 1) // f) + 1 for n, f in zip(self.shape, factors, strict=True))
         return Grid(shape, self.affine @ np.diag([*[float(f) for f in factors], 1.0]))
 
-    def respaced(self, step: Sequence[float]) -> "Grid":
+    def respaced(self, step: Sequence[float] | NDArray[np.float64]) -> "Grid":
         """The grid that begins at the same voxel with voxels `step` times as large, as far as its last voxel allows."""
         shape = tuple(int((n - 1) / s + 1e-6) + 1 for n, s in zip(self.shape, step, strict=True))
         return Grid(shape, self.affine @ np.diag([*step, 1.0]))

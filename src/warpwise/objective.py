@@ -11,7 +11,7 @@ from warpwise.similarity.auto import settled
 from warpwise.similarity.base import Similarity
 from warpwise.similarity.label import LabelOverlap
 from warpwise.similarity.landmarks import Landmarks
-from warpwise.terms import Loss, Term
+from warpwise.terms.term import Loss, Term
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,7 +42,7 @@ class Objective:
         """From what a person wrote.
 
         Example:
-            >>> from warpwise.terms import parse_terms
+            >>> from warpwise.terms.term import parse_terms
             >>> Objective.of(parse_terms({"lncc": {}, "half": {"term": "lncc", "scale": 1, "weight": 0.3}})).weights
             {'lncc': 1.0, 'half': 0.3}
 
@@ -55,7 +55,7 @@ class Objective:
         for name, term in terms.items():
             if not isinstance(term, Loss):
                 raise InputError(
-                    f"Term {name!r} ({term.term}) is for solvers alone; nothing can be trained by it.",
+                    f"Term {name!r} ({term.row()}) is for solvers alone; nothing can be trained by it.",
                     hint="Smoothness of networks: diffusion or bending." if isinstance(term, Gaussian) else "",
                 )
             evaluations[name] = AtScale(term, term.scale) if term.scale else term
@@ -138,7 +138,7 @@ class SolverTerms:
             kind = next((kind for kind in parts if isinstance(term, kind)), None)
             if kind is None:
                 raise InputError(
-                    f"Term {name!r} ({term.term}) has no kernel, so a solver cannot minimise it.",
+                    f"Term {name!r} ({term.row()}) has no kernel, so a solver cannot minimise it.",
                     hint="Solvers know auto, lncc, ncc, mse, mi, mind, labels, landmarks and gaussian.",
                 )
             if isinstance(term, Loss) and term.scale:

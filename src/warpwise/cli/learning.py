@@ -40,7 +40,7 @@ def settings_of(
     from warpwise.data.settings import SyntheticSettings
     from warpwise.levels.settings import TrainingSettings, read_settings
     from warpwise.levels.training import CONFIG
-    from warpwise.objective import TermSettings
+    from warpwise.terms.term import parse_terms
 
     given = {k: v for k, v in changes.items() if v is not None}
     if resume:
@@ -52,11 +52,7 @@ def settings_of(
     elif synthetic:
         settings = TrainingSettings(
             synthetic=SyntheticSettings(),
-            objective={
-                "endpoint": TermSettings(),
-                "dice": TermSettings(weight=0.5),
-                "diffusion": TermSettings(weight=0.05),
-            },
+            objective=parse_terms({"endpoint": {}, "dice": {"weight": 0.5}, "diffusion": {"weight": 0.05}}),
             licence="Apache-2.0",
         )
     elif "dataset" in given:

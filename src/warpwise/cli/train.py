@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from warpwise.cli.register import Device
+from warpwise.cli.method_options import Device
 
 
 def train(

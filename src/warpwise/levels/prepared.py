@@ -8,12 +8,14 @@ import numpy as np
 
 from warpwise.data.batches import PairSampler, Sampler
 from warpwise.data.synthetic_pairs import SyntheticSampler
-from warpwise.data.volumes import Matrix, Store, Volume, label_values, working_spacing
+from warpwise.data.volumes import Matrix, Store, label_values, working_spacing
 from warpwise.errors import InputError
-from warpwise.io.datasets import Dataset, Scan, read_dataset
+from warpwise.io.datasets import Dataset, read_dataset
+from warpwise.io.scan import Scan
 from warpwise.levels.settings import TrainingSettings
 from warpwise.networks.model import ModelCard
 from warpwise.registrars.crop import DARK
+from warpwise.volume import Volume
 
 Say = Callable[[str], None]
 ValidationPair = tuple[Volume, Volume, Matrix]
@@ -138,7 +140,7 @@ def atlas_of(settings: TrainingSettings, dataset: Dataset) -> Scan:
     if path is None or not path.exists():
         raise InputError(f"data.atlas: {path or 'not set'}.", hint="Name the image that all others are registered to.")
     known = [s for s in (*dataset.training, *dataset.validation) if s.image.resolve() == path.resolve()]
-    return known[0] if known else Scan(path)
+    return known[0] if known else Scan(image=path)
 
 
 def linear_maps(settings: TrainingSettings, store: Store, pairs: Sequence[tuple[Scan, Scan]]) -> list[Matrix]:

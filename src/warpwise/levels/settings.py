@@ -11,8 +11,8 @@ from warpwise.data.settings import AugmentationSettings, DataSettings, Synthetic
 from warpwise.errors import InputError
 from warpwise.networks import NETWORKS
 from warpwise.networks.base import NetworkSettings
-from warpwise.objective import TermSettings
 from warpwise.settings import Settings
+from warpwise.terms.term import Terms, parse_terms
 
 
 class OptimizerSettings(Settings):
@@ -40,7 +40,7 @@ class TrainingSettings(Settings):
 
     Attributes:
         network: name of the network, options: its settings.
-        objective: terms by name, see `objective.TermSettings`.
+        objective: terms by name, see `terms.TERMS`.
         steps: updates of the weights.
         batch: pairs a process looks at together; accumulate: such batches an update.
         validate_every: steps between validations; validation_pairs: at most so many (0: all).
@@ -52,12 +52,7 @@ class TrainingSettings(Settings):
 
     network: str = "pyramid"
     options: dict[str, Any] = Field(default_factory=dict)
-    objective: dict[str, TermSettings] = Field(
-        default_factory=lambda: {
-            "lncc": TermSettings(options={"radius": 3}),
-            "diffusion": TermSettings(weight=0.3),
-        }
-    )
+    objective: Terms = Field(default_factory=lambda: parse_terms({"lncc": {"radius": 3}, "diffusion": {"weight": 0.3}}))
     data: DataSettings = DataSettings()
     synthetic: SyntheticSettings | None = None
     augmentation: AugmentationSettings = AugmentationSettings()

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.data.batches import Batch, Sample, Sampler, sampled, stacked
-from warpwise.data.volumes import Matrix, Volume
-from warpwise.evaluation.metrics import dice, percent_ndv
+from warpwise.data.volumes import Matrix
+from warpwise.evaluation.metrics import dice, percent_ndv, shared_labels
 from warpwise.objective import Objective
 from warpwise.ops import kernels
 from warpwise.registrars.learned.working import array
+from warpwise.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def judge(
         row["ndv_percent"] = percent_ndv(field)
         if fixed.labels is not None and moving.labels is not None:
             warped = kernels.resample(moving.labels[None], field, across, method="nearest")[0]
-            both = [k for k in labels if (fixed.labels == k).any() and (moving.labels == k).any()]
+            both = shared_labels(fixed.labels, moving.labels, labels)
             if both:
                 assert sample.moving_labels is not None
                 for name, map_ in (("dice", warped), ("dice_before", sample.moving_labels)):

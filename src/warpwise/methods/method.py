@@ -15,7 +15,7 @@ from warpwise.registrars.learned.settings import Network, Refined
 from warpwise.registrars.linear.affine import LinearSettings
 from warpwise.regularizers.gaussian import Gaussian
 from warpwise.settings import Settings
-from warpwise.terms import Terms, parse_terms
+from warpwise.terms.term import Terms, parse_terms
 
 
 class ImageSettings(Settings):

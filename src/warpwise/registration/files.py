@@ -25,8 +25,8 @@ THIN = 16  # voxels along an axis that is too short to be halved
 # What the results of a volume take on disk at the least, bytes a voxel: the rest compresses well or badly.
 BYTES_A_VOXEL = 6
 
-Extra = Callable[[Path, Result, Scans, Record], None]
-"""Writes more beside the results, into a scratch folder: a report, figures."""
+Extra = Callable[[Path, Mapping[str, str], Result, Scans, Record], None]
+"""(scratch folder, names of files, …): writes more beside the results: a report, figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def register_files(
         if output.extra is not None:
             since = time.perf_counter()
             with appearing(place.folder, last=last) as scratch:
-                output.extra(scratch, result, scans, record)
+                output.extra(scratch, place.names, result, scans, record)
                 spent = {**record.timings_s, "report": round(time.perf_counter() - since, 3)}
                 record.replace(timings_s=spent).write(scratch / last)
         if output.bids and not (output.folder / "dataset_description.json").exists():

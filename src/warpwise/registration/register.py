@@ -160,7 +160,7 @@ def choices_of(prepared: Prepared, aligned: Aligned, deformed: Deformed, reducti
     if terms.labels is not None and pair.fixed.codes is not None:
         guides["labels"] = terms.labels.weight
     return Choices(
-        similarity="+".join(term.term for term in terms.similarities),
+        similarity="+".join(term.row() for term in terms.similarities),
         linear_measure=aligned.measure,
         start=aligned.start.name,
         contrast_agreement=round(deformed.agreement, 3),

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from warpwise.terms import Term
+from warpwise.terms.term import Term
 
 
 class Gaussian(Term):

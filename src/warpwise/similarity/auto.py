@@ -38,5 +38,5 @@ def settled(similarity: Similarity, *, alike: bool) -> Similarity:
     """What a similarity means for images that show tissue alike, or do not: the one place where "auto" is decided."""
     if not isinstance(similarity, Auto):
         return similarity
-    common = {"weight": similarity.weight, "scale": similarity.scale}
-    return LNCC(radius=similarity.radius, **common) if alike else MIND(**common)
+    weight, scale = similarity.weight, similarity.scale
+    return LNCC(weight=weight, scale=scale, radius=similarity.radius) if alike else MIND(weight=weight, scale=scale)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.terms import Loss
+from warpwise.terms.term import Loss
 
 Array = NDArray[np.float32]
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
-from warpwise.terms import Loss
+from warpwise.terms.term import Loss
 
 if TYPE_CHECKING:
     from torch import Tensor

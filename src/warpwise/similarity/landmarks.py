@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from warpwise.pair import Pair
-from warpwise.terms import Term
+from warpwise.terms.term import Term
 
 Points = NDArray[np.float64]
 

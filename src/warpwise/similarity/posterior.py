@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from warpwise.terms import Loss
+from warpwise.terms.term import Loss
 
 if TYPE_CHECKING:
     from torch import Tensor

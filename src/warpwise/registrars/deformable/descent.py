@@ -12,9 +12,9 @@ from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.base import Recorder, Registrar, Solution
 from warpwise.registrars.crop import anchored, foreground
-from warpwise.registrars.deformable import fold
+from warpwise.registrars.deformable import MOTIONS, fold
 from warpwise.registrars.deformable.landmarks import Pull
-from warpwise.registrars.deformable.motions import MOTIONS, Kind, Motion
+from warpwise.registrars.deformable.motions import Kind, Motion
 from warpwise.registrars.deformable.work import Array, DescentSettings, ScaleWork, usable_scales
 from warpwise.volume import Triple
 

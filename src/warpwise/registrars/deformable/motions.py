@@ -7,19 +7,9 @@ import numpy as np
 
 from warpwise.ops import kernels
 from warpwise.registrars.deformable.work import Array, ScaleWork
-from warpwise.tables import Table
 from warpwise.transforms.velocity import exponential, logarithm
 
 Kind = Literal["greedy", "svf", "symmetric"]
-
-MOTIONS = Table(
-    "motion",
-    {
-        "greedy": "warpwise.registrars.deformable.motions:Compositional",
-        "svf": "warpwise.registrars.deformable.motions:Exponential",
-        "symmetric": "warpwise.registrars.deformable.motions:Symmetric",
-    },
-)
 
 
 class Motion(ABC):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ class Predicted:
     model: Model
     samples: int = 12
     seed: int = 0
-    stage: ClassVar[str] = "predicted"
+    stage: str = "predicted"
 
     def fits(self, pair: Pair) -> tuple[str, ...]:
         """How a pair differs from what the network was trained on.

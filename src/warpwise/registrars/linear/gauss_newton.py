@@ -27,7 +27,7 @@ def compared(
 ) -> tuple[Array, Array, list[LinearMeasure], list[float]]:
     """Channels of both images, codes of labels among them, and for each channel its measure and its share."""
     shares = [float(w) for w in pair.weights]
-    measures = [measure] * len(shares)
+    measures: list[LinearMeasure] = [measure] * len(shares)
     fixed, moving = pair.fixed, pair.moving
     if labels is None or fixed.codes is None or moving.codes is None:
         return fixed.data, moving.data, measures, shares

@@ -1,4 +1,4 @@
-"""Terms: what an objective is a sum of. One table for solvers and networks; each term is a Settings."""
+"""What a term is, and how one is read from plain data."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -8,38 +8,12 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from warpwise.errors import InputError
 from warpwise.settings import Settings
-from warpwise.tables import Table
+from warpwise.terms import TERMS
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from warpwise.alignment import Alignment
-
-TERMS = Table(
-    "term",
-    {
-        "auto": "warpwise.similarity.auto:Auto",
-        "lncc": "warpwise.similarity.local:LNCC",
-        "ncc": "warpwise.similarity.intensity:NCC",
-        "mse": "warpwise.similarity.intensity:MSE",
-        "mi": "warpwise.similarity.information:MutualInformation",
-        "mind": "warpwise.similarity.descriptor:MIND",
-        "labels": "warpwise.similarity.label:LabelOverlap",
-        "landmarks": "warpwise.similarity.landmarks:Landmarks",
-        "dice": "warpwise.similarity.label:SoftDice",
-        "segmentation": "warpwise.similarity.label:Segmentation",
-        "endpoint": "warpwise.similarity.label:EndpointError",
-        "feature-match": "warpwise.similarity.posterior:FeatureMatch",
-        "feature-prior": "warpwise.similarity.posterior:FeaturePrior",
-        "gaussian": "warpwise.regularizers.gaussian:Gaussian",
-        "diffusion": "warpwise.regularizers.smoothness:Diffusion",
-        "bending": "warpwise.regularizers.smoothness:Bending",
-        "folding": "warpwise.regularizers.folding:Folding",
-        "inverse-consistency": "warpwise.regularizers.folding:InverseConsistency",
-        "kl": "warpwise.regularizers.posterior:KullbackLeibler",
-    },
-)
-"""Name → class, a `Term`."""
 
 
 class Term(Settings, ABC):
@@ -47,12 +21,15 @@ class Term(Settings, ABC):
     solvers, or both.
 
     Attributes:
-        term: its name in the table.
         weight: how much it counts; with 0 it is only measured, or not at all.
     """
 
-    term: str
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+
+    @classmethod
+    def row(cls) -> str:
+        """Its name in the table, which a subclass also has as its field `term`."""
+        return str(cls.model_fields["term"].default)
 
 
 class Loss(Term, ABC):
@@ -87,7 +64,7 @@ def parse_term(name: str, values: Any) -> Term:
         raise InputError(f"term {name!r} is {values!r}; a mapping of its options is needed.")
     options: dict[str, Any] = dict(values)
     kind: type[Term] = TERMS[str(options.get("term") or name)]
-    options["term"] = kind.model_fields["term"].default
+    options["term"] = kind.row()
     try:
         return kind.parse(options)
     except InputError as error:
