@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asking import register
 
 import warpwise as ww
 from warpwise.evaluation.metrics import dice
@@ -32,8 +33,8 @@ def test_the_installed_network_beats_the_affine_stage_whatever_the_contrast(brai
     if contrast == "inverted":
         values = normalised(moving.data[0])
         moving = Image(np.where(values > 0.02, 1.2 - values, 0)[None].astype(np.float32), moving.grid)
-    found = ww.register(fixed, moving, model="synthetic")
-    linear = ww.register(fixed, moving, transform="affine")
+    found = register(fixed, moving, model="synthetic")
+    linear = register(fixed, moving, transform="affine")
     assert overlap(found.transform, maps, labels) > overlap(linear.transform, maps, labels) + GAIN
     assert found.certificate.percent_ndv == 0
     assert found.certificate.forward_inverse_max < 0.1

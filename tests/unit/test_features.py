@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from asking import register
 from toys import toy_dataset
 
-import warpwise as ww
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.errors import InputError
@@ -16,10 +16,11 @@ from warpwise.levels.training import Run, history, train
 from warpwise.networks.base import initialise
 from warpwise.networks.model import Model, ModelCard
 from warpwise.networks.probabilistic import MatchingSettings, nearby
-from warpwise.objective import Objective, TermSettings
+from warpwise.objective import Objective
 from warpwise.ops.reference.matching import divergence
 from warpwise.registrars.learned.certainty import certainty, features_of
 from warpwise.similarity.posterior import at_octave
+from warpwise.terms.term import parse_term
 
 SMALL = {"widths": [4, 6, 8], "features": 3, "finest": 0, "stages": [1, 2, 2]}
 
@@ -60,7 +61,7 @@ def state(fixed: torch.Tensor, moving: torch.Tensor, field: torch.Tensor, *, unc
 
 
 def term(name: str):
-    return Objective.of({name: TermSettings()}).terms[name]
+    return Objective.of({name: parse_term(name, {})}).terms[name]
 
 
 def test_feature_match_is_the_likelihood_that_matched_features_are_equal():
@@ -174,7 +175,7 @@ def test_features_learned_through_the_solver_register_better_than_they_did(train
 def test_registration_by_features_tells_both_uncertainties(trained):
     data, run = trained
     images = [data / "images" / f"{n}.nii.gz" for n in (4, 5)]
-    found = ww.register(*images, model=run)
+    found = register(*images, model=run)
     grid = read_image(images[0]).grid
     for map_ in (found.uncertainty, found.feature_uncertainty):
         assert map_ is not None

@@ -8,9 +8,10 @@ import torch
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.errors import InputError
-from warpwise.objective import TERMS, Objective, TermSettings, halved
-from warpwise.regularizers import REGULARIZERS
-from warpwise.similarity.label import EndpointError, Segmentation, SoftDice
+from warpwise.objective import Objective, SolverTerms, halved
+from warpwise.similarity.label import EndpointError, LabelOverlap, Segmentation, SoftDice
+from warpwise.terms import REGULARIZERS, TERMS
+from warpwise.terms.term import Loss, parse_term, parse_terms
 
 
 def state(**changes: object) -> Alignment:
@@ -48,7 +49,7 @@ def test_endpoint_error_is_a_distance_in_voxels_by_weight():
     truth[:, 0], truth[:, 1] = 3, 4
     truth[:, :, 4:] = 0
     assert float(EndpointError()(state(truth=truth))) == pytest.approx(2.5, abs=1e-3)
-    assert float(EndpointError()(state(truth=truth, weight=box(0, 4)))) == pytest.approx(5, abs=1e-3)
+    assert float(EndpointError()(state(truth=truth, mask=box(0, 4)))) == pytest.approx(5, abs=1e-3)
 
 
 def test_folding_is_zero_without_folds_and_counts_the_depth_of_a_mirror():
@@ -84,24 +85,52 @@ def test_kl_has_its_minimum_where_precision_times_variance_is_one_and_grows_with
     assert at(best, rough) - at(best) == pytest.approx(0.5 * 10 * edges / 64 / 2)
 
 
-def test_a_term_at_a_level_sees_halved_images_and_displacements():
+def test_a_term_at_a_scale_sees_halved_images_and_displacements():
     field = torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(0))
     smooth = ops.gaussian(field, sigma_voxels=3.0)
     given = state(displacement=smooth, truth=smooth + 1.0)
     assert halved(given).displacement.shape == (1, 2, 4, 4)
-    made = Objective.of({"endpoint": TermSettings(), "half": TermSettings(term="endpoint", level=1)})
+    made = Objective.of(parse_terms({"endpoint": {}, "half": {"term": "endpoint", "scale": 1}}))
     values = made.values(given)
     assert float(values["half"]) == pytest.approx(0.5 * float(values["endpoint"]), rel=1e-3)
     assert float(made(given)) == pytest.approx(float(values["half"] + values["endpoint"]))
 
 
 def test_every_term_can_be_named_and_unknown_ones_are_refused_with_the_nearest():
-    for table in TERMS:
-        for name in table:
-            assert name in Objective.of({name: TermSettings()}).terms
+    for name in TERMS:
+        term = parse_term(name, {})
+        assert term.row() == name
+        assert type(term).parse(term.plain()) == term
+        if isinstance(term, Loss):
+            assert name in Objective.of({name: term}).terms
     with pytest.raises(InputError, match="diffusion"):
-        Objective.of({"difusion": TermSettings()})
-    with pytest.raises(InputError, match=r"unknown option 'raduis'"):
-        Objective.of({"lncc": TermSettings(options={"raduis": 2})})
+        parse_terms({"difusion": {}})
+    with pytest.raises(InputError, match=r"lncc.*unknown setting 'raduis'.*'radius'"):
+        parse_terms({"lncc": {"raduis": 2}})
+    with pytest.raises(InputError, match=r"lncc.*radius.*valid integer.*'wide'"):
+        parse_terms({"lncc": {"radius": "wide"}})
+    with pytest.raises(InputError, match=r"mine.*weight.*greater than or equal to 0"):
+        parse_terms({"mine": {"term": "mi", "weight": -1}})
     with pytest.raises(InputError, match="at least one"):
         Objective.of({})
+
+
+def test_solvers_and_networks_refuse_each_others_terms_by_name():
+    solver = {"similarity": {"term": "auto"}, "smoothness": {"term": "gaussian"}}
+    assert SolverTerms.of(parse_terms(solver)).leading.row() == "auto"
+    with pytest.raises(InputError, match=r"'bend' \(bending\) has no kernel"):
+        SolverTerms.of(parse_terms({**solver, "bend": {"term": "bending"}}))
+    with pytest.raises(InputError, match=r"'smoothness' \(gaussian\) is for solvers alone"):
+        Objective.of(parse_terms(solver))
+    with pytest.raises(InputError, match="'coarse': scale 1"):
+        SolverTerms.of(parse_terms({**solver, "coarse": {"term": "mi", "scale": 1}}))
+    with pytest.raises(InputError, match="needs a smoothness"):
+        SolverTerms.of(parse_terms({"lncc": {}}))
+    with pytest.raises(InputError, match="needs a similarity"):
+        SolverTerms.of(parse_terms({"lncc": {"weight": 0}, "smoothness": {"term": "gaussian"}}))
+
+
+def test_label_overlap_is_two_minus_twice_the_dice_of_boxes_of_one_size():
+    given = state(fixed_labels=box(0, 4), warped_labels=box(2, 6))
+    assert float(LabelOverlap()(given)) == pytest.approx(2 * float(SoftDice()(given)))
+    assert float(LabelOverlap()(state())) == 0

@@ -6,6 +6,7 @@ import pytest
 from warpwise.grid import Grid
 from warpwise.pair import Pair
 from warpwise.registrars.learned.working import at_spacing, labels_at_spacing, on_all_voxels, ratios, working_pair
+from warpwise.volume import Volume
 
 
 def ball(grid: Grid, centre_mm: np.ndarray, radius_mm: float) -> np.ndarray:
@@ -51,7 +52,8 @@ def test_the_moving_image_is_seen_under_the_affine_and_a_field_comes_back_in_vox
     fixed, moving = ball(fixed_grid, centre, 5.0), ball(moving_grid, centre + shift, 5.0)
     world = np.eye(4)
     world[:3, 3] = shift
-    pair = Pair(fixed[None], moving[None], fixed_grid, moving_grid, moving_grid.inverse_affine @ world @ fixed_grid.affine)
+    matrix = moving_grid.inverse_affine @ world @ fixed_grid.affine
+    pair = Pair(Volume(fixed[None], fixed_grid), Volume(moving[None], moving_grid), matrix)
     seen = working_pair(pair, (2.0, 2.0, 2.0))
     working = Grid(seen.fixed.shape[1:], np.diag([2.0, 2.0, 2.0, 1.0]))
     assert np.abs(middle_of(seen.fixed[0], working) - middle_of(seen.moving[0], working)).max() < 0.1  # mm
