@@ -6,7 +6,6 @@ import warpwise as ww
 from warpwise.cli.method_options import FLAGS
 from warpwise.io.scan import read_both
 from warpwise.methods import Method
-from warpwise.methods.named import of_model, refined
 from warpwise.pair import Pair
 from warpwise.registration.prepare import prepare
 
@@ -15,8 +14,8 @@ NEITHER = (None, None)
 
 def method_of(preset: str = "balanced", *, model: Any = None, refine: bool = False, **words: Any) -> Method:
     """A preset or a model, changed by flags of the command line and by paths (`path__to__field=value`)."""
-    method = Method.named(preset) if model is None else of_model(model)
-    method = refined(method) if refine else method
+    method = Method.named(preset) if model is None else Method.of_model(model)
+    method = method.refined() if refine else method
     for name, value in words.items():
         paths = FLAGS[name].paths(value, method) if name in FLAGS else {name.replace("__", "."): value}
         method = method.changed(paths)

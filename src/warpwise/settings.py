@@ -29,7 +29,7 @@ class Settings(BaseModel):
             return cls.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = _written(values, first["loc"])
             cause = first.get("ctx", {}).get("error")
             if isinstance(cause, InputError):
                 raise InputError(f"{where}: {cause.message}" if where else cause.message, hint=cause.hint) from error
@@ -61,6 +61,19 @@ class Settings(BaseModel):
         for path, value in values.items():
             _put(self, whole, path, value)
         return type(self).parse(whole)
+
+
+def _written(values: Any, path: Sequence[int | str]) -> str:
+    """A path as a person writes it: without the kinds by which members of a union are told apart."""
+    parts: list[str] = []
+    for depth, part in enumerate(path):
+        at: Any = getattr(values, "__dict__", values)
+        inside = (isinstance(at, Mapping) and part in at) or (isinstance(at, list | tuple) and isinstance(part, int))
+        if inside or depth + 1 == len(path):
+            parts.append(str(part))
+        if inside:
+            values = at[part]
+    return ".".join(parts)
 
 
 def _plain(value: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 import warpwise as ww
+from warpwise.methods import Method
 from warpwise.registration.result import FILES
 
 
@@ -60,9 +61,9 @@ def test_result_json_holds_what_was_done(files: Path, warpwise, tmp_path: Path):
     assert err == ""
     result = json.loads((tmp_path / "result.json").read_text())
     ww.set_threads(2)
-    assert result["settings"]["preset"] == "fast"
-    assert result["settings"]["threads"] == 1
-    assert result["settings"]["similarity"] == "lncc"
+    assert Method.named(tmp_path / "result.json") == Method.named("fast")
+    assert result["choices"]["threads"] == 1
+    assert result["choices"]["similarity"] == "lncc"
     assert set(result["stop_reasons"]) == {"affine", "greedy"}
     assert result["energies"][0]["stage"] == "affine"
     assert {"affine", "deformable", "inverse and certificate", "read files", "write files", "total"} <= set(
@@ -147,7 +148,7 @@ def test_an_initial_transform_and_masks_are_used(files: Path, warpwise, tmp_path
         "--moving-mask", files / "moving_labels.nii.gz",
     )  # fmt: skip
     assert code == 0, err
-    assert json.loads((tmp_path / "second" / "result.json").read_text())["settings"]["start"] == "initial"
+    assert json.loads((tmp_path / "second" / "result.json").read_text())["choices"]["start"] == "initial"
 
 
 def test_the_demo_recovers_its_deformation(warpwise, tmp_path: Path):

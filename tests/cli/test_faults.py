@@ -181,7 +181,7 @@ def test_short_memory_is_refused_with_both_numbers_or_fitted(tmp_path: Path):
     assert fitted.returncode == 0, fitted.stderr
     assert "one voxel in 2" in fitted.stderr
     result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert result["settings"]["voxels_used"].startswith("one in 2")
+    assert result["choices"]["voxels"].startswith("one in 2")
     assert result["certificate"]["percent_ndv"] == 0
     warped = ww.load_image(tmp_path / "out" / "warped.nii.gz")
     assert warped.grid.same_as(pair.fixed.grid)

@@ -107,7 +107,7 @@ def test_a_network_registers_images_and_says_how_sure_it_is(run: Path, toy: Path
     images = [str(toy / "images" / f"{n}.nii.gz") for n in (4, 5)]
     assert execute(["register", *images, "-o", str(tmp_path / "a"), "--model", str(run)]) == 0
     told = json.loads((tmp_path / "a" / "result.json").read_text())
-    assert told["settings"]["model"] == str(run)
+    assert told["method"]["registrar"]["model"] == str(run)
     assert told["stop_reasons"]["predicted"] == ["one pass"]
     assert told["certificate"]["percent_ndv"] == 0
     spread = read_image(tmp_path / "a" / "uncertainty.nii.gz")
@@ -144,7 +144,7 @@ def test_images_unlike_those_of_training_are_warned_of_with_numbers(run: Path, t
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model", "nobody"], "neither an installed model"),
+        (["--model", "nobody"], "neither a method (fast, balanced, accurate, synthetic)"),
         (["--refine"], "nothing to refine without a model"),
         (["--model", "RUN", "--transform", "rigid"], "A model predicts a deformation"),
     ],

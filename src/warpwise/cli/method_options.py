@@ -113,7 +113,6 @@ class Asked:
         """
         from warpwise.errors import InputError
         from warpwise.methods import Method
-        from warpwise.methods.named import refined
 
         out: dict[str, Method] = {}
         for name in self.names or (default,):
@@ -123,7 +122,7 @@ class Asked:
                 continue
             if len(self.names) > 1:
                 out[name] = self._changed(method)
-            out[f"{name}, refined"] = self._changed(refined(method))
+            out[f"{name}, refined"] = self._changed(method.refined())
         if self.refine and not any(name.endswith(", refined") for name in out):
             raise InputError(
                 "There is nothing to refine without a model.", hint="Name one: --method, for example synthetic."

@@ -20,8 +20,8 @@ def methods(
     """
     from dataclasses import replace
 
-    from warpwise.methods.named import installed
-    from warpwise.methods.presets import PRESETS
+    from warpwise.methods import PRESETS
+    from warpwise.methods.method import installed
 
     if name is not None or asked.names:
         typer.echo(replace(asked, names=asked.names or (str(name),)).method().yaml(), nl=False)

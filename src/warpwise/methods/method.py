@@ -1,5 +1,7 @@
 """A method: everything about how to register, as one value."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,12 +12,32 @@ from warpwise.errors import InputError
 from warpwise.objective import SolverTerms
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
-from warpwise.registrars.deformable.work import DescentSettings
+from warpwise.registrars.deformable.work import DescentSettings, ScaleSettings
 from warpwise.registrars.learned.settings import Network, Refined
 from warpwise.registrars.linear.affine import LinearSettings
 from warpwise.regularizers.gaussian import Gaussian
-from warpwise.settings import Settings
+from warpwise.settings import Settings, nearest
+from warpwise.tables import Table
 from warpwise.terms.term import Terms, parse_terms
+
+FILE, RECORD = "method.yaml", "result.json"
+"""What a folder holds whose method has one."""
+
+PRESETS = Table(
+    "preset",
+    {
+        "fast": "warpwise.methods.presets:fast",
+        "balanced": "warpwise.methods.presets:balanced",
+        "accurate": "warpwise.methods.presets:accurate",
+    },
+)
+"""Name → function that makes the method."""
+
+REFINING = (
+    ScaleSettings(image=1, field=1, iterations=10, step=0.6),
+    ScaleSettings(image=0, field=1, iterations=8, radius=4),
+)
+"""What a solver still has to do after a network."""
 
 
 class ImageSettings(Settings):
@@ -88,9 +110,82 @@ class Method(Settings):
         Raises:
             InputError: there is none of this name, or it does not fit.
         """
-        from warpwise.methods.named import method_named  # noqa: PLC0415 - presets are made of methods
+        if isinstance(name, Method):
+            return name
+        if str(name) in PRESETS:
+            return PRESETS[str(name)]()
+        path = Path(name)
+        if path.is_file() and path.suffix.lower() in (".yaml", ".yml", ".json"):
+            return cls.read(path)
+        for file in (path / FILE, path / RECORD):
+            if file.is_file():
+                return cls.read(file)
+        known = [*PRESETS, *installed()]
+        if str(name) not in known and not path.exists():
+            near = nearest(str(name), known)
+            raise InputError(
+                f"{name}: is neither a method ({', '.join(known)}) nor a file or folder that holds one.",
+                hint=near if near.startswith("Did") else "See: warpwise methods",
+            )
+        return cls.of_model(name)
 
-        return name if isinstance(name, Method) else method_named(name)
+    @classmethod
+    def read(cls, path: Path) -> "Method":
+        """A method from YAML, or from the result.json of a registration, which holds the one it was made by.
+
+        A file that says `base: NAME` holds changes alone.
+
+        Raises:
+            InputError: it cannot be read, or holds none.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            content: Any = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
+        except yaml.YAMLError as error:
+            raise InputError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from error
+        if isinstance(content, Mapping) and "schema_version" in content:
+            content = content.get("method")
+        if not isinstance(content, Mapping):
+            raise InputError(f"{path}: holds no method.", hint="Write one with: warpwise methods balanced > FILE")
+        rest: dict[str, Any] = {str(key): value for key, value in content.items()}
+        base = rest.pop("base", None)
+        try:
+            return cls.parse(rest if base is None else merged(cls.named(str(base)).plain(), rest))
+        except InputError as error:
+            raise InputError(f"{path}: {error.message}", hint=error.hint) from error
+
+    @classmethod
+    def of_model(cls, model: Any) -> "Method":
+        """The method that a trained network is: images are brought to it as its card has it.
+
+        Args:
+            model: an installed one's name, a folder, or a `Model`.
+
+        Raises:
+            InputError: it cannot be loaded.
+        """
+        network = Network(model=model)
+        card = network.loaded().card
+        return cls(
+            images=ImageSettings(percentiles=card.percentiles),
+            linear=None if card.alignment == "none" else LinearSettings(transform=card.alignment),
+            registrar=network,
+        )
+
+    def refined(self, *, like: str = "balanced") -> "Method":
+        """A network's method, followed by a solver; how cautious that is comes from a preset.
+
+        Raises:
+            InputError: the method has no network.
+        """
+        if not isinstance(self.registrar, Network):
+            raise InputError(
+                "There is nothing to refine without a model.", hint="Name one: --method, for example synthetic."
+            )
+        solver = Greedy(scales=REFINING)
+        return self.replace(registrar=Refined(network=self.registrar, solver=solver), cautious=PRESETS[like]().cautious)
 
     def terms(self) -> SolverTerms:
         """The objective as solvers read it.
@@ -121,4 +216,29 @@ class Method(Settings):
 
     def yaml(self) -> str:
         """The method as a text that `named` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return yaml.safe_dump(named_first(self.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def named_first(value: Any) -> Any:
+    """Plain data with what a mapping is, its kind or term, before what it has."""
+    if isinstance(value, Mapping):
+        rows: Mapping[str, Any] = value
+        first = [key for key in ("kind", "term") if key in rows]
+        return {key: named_first(rows[key]) for key in [*first, *(key for key in rows if key not in first)]}
+    return [named_first(one) for one in value] if isinstance(value, list) else value
+
+
+def installed() -> list[str]:
+    """Names of the models that came with the package; nothing of them is read."""
+    root = Path(__file__).parents[1] / "models"
+    return sorted(folder.name for folder in root.glob("*") if folder.is_dir())
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings, where both have one, merged; else the change. Another term comes with options of its own."""
+    out = dict(values)
+    for key, value in changes.items():
+        old = out.get(key)
+        alike = isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("term") in (None, old.get("term"))
+        out[key] = merged(old, value) if alike else value
+    return out

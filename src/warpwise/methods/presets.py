@@ -1,7 +1,5 @@
 """Presets: methods chosen on four pairs of training subjects of oasis-mals (docs/performance.md)."""
 
-from collections.abc import Callable
-
 from warpwise.methods.method import Cautious, Method
 from warpwise.registrars.deformable.descent import Greedy
 from warpwise.registrars.deformable.work import DescentSettings, ScaleSettings
@@ -11,9 +9,6 @@ _COARSE = ScaleSettings(image=2, field=2, iterations=20, radius=3)
 _MIDDLE = ScaleSettings(image=1, field=1, iterations=15, radius=2, step=0.6)
 _FINE = ScaleSettings(image=0, field=1, iterations=20, radius=4)
 _FULL = ScaleSettings(image=0, field=0, iterations=15, radius=4)
-
-REFINING = DescentSettings(scales=(_MIDDLE.replace(iterations=10), _FINE.replace(iterations=8)))
-"""What a solver still has to do after a network."""
 
 
 def _cautious(half: int, full: int) -> Cautious:
@@ -39,6 +34,3 @@ def balanced() -> Method:
 def accurate() -> Method:
     """More of them, and one scale more."""
     return Method(registrar=Greedy(scales=(_COARSE, _MIDDLE, _FINE, _FULL)), cautious=_cautious(30, 20))
-
-
-PRESETS: dict[str, Callable[[], Method]] = {"fast": fast, "balanced": balanced, "accurate": accurate}
