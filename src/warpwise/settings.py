@@ -67,12 +67,13 @@ def _written(values: Any, path: Sequence[int | str]) -> str:
     """A path as a person writes it: without the kinds by which members of a union are told apart."""
     parts: list[str] = []
     for depth, part in enumerate(path):
-        at: Any = getattr(values, "__dict__", values)
-        inside = (isinstance(at, Mapping) and part in at) or (isinstance(at, list | tuple) and isinstance(part, int))
-        if inside or depth + 1 == len(path):
+        at: Any = dict(values) if isinstance(values, Settings) else values
+        held = isinstance(at, Mapping) and part in at
+        held = held or (isinstance(at, list | tuple) and isinstance(part, int))
+        if held or depth + 1 == len(path):
             parts.append(str(part))
-        if inside:
-            values = at[part]
+        if held:
+            values = at[part]  # pyright: ignore[reportCallIssue, reportArgumentType] - a key or an index of what holds it
     return ".".join(parts)
 
 

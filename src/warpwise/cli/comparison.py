@@ -39,7 +39,7 @@ def compare_methods(
         available()
         claim_folder(output, FILES, overwrite=overwrite)
     dataset = read_dataset(path)
-    affine = Method.named("balanced").replace(registrar=None, cautious=None)
+    affine = Method.named("affine")
     methods = {"affine": affine, **{Path(name).name: method for name, method in asked.methods().items()}}
 
     def told(row: "Row") -> None:

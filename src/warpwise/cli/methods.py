@@ -26,8 +26,8 @@ def methods(
     if name is not None or asked.names:
         typer.echo(replace(asked, names=asked.names or (str(name),)).method().yaml(), nl=False)
         return
-    for preset, make in PRESETS.items():
-        typer.echo(f"{preset:<12} solver. {make.__doc__}")
+    for preset in PRESETS:
+        typer.echo(f"{preset:<12} {PRESETS[preset].__doc__}")
     for model in installed():
-        typer.echo(f"{model:<12} network, see: warpwise models; --refine lets a solver go on.")
+        typer.echo(f"{model:<12} A network (see: warpwise models); --refine lets a solver go on.")
     typer.echo("Besides: any YAML file, model folder, training run, or result.json. Print one: warpwise methods NAME")

@@ -29,6 +29,8 @@ PRESETS = Table(
         "fast": "warpwise.methods.presets:fast",
         "balanced": "warpwise.methods.presets:balanced",
         "accurate": "warpwise.methods.presets:accurate",
+        "affine": "warpwise.methods.presets:affine",
+        "rigid": "warpwise.methods.presets:rigid",
     },
 )
 """Name → function that makes the method."""
@@ -239,6 +241,10 @@ def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
     out = dict(values)
     for key, value in changes.items():
         old = out.get(key)
-        alike = isinstance(old, Mapping) and isinstance(value, Mapping) and value.get("term") in (None, old.get("term"))
-        out[key] = merged(old, value) if alike else value
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            before: dict[str, Any] = dict(old)
+            after: dict[str, Any] = dict(value)
+            out[key] = merged(before, after) if after.get("term") in (None, before.get("term")) else after
+        else:
+            out[key] = value
     return out

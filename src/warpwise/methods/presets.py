@@ -3,6 +3,7 @@
 from warpwise.methods.method import Cautious, Method
 from warpwise.registrars.deformable.descent import Greedy
 from warpwise.registrars.deformable.work import DescentSettings, ScaleSettings
+from warpwise.registrars.linear.affine import LinearSettings
 from warpwise.regularizers.gaussian import Gaussian
 
 _COARSE = ScaleSettings(image=2, field=2, iterations=20, radius=3)
@@ -34,3 +35,13 @@ def balanced() -> Method:
 def accurate() -> Method:
     """More of them, and one scale more."""
     return Method(registrar=Greedy(scales=(_COARSE, _MIDDLE, _FINE, _FULL)), cautious=_cautious(30, 20))
+
+
+def affine() -> Method:
+    """The affine stage alone."""
+    return Method()
+
+
+def rigid() -> Method:
+    """The rigid stage alone: one subject, nothing bent."""
+    return Method(linear=LinearSettings(transform="rigid"))
