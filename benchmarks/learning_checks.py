@@ -68,9 +68,9 @@ def torch_lncc(fixed: torch.Tensor, warped: torch.Tensor, *, radius: int, separa
     return ((s * s) / (p * q + 1e-5)).mean()
 
 
-def reference_correlation(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+def reference_cost_volume(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
     """The same operator in plain PyTorch."""
-    return features.correlation(fixed, moving, radius=[1, 1, 1])
+    return features.cost_volume(fixed, moving, radius=[1, 1, 1])
 
 
 def speed(_: argparse.Namespace) -> dict:
@@ -111,13 +111,13 @@ def speed(_: argparse.Namespace) -> dict:
     maps = [torch.rand(1, 16, 40, 48, 40, generator=draw).requires_grad_() for _ in range(2)]
     both: dict[str, list[float]] = {"ours": [], "PyTorch": []}
     for _ in range(7):
-        for name, call in (("ours", ops.correlation), ("PyTorch", reference_correlation)):
+        for name, call in (("ours", ops.cost_volume), ("PyTorch", reference_cost_volume)):
             began = time.perf_counter()
             call(*maps).square().sum().backward()
             both[name].append(time.perf_counter() - began)
-    correlation = {name: float(np.median(v[1:])) for name, v in both.items()}
+    cost_volume = {name: float(np.median(v[1:])) for name, v in both.items()}
     return {
-        "correlation_seconds": correlation, "correlation_ratio": round(correlation["PyTorch"] / correlation["ours"], 1),
+        "cost_volume_seconds": cost_volume, "cost_volume_ratio": round(cost_volume["PyTorch"] / cost_volume["ours"], 1),
         "shape": shape, "window": 9, "seconds_a_step": medians,
         "times_ours": {name: round(v / medians["ours"], 2) for name, v in medians.items()},
     }  # fmt: skip

@@ -74,10 +74,10 @@ def test_the_composed_map_has_no_folded_cell_on_smooth_images():
     assert share < 1e-3  # composition is sampled on the grid, which the construction does not cover
 
 
-def test_local_correlation_finds_a_shift():
+def test_the_cost_volume_is_highest_at_the_shift():
     features = torch.randn(1, 64, 14, 12, 13, generator=torch.Generator().manual_seed(0))
     shifted = torch.roll(features, (1, 0, -1), (2, 3, 4))
-    inner = ops.correlation(features, shifted, radius=1)[..., 2:-2, 2:-2, 2:-2]
+    inner = ops.cost_volume(features, shifted, radius=1)[..., 2:-2, 2:-2, 2:-2]
     wanted = (1 + 1) * 9 + (0 + 1) * 3 + (-1 + 1)
     assert bool((inner.argmax(1) == wanted).float().mean() > 0.99)
     assert torch.allclose(inner[:, wanted], (features**2).mean(1)[..., 2:-2, 2:-2, 2:-2], atol=1e-5)

@@ -149,7 +149,7 @@ def nearby(fixed: Tensor, warped: Tensor, *, radius: int, uncertain: bool) -> Te
     """How far the fixed features of a voxel are from the warped ones of each neighbour: ((2·radius + 1)^D channels).
 
     The symmetrised KL of two Gaussians, nats, or the squared distance of plain features, a dimension. Both are inner
-    products of vectors that each side makes on its own, so all neighbours are one local correlation.
+    products of vectors that each side makes on its own, so all neighbours are one cost volume.
     """
     if not uncertain:
         one = torch.ones_like(fixed)
@@ -163,8 +163,8 @@ def nearby(fixed: Tensor, warped: Tensor, *, radius: int, uncertain: bool) -> Te
             [pw, vw, one, pw, mw, mw * pw, mw**2, mw**2 * pw],
         )
         sides = [0.25 * x for x in sides[0]], sides[1]
-    # The correlation is a mean over channels, of which every dimension of the features has as many as there are terms.
-    near = ops.correlation(torch.cat(sides[0], 1), torch.cat(sides[1], 1), radius=radius)
+    # A cost volume is a mean over channels, of which every dimension of the features has as many as there are terms.
+    near = ops.cost_volume(torch.cat(sides[0], 1), torch.cat(sides[1], 1), radius=radius)
     return len(sides[0]) * near
 
 

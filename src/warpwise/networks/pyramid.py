@@ -16,7 +16,7 @@ class PyramidSettings(NetworkSettings):
         features: channels of each image's features at half, quarter … resolution.
         hidden: channels of the layers that turn a comparison into an update.
         iterations: updates at each of those levels.
-        radius: of the local correlation, voxels.
+        radius: of the cost volume, voxels.
         kernel: of every convolution.
         squarings: of each update's exponential.
     """
@@ -70,12 +70,12 @@ class Comparison(nn.Module):
 
     def forward(self, fixed: Tensor, warped: Tensor) -> Tensor:
         """Hidden features (B, hidden, *space)."""
-        near = ops.correlation(unit(fixed).float(), unit(warped).float(), radius=self.radius)
+        near = ops.cost_volume(unit(fixed).float(), unit(warped).float(), radius=self.radius)
         return self.layers(torch.cat([near.to(fixed), fixed, warped], 1))
 
 
 class Pyramid(nn.Module):
-    """Warping, local correlation and iterative refinement, after PWC-Net and the studies that found these to matter.
+    """Warping, cost volumes and iterative refinement, after PWC-Net and the studies that found these to matter.
 
     At every level the moving features are warped by what is known so far, compared with the fixed ones, and the
     exponential of the predicted velocity is composed on: φ ← φ∘exp(v). Weights are shared by the updates of a level.

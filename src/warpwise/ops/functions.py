@@ -17,7 +17,7 @@ _warp = Operation(sampling.warp, Kernels(bridge.warp, bridge.warp_backward))
 _warp_exact = Operation(sampling.warp, Kernels(bridge.warp))
 _warp_with_gradient = Operation(sampling.warp_with_gradient, Kernels(bridge.warp_with_gradient))
 _inverse = Operation(sampling.inverse, Kernels(bridge.inverse, bridge.inverse_backward))
-_correlation = Operation(features.correlation, Kernels(bridge.local_correlation, bridge.local_correlation_backward))
+_cost_volume = Operation(features.cost_volume, Kernels(bridge.cost_volume, bridge.cost_volume_backward))
 _gaussian = Operation(filters.gaussian, Kernels(bridge.smooth, bridge.smooth_backward))
 _gaussian_strided = Operation(filters.gaussian, Kernels(bridge.smooth))
 _box = Operation(filters.box, Kernels(bridge.smooth, bridge.smooth_backward))
@@ -154,15 +154,15 @@ def mind_ssc(image: Tensor, *, radius: int = 1, dilation: int = 2) -> Tensor:
     return similarity.mind_ssc(image, radius=radius, dilation=dilation, mean_filter=box)
 
 
-def correlation(fixed: Tensor, moving: Tensor, *, radius: int = 1) -> Tensor:
-    """Local correlation of features (B, C, *space): the mean over channels of fixed(x)·moving(x + d), for every d of at
+def cost_volume(fixed: Tensor, moving: Tensor, *, radius: int = 1) -> Tensor:
+    """Cost volume of features (B, C, *space): the mean over channels of fixed(x)·moving(x + d), for every d of at
     most `radius` voxels an axis, as channels (B, (2·radius + 1)^D, *space), d's last axis running fastest; 0 beyond the
     border.
 
     Source: Dosovitskiy et al. (FlowNet), ICCV 2015.
     """
     check_images(fixed, moving, None)
-    return _correlation(fixed, moving, radius=whole_radius(fixed, radius))
+    return _cost_volume(fixed, moving, radius=whole_radius(fixed, radius))
 
 
 def diffusion(displacement: Tensor) -> Tensor:

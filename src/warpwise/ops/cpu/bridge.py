@@ -136,15 +136,15 @@ def inverse_backward(
     return [components(np.stack(found), field.shape)]
 
 
-def local_correlation(arrays: list[Any], options: Options) -> tuple[tuple[Array], None]:
+def cost_volume(arrays: list[Any], options: Options) -> tuple[tuple[Array], None]:
     """Products of features with those of neighbours."""
     fixed, moving = arrays
     radius = triple(options["radius"], 0)
-    found = [launch.correlate(f, m, radius=radius) for f, m in zip(volumes(fixed), volumes(moving), strict=True)]
+    found = [launch.cost_volume(f, m, radius=radius) for f, m in zip(volumes(fixed), volumes(moving), strict=True)]
     return (np.stack(found).reshape(len(fixed), -1, *fixed.shape[2:]),), None
 
 
-def local_correlation_backward(
+def cost_volume_backward(
     arrays: list[Any],
     kept: Any,  # noqa: ARG001
     gradients: list[Any],
@@ -158,7 +158,7 @@ def local_correlation_backward(
     for n, other in enumerate((arrays[1], arrays[0])):
         if needs[n]:
             found = [
-                launch.correlate_gradient(d, o, radius=radius, by_fixed=n == 0)
+                launch.cost_volume_gradient(d, o, radius=radius, by_fixed=n == 0)
                 for d, o in zip(derivative, volumes(other), strict=True)
             ]
             out[n] = np.stack(found).reshape(other.shape)
