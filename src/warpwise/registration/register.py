@@ -67,7 +67,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         weights: of labels and landmarks against the similarity, 1 each by default; with 0 they are only judged.
         initial: a transform (or its file) to begin with; the search for a start is then left out.
         channel_weights: importance of the channels, any positive scale.
-        percentiles: intensities outside are cut: the darkest, and the brightest of what is brighter.
+        percentiles: intensities outside are cut: the darkest, and the brightest of what is brighter; a model has its own.
         bias_field: estimate and divide out slow shading first (N4); the warped image keeps its own intensities.
         fit_memory: where memory does not suffice, work on every second or fourth voxel instead of refusing.
         model: a trained network (an installed one's name, its folder, or a training run) instead of the solver.
@@ -105,7 +105,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
         {"labels": 1.0, "landmarks": 1.0, **(weights or {})},
         None if initial is None else as_transform(initial),
         channel_weights,
-        percentiles,
+        percentiles if network is None else network.card.percentiles,
         bias_field,
     )
     reduction = affordable(images[0].grid, images[1].grid, len(images[0].data), fit=fit_memory)
@@ -161,7 +161,7 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
             "start": found.start.name,
             "contrast_agreement": round(alike, 3),
             "guides": guides(pair),
-            "percentiles": list(percentiles),
+            "percentiles": list(inputs.percentiles),
             "bias_field": bias_field,
             "voxels_used": "all" if reduction == 1 else f"one in {'×'.join(map(str, ready.factors))}",
             "threads": get_threads(),
