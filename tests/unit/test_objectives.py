@@ -54,7 +54,7 @@ def test_endpoint_error_is_a_distance_in_voxels_by_weight():
     truth[:, 0], truth[:, 1] = 3, 4
     truth[:, :, 4:] = 0
     assert float(EndpointError()(state(truth=truth))) == pytest.approx(2.5, abs=1e-3)
-    assert float(EndpointError()(state(truth=truth, weight=box(0, 4)))) == pytest.approx(5, abs=1e-3)
+    assert float(EndpointError()(state(truth=truth, mask=box(0, 4)))) == pytest.approx(5, abs=1e-3)
 
 
 def test_folding_is_zero_without_folds_and_counts_the_depth_of_a_mirror():

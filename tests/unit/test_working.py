@@ -75,5 +75,5 @@ def test_a_network_sees_an_image_upright_and_stretched_as_its_card_says(shape):
         assert grid.dim == 3
         assert grid.spacing_mm == pytest.approx((1, 1, 1))
         assert np.array_equal(seen.reshape(shape), normalised(data, percentiles=(10.0, 80.0)))
-    with pytest.raises(InputError, match="2 channels"):
+    with pytest.raises(InputError, match="images have 2"):
         working_image(Image(np.stack([data, data]), Grid(shape, np.eye(dim + 1))), card)

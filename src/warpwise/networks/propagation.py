@@ -23,7 +23,7 @@ class CascadeSettings(FeatureSettings):
         context: channels of the dilated layers that regularise it.
         radius: voxels round its own place in which a voxel's features are compared.
         squarings: of each exponential.
-        diffusion: weight of that energy in the solver that stands for the cascade where the certainty of its matches is asked for.
+        diffusion: weight of that energy in the solver that stands for the cascade where certainty is asked for.
     """
 
     kind: Literal["cascade"] = "cascade"
