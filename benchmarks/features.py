@@ -44,26 +44,26 @@ SOLVER = {
     "hippocampus": {**ENCODER, "stages": [4, 4, 4]},
     "brains": {"widths": [8, 24, 32, 48], "features": 6, "finest": 0, "stages": [2, 3, 3, 3]},
 }
-# The stiffness is learned; it begins where evidence of the size that untrained features give and smoothness balance.
+# Diffusion is learned; it begins where evidence of the size that untrained features give and smoothness balance.
 ROWS = {
     "intensity": {
         "network": "features",
         "steps": 60,
         "optimizer": {"learning_rate": 0.01},
         "augmentation": {"noise": 0.0},
-        "options": {"encoder": "intensity", "uncertainty": False, "stiffness": 1.0},
+        "options": {"encoder": "intensity", "uncertainty": False, "diffusion": 1.0},
     },
-    "deterministic": {"network": "features", "options": {"uncertainty": False, "stiffness": 2.5}},
-    "probabilistic": {"network": "features", "options": {"stiffness": 10.0}},
+    "deterministic": {"network": "features", "options": {"uncertainty": False, "diffusion": 2.5}},
+    "probabilistic": {"network": "features", "options": {"diffusion": 10.0}},
     # The same, looking more often at images of contrasts that nobody has seen.
     "probabilistic-contrast": {
         "network": "features",
         "steps": 1000,
         "augmentation": {"judge_clean": True, "noise": 0.15, "bias": 0.3, "contrast": 0.4},
-        "options": {"stiffness": 10.0},
+        "options": {"diffusion": 10.0},
     },
-    "deterministic-unlabelled": {"network": "features", "options": {"uncertainty": False, "stiffness": 2.5}},
-    "probabilistic-unlabelled": {"network": "features", "options": {"stiffness": 10.0}},
+    "deterministic-unlabelled": {"network": "features", "options": {"uncertainty": False, "diffusion": 2.5}},
+    "probabilistic-unlabelled": {"network": "features", "options": {"diffusion": 10.0}},
     # An update of the cascade costs a third of the solver's on brains.
     "cascade": {
         "network": "cascade",
@@ -392,7 +392,7 @@ def retrieved(model: Model, data: Path, *, others: int = 20) -> float:
     moved = ww.apply(rigid, pd, like=t1)
     covered = ww.apply(rigid, Image(np.ones_like(pd.data), pd.grid), like=t1).data[0] > 0.99
     one, other = (features_of(image, model)[0] for image in (t1, moved))
-    count = len(one.data) // (2 if model.card.settings().uncertainty else 1)
+    count = len(one.data) // (2 if model.card.network.uncertainty else 1)
     step = [round(b / a) for a, b in zip(t1.grid.spacing_mm, one.grid.spacing_mm, strict=True)]
     seen = ((normalised(t1.data[0]) > 0.15) & covered)[tuple(slice(None, None, k) for k in step)]
     at = np.argwhere(seen[tuple(slice(n) for n in one.data.shape[1:])])

@@ -89,7 +89,7 @@ def speed(_: argparse.Namespace) -> dict:
         try:
             began = time.perf_counter()
             optimizer.zero_grad()
-            u = network(fixed, moving)["displacement"]
+            u = network(fixed, moving).displacement
             (-similarity(fixed, warp(moving, u)) + 0.1 * ops.diffusion(u).mean()).backward()
             optimizer.step()
             return time.perf_counter() - began

@@ -47,7 +47,7 @@ GAIN = 0.02  # Dice; benchmarks/results/learning_checks.json has more
 def test_seconds_of_training_on_hippocampi_beat_the_affine_stage(data: Path, tmp_path: Path):
     settings = TrainingSettings.parse({
         "data": {"dataset": str(data / "hippocampus-msd"), "pairs": "all", "spacing_mm": 1.0},
-        "objective": {"lncc": {"options": {"radius": 3}}, "diffusion": {"weight": 0.1}, "dice": {}},
+        "objective": {"lncc": {"radius": 3}, "diffusion": {"weight": 0.1}, "dice": {}},
         "optimizer": {"schedule": "constant"},
         "steps": 60, "validate_every": 60, "validation_pairs": 8, "batch": 2,
     })  # fmt: skip

@@ -8,7 +8,9 @@ import torch
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.errors import InputError
+from warpwise.networks.blocks import doubled
 from warpwise.objective import Objective, SolverTerms, halved
+from warpwise.prediction import Posterior, Prediction
 from warpwise.similarity.label import EndpointError, LabelOverlap, Segmentation, SoftDice
 from warpwise.terms import REGULARIZERS, TERMS
 from warpwise.terms.term import Loss, parse_term, parse_terms
@@ -17,6 +19,10 @@ from warpwise.terms.term import Loss, parse_term, parse_terms
 def state(**changes: object) -> Alignment:
     images = torch.zeros(1, 1, 8, 8)
     return Alignment(**{"fixed": images, "warped": images, "displacement": torch.zeros(1, 2, 8, 8), **changes})
+
+
+def prediction(**changes: object) -> Prediction:
+    return Prediction(torch.zeros(1, 2, 8, 8), **changes)
 
 
 def box(low: int, high: int) -> torch.Tensor:
@@ -36,10 +42,10 @@ def test_soft_dice_of_boxes_is_what_counting_voxels_gives():
 
 def test_segmentation_is_the_cross_entropy_of_the_labels():
     logits = torch.zeros(1, 2, 8, 8)
-    found = Segmentation()(state(fixed_labels=box(0, 4), prediction={"labels": logits}))
+    found = Segmentation()(state(fixed_labels=box(0, 4), prediction=prediction(labels=logits)))
     assert float(found) == pytest.approx(math.log(2))
     sure = 20 * torch.cat([1 - box(0, 4), box(0, 4)], 1)
-    assert float(Segmentation()(state(fixed_labels=box(0, 4), prediction={"labels": sure}))) < 1e-6
+    assert float(Segmentation()(state(fixed_labels=box(0, 4), prediction=prediction(labels=sure)))) < 1e-6
     with pytest.raises(InputError, match="predicts 0"):
         Segmentation()(state(fixed_labels=box(0, 4)))
 
@@ -64,8 +70,21 @@ def test_folding_is_zero_without_folds_and_counts_the_depth_of_a_mirror():
 def test_inverse_consistency_is_zero_for_maps_that_undo_each_other():
     term = REGULARIZERS["inverse-consistency"]()
     shift = torch.full((1, 2, 8, 8), 0.5)
-    assert float(term(state(displacement=shift, prediction={"inverse": -shift}))) == pytest.approx(0)
-    assert float(term(state(displacement=shift, prediction={"inverse": shift}))) == pytest.approx(2)
+    assert float(term(state(displacement=shift, prediction=prediction(inverse=-shift)))) == pytest.approx(0)
+    assert float(term(state(displacement=shift, prediction=prediction(inverse=shift)))) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("octave", [0, 1])
+def test_inverse_consistency_of_a_velocity_is_that_of_both_exponentials(octave):
+    term = REGULARIZERS["inverse-consistency"]()
+    velocity = ops.gaussian(torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(3)), sigma_voxels=2.0)
+    there, back = ops.exponential(velocity), ops.exponential(-velocity)
+    displacement = there if octave == 0 else doubled(2 * there, (15, 16), times=1)
+    value = float(term(state(displacement=displacement, prediction=prediction(velocity=velocity))))
+    expected = 4**octave * float((ops.compose(back, there) ** 2).sum(1).mean())
+    assert value == pytest.approx(expected, rel=1e-4)
+    assert value < 0.01 * float((displacement**2).sum(1).mean())
+    assert float(term(state(displacement=displacement, prediction=prediction()))) == 0
 
 
 def test_kl_has_its_minimum_where_precision_times_variance_is_one_and_grows_with_roughness():
@@ -74,8 +93,8 @@ def test_kl_has_its_minimum_where_precision_times_variance_is_one_and_grows_with
     best = -math.log(10 * 4)  # λ · degree, 2 neighbours an axis
 
     def at(log_variance: float, field: torch.Tensor = mean) -> float:
-        posterior = {"mean": field, "log_variance": torch.full_like(mean, log_variance)}
-        return float(term(state(prediction=posterior)))
+        posterior = Posterior(field, torch.full_like(mean, log_variance))
+        return float(term(state(prediction=prediction(posterior=posterior))))
 
     assert at(best) < min(at(best - 0.1), at(best + 0.1))
     assert at(best) == pytest.approx(0.5 * (1 - best))

@@ -38,7 +38,7 @@ def real(toy: Path, **changes: object) -> TrainingSettings:
     return settings(
         synthetic=None,
         data={"dataset": str(toy), "alignment": "none"},
-        objective={"lncc": {"options": {"radius": 2}}, "diffusion": {"weight": 0.1}, "dice": {}},
+        objective={"lncc": {"radius": 2}, "diffusion": {"weight": 0.1}, "dice": {}},
         **changes,
     )
 
@@ -186,7 +186,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_is_what_was_trained(trained: Path):
     model = Model.load(trained)
-    assert model.card.network == "pyramid"
+    assert model.card.network.kind == "pyramid"
     assert same(dict(model.network.state_dict()), load_file(trained / "best" / WEIGHTS))
 
 

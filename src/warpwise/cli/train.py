@@ -108,7 +108,7 @@ def models(
         work = model.flops(network, shape, channels=card.channels) / 1e9
         spacing = "×".join(f"{s:g}" for s in card.spacing_mm)
         typer.echo(
-            f"{card.name or folder}: {card.network}, {card.dim}-D, {spacing} mm, {card.contrast or 'contrast unknown'}"
+            f"{card.name or folder}: {card.network.kind}, {card.dim}-D, {spacing} mm, {card.contrast or 'contrast unknown'}"
         )
         typer.echo(
             f"  {count:,} parameters ({megabytes:.1f} MB), {work:.1f} GFLOP for {'×'.join(map(str, shape))} voxels; "

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.image import normalised, upright
+from warpwise.image import PERCENTILES, upright
 from warpwise.io.checks import whole
 from warpwise.io.images import read_geometry, read_image
 from warpwise.io.run_folder import appearing
 from warpwise.io.scan import Scan, read_both
 from warpwise.methods import Method
 from warpwise.registrars.crop import DARK, around
-from warpwise.registrars.learned.working import at_spacing, labels_at_spacing
 from warpwise.registrars.linear.affine import Freedom, LinearSettings
 from warpwise.registrars.linear.stage import align
 from warpwise.registration.prepare import prepare
 from warpwise.resampling import brought
+from warpwise.spacing import at_spacing, embedded_spacing, labels_at_spacing, stretched
 from warpwise.volume import Volume
 
 Array = NDArray[np.float32]
@@ -89,16 +89,15 @@ class Store:
 
 
 def decoded(scan: Scan, spacing_mm: Sequence[float]) -> Volume:
-    """Read, turn upright, normalise, cut to the object, bring to the working spacing."""
+    """Read, turn upright, normalise, cut to the object, bring to the working spacing: as a network will be used."""
     image = upright(read_image(scan.image))
-    grid = image.grid.embedded()
-    data = np.stack([normalised(channel) for channel in image.data]).reshape(len(image.data), *grid.shape)
+    data, grid = stretched(image, PERCENTILES)
     start, size = around(np.asarray((data > DARK).any(0)))
     at = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
     part = grid.cropped(start, size)
     if len(spacing_mm) != image.grid.dim:
         raise InputError(f"{scan.image}: is {image.grid.dim}-D, and spacing is given for {len(spacing_mm)} axes.")
-    spacing = spacing_mm if len(spacing_mm) == 3 else (spacing_mm[0], 1.0, spacing_mm[1])
+    spacing = embedded_spacing(spacing_mm)
     labels = None
     if scan.labels is not None:
         map_ = brought(upright(read_image(scan.labels, kind="labels")), image)

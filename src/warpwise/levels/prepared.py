@@ -43,7 +43,7 @@ def prepare(settings: TrainingSettings, store: Store, say: Say) -> Prepared:
     Raises:
         InputError: the dataset does not fit the settings.
     """
-    known: dict[str, Any] = {"network": settings.network, "options": settings.options, "licence": settings.licence}
+    known: dict[str, Any] = {"network": settings.network_settings(), "licence": settings.licence}
     known["alignment"] = "affine" if settings.synthetic is not None else settings.data.alignment
     if settings.synthetic is not None:
         made = SyntheticSampler(settings.synthetic, settings.data.labels_at_once, settings.seed)

@@ -32,7 +32,7 @@ def alignment_of(batch: Batch, network: nn.Module, generator: torch.Generator | 
     """A batch under what the network says of it."""
     seen = (batch.fixed, batch.moving) if batch.seen_fixed is None else (batch.seen_fixed, batch.seen_moving)
     prediction = network(*seen, generator)
-    displacement: Tensor = prediction["displacement"].float()
+    displacement: Tensor = prediction.displacement.float()
     labels = None if batch.moving_labels is None else ops.warp(batch.moving_labels, displacement)
     return Alignment(
         batch.fixed,

@@ -25,12 +25,22 @@ class Folding(Loss):
 
 
 class InverseConsistency(Loss):
-    """Mean of |φ⁻¹(φ(x)) − x|², voxels², for a network that predicts both maps; 0 for others."""
+    """Mean of |φ⁻¹(φ(x)) − x|², voxels², for a network that predicts both maps, or the velocity of both; 0 for others.
+
+    With a velocity, over its own nodes, where φ⁻¹ = exp(−v): between them both maps are interpolated alike.
+    """
 
     term: Literal["inverse-consistency"] = "inverse-consistency"
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
-        back = alignment.prediction.get("inverse")
-        if back is None:
-            return alignment.displacement.new_zeros(())
-        return (ops.compose(back, alignment.displacement) ** 2).sum(1).mean()
+        from warpwise.prediction import at_octave, octave_of  # noqa: PLC0415 - settings are read without torch
+
+        prediction, displacement = alignment.prediction, alignment.displacement
+        if prediction is not None and prediction.inverse is not None:
+            return (ops.compose(prediction.inverse, displacement) ** 2).sum(1).mean()
+        if prediction is None or prediction.velocity is None:
+            return displacement.new_zeros(())
+        velocity = prediction.velocity
+        octave = octave_of(max(velocity.shape[2:]), max(displacement.shape[2:]))
+        there, back = at_octave(displacement, octave), ops.exponential(-velocity)
+        return 4**octave * (ops.compose(back, there) ** 2).sum(1).mean()

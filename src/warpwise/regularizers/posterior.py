@@ -23,9 +23,10 @@ class KullbackLeibler(Loss):
     precision: float = 10.0
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
-        mean, log_variance = alignment.prediction.get("mean"), alignment.prediction.get("log_variance")
-        if mean is None or log_variance is None:
+        prediction = alignment.prediction
+        if prediction is None or prediction.posterior is None:
             return alignment.displacement.new_zeros(())
+        mean, log_variance = prediction.posterior
         dim = mean.shape[1]
         spread = self.precision * 2 * dim * log_variance.exp() - log_variance
         return 0.5 * spread.mean() + 0.5 * self.precision * ops.diffusion(mean).mean() / dim

@@ -95,7 +95,7 @@ class Segmentation(Loss):
 
         if alignment.fixed_labels is None:
             return alignment.displacement.new_zeros(())
-        logits = alignment.prediction.get("labels")
+        logits = None if alignment.prediction is None else alignment.prediction.labels
         count = alignment.fixed_labels.shape[1]
         if logits is None or logits.shape[1] != count + 1:
             have = 0 if logits is None else logits.shape[1] - 1

@@ -1,6 +1,5 @@
 """Registration by a trained network, alone or as the start of a solver."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,9 @@ from warpwise.pair import Pair
 from warpwise.registrars.base import Registrar, Solution
 from warpwise.registrars.crop import DARK, foreground
 from warpwise.registrars.deformable import fold
-from warpwise.registrars.learned.certainty import certainty
-from warpwise.registrars.learned.working import array, finer, on_all_voxels, scalar, spacing_of, tensor, working_pair
+from warpwise.registrars.learned.certainty import certainty, deviation
+from warpwise.registrars.learned.working import array, scalar, tensor, working_pair
+from warpwise.spacing import embedded_spacing, finer, on_all_voxels
 
 Array = NDArray[np.float32]
 
@@ -49,12 +49,11 @@ class Predicted:
             InputError: the network is for images of other axes or channels, or predicts what is not finite.
         """
         card = self.model.card
-        card.fits(len(pair.fixed.data), dim=2 if pair.planar else 3)
         box = foreground(pair)
         part = pair.cropped(box.start, box.shape)
-        seen = working_pair(part, spacing_of(card))
-        images = [tensor(image, card.dim) for image in (seen.fixed, seen.moving)]
-        prediction = self.model(images[0], images[1])
+        working = working_pair(part, card)
+        fixed, moving = (tensor(image, card.dim) for image in (working.fixed, working.moving))
+        prediction = self.model(fixed, moving)
         x, y, z = pair.fixed.shape
         taper = box.taper(box.shape, (1, 1, 1))
 
@@ -62,42 +61,29 @@ class Predicted:
             # Before it is made finer: an eighth of the nodes, and the same folds.
             nodes = array(displacement[0])
             nodes, _ = fold.repair(nodes, (1, 1, 1), (nodes.shape[1], nodes.shape[2], nodes.shape[3]))
-            field = on_all_voxels(nodes, seen.step, box.shape)
+            field = on_all_voxels(nodes, working.step, box.shape)
             field *= taper[0][:, None, None] * taper[1][:, None] * taper[2]
             return box.embed(field, (x, y, z))
 
-        if not torch.isfinite(prediction["displacement"]).all():
+        if not torch.isfinite(prediction.displacement).all():
             raise InputError(f"The model {card.name or self.model.path} predicts values that are not finite.")
-        field = whole(prediction["displacement"])
+        field = whole(prediction.displacement)
 
         def embedded(values: Array) -> Array:
             # Nothing is known beyond what was looked at.
-            return box.embed(finer(values, seen.step, box.shape), (x, y, z), outside=float(values.max()))[0]
+            return box.embed(finer(values, working.step, box.shape), (x, y, z), outside=float(values.max()))[0]
 
         uncertainty = features = None
-        if "log_variance" in prediction and self.samples:
-            uncertainty = embedded(self.spread(images, seen.step, pair.fixed.grid.spacing_mm))
+        if prediction.posterior is not None and self.samples:
+            voxel_mm = working.step * np.array(pair.fixed.grid.spacing_mm)
+            uncertainty = embedded(
+                deviation(self.model, fixed, moving, prediction, voxel_mm=voxel_mm, samples=self.samples, seed=self.seed)
+            )
         elif self.samples and (sure := certainty(prediction, samples=self.samples)) is not None:
-            mm = float(np.mean(spacing_of(card))) if card.dim == 3 else card.spacing_mm[0]
+            mm = float(np.mean(card.spacing_mm)) if card.dim == 3 else card.spacing_mm[0]
             uncertainty = embedded(mm * scalar(sure.match))
             features = None if sure.features is None else embedded(scalar(sure.features))
         return Solution(field, uncertainty=uncertainty, feature_uncertainty=features, stops=("one pass",))
-
-    def spread(
-        self,
-        images: Sequence[torch.Tensor],
-        step: NDArray[np.float64],
-        spacing_mm: Sequence[float],
-    ) -> Array:
-        """Standard deviation (1, x, y, z) of where a working voxel goes, mm, over samples of the posterior."""
-        generator = torch.Generator().manual_seed(self.seed)
-        first = second = np.zeros(1)
-        for _ in range(self.samples):
-            drawn = array(self.model(images[0], images[1], generator)["displacement"][0])
-            mm = drawn * (step * np.array(spacing_mm))[:, None, None, None]
-            first, second = first + mm, second + mm.astype(np.float64) ** 2
-        variance = second / self.samples - (first / self.samples) ** 2
-        return np.sqrt(np.maximum(variance, 0).sum(0, keepdims=True)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -124,7 +110,7 @@ class RefinedPrediction:
 def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:
     """In what the images differ from those a model was trained on, with numbers."""
     out: list[str] = []
-    spacing = spacing_of(card)
+    spacing = embedded_spacing(card.spacing_mm)
     for what, volume in (("fixed", pair.fixed), ("moving", pair.moving)):
         image, grid = volume.data, volume.grid
         axes = [n for n in range(3) if grid.shape[n] > 1]
@@ -141,12 +127,12 @@ def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:
                 have, want = ("×".join(f"{v:.0f}" for v in values) for values in (extent, card.field_mm))
                 out.append(f"The {what} object measures {have} mm; the model was trained on fields of {want} mm.")
         if card.intensities and not card.any_contrast:
-            found = np.percentile(image[image > DARK], range(10, 100, 10)) if bright.any() else np.zeros(9)
-            gap = np.abs(found - np.array(card.intensities))
+            deciles = np.percentile(image[image > DARK], range(10, 100, 10)) if bright.any() else np.zeros(9)
+            gap = np.abs(deciles - np.array(card.intensities))
             if gap.max() > UNLIKE:
                 n = int(gap.argmax())
                 out.append(
                     f"The {what} image's contrast is not the model's ({card.contrast or 'unknown'}): its decile {n + 1} of "
-                    f"intensity is {found[n]:.2f}, {card.intensities[n]:.2f} in training."
+                    f"intensity is {deciles[n]:.2f}, {card.intensities[n]:.2f} in training."
                 )
     return tuple(out)
