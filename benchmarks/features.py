@@ -27,8 +27,9 @@ from warpwise.evaluation.statistics import compared
 from warpwise.image import Image, intensity_range
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.images import read_image
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
+from warpwise.levels.training import Run, train
 from warpwise.methods.presets import preset
 from warpwise.networks.model import Model, size
 from warpwise.ops import kernels
@@ -117,7 +118,7 @@ def train_all(arguments: argparse.Namespace) -> None:
             if (folder / "done").exists():
                 continue
             print(time.strftime("%H:%M:%S"), task, row, flush=True)
-            resume = (folder / "last" / "optimizer.safetensors").exists()
+            resume = (folder / "last" / "state.safetensors").exists()
             run = Run(folder, arguments.runs / "cache" / task, resume, overwrite=True)
             train(settings_of(task, row, arguments.data, arguments.seed), run)
             (folder / "done").write_text("")

@@ -203,7 +203,7 @@ def kills(_: argparse.Namespace) -> dict:
     subprocess.run([*program, str(place / "config.yaml"), "-o", str(place / "whole")], check=True)
     folder, draw, at = place / "parts", random.Random(0), []
     while True:
-        state = folder / "last" / "optimizer.safetensors"
+        state = folder / "last" / "state.safetensors"
         begin = (
             ["-o", str(folder), "--resume"]
             if state.exists()

@@ -227,7 +227,7 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_weights_of_one_
     draw = random.Random(5)
     kills = 0
     for turn in range(12):
-        resumable = (folder / "last" / "optimizer.safetensors").exists()
+        resumable = (folder / "last" / "state.safetensors").exists()
         begin = ["-o", str(folder), "--resume"] if resumable else [str(settings), "-o", str(folder), "--overwrite"]
         process = subprocess.Popen([*program, *begin, "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if kills < 3 and turn < 11:
@@ -253,7 +253,7 @@ def test_ctrl_c_ends_a_training_within_seconds_and_says_how_to_go_on(tmp_path: P
     program = [sys.executable, "-c", "from warpwise.cli import main; main()", "train", str(settings), "-o", str(folder)]
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for_step(folder, process)
-    while not (folder / "last" / "optimizer.safetensors").exists():
+    while not (folder / "last" / "state.safetensors").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)

@@ -15,6 +15,8 @@ def test_hypergradients_of_a_real_registration_agree_with_finite_differences(dat
     solution = plane.solve(outer)
     expected = problem.truth(plane, solution, directions=1)
     estimator = ConjugateGradient(300, tolerance=1e-6)
-    relative = problem.errors(hypergradient(plane.outer_loss, plane.inner_loss, outer, solution, estimator=estimator), expected)
+    relative = problem.errors(
+        hypergradient(plane.outer_loss, plane.inner_loss, outer, solution, estimator=estimator), expected
+    )
     assert relative["stiffness"] == pytest.approx(0, abs=1e-3)
     assert relative["filter"] == pytest.approx(0, abs=1e-3)

@@ -11,8 +11,9 @@ from warpwise.alignment import Alignment
 from warpwise.errors import InputError
 from warpwise.image import Image
 from warpwise.io.images import read_image
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
+from warpwise.levels.training import Run, train
 from warpwise.networks.base import initialise
 from warpwise.networks.model import Model, ModelCard
 from warpwise.networks.probabilistic import MatchingSettings, nearby

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from warpwise.errors import InputError
+from warpwise.events import Event
 
 EVERY = 50  # steps a line, where there is no terminal
 
@@ -18,7 +19,7 @@ def available() -> None:
     Raises:
         InputError: a package is missing.
     """
-    missing = [name for name in ("lightning", "yaml", "tensorboard") if find_spec(name) is None]
+    missing = [name for name in ("torch", "lightning_fabric") if find_spec(name) is None]
     if missing:
         raise InputError(f"Training needs {', '.join(missing)}.", hint="Install them: pip install 'warpwise[learn]'")
 
@@ -95,23 +96,23 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: Event) -> None:
         """Show an event."""
         if self.quiet:
             return
-        if event["kind"] == "note":
-            self._line(event["text"])
-        elif event["kind"] == "step":
+        if event.stage == "note":
+            self._line(event.text)
+        elif event.stage == "train":
             self._step(event)
         else:
-            figures = ", ".join(f"{k} {v:.4f}" for k, v in event.items() if isinstance(v, float))
-            self._line(f"step {event['step']}: {figures}{' (best)' if event['best'] else ''}")
+            figures = ", ".join(f"{k} {v:.4f}" for k, v in event.values.items())
+            self._line(f"step {event.step}: {figures}{' (best)' if event.best else ''}")
 
-    def _step(self, event: dict[str, Any]) -> None:
-        step, steps, loss = event["step"], event["steps"], event["loss"]
+    def _step(self, event: Event) -> None:
+        step, steps, loss = event.step, event.steps, event.values.get("loss", float("nan"))
         if not sys.stderr.isatty():
             if step % EVERY == 0 or step == steps:
-                self._line(f"step {step} of {steps}: loss {loss:.4f}, {event['seconds']:.0f} s")
+                self._line(f"step {step} of {steps}: loss {loss:.4f}, {event.elapsed_s:.0f} s")
             return
         if self._bar is None:
             from rich.console import Console

@@ -51,7 +51,7 @@ def train(
 
     import torch
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
     from warpwise.levels.training import Run
     from warpwise.levels.training import train as run
