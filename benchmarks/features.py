@@ -27,8 +27,9 @@ from warpwise.evaluation.statistics import compared
 from warpwise.image import Image, intensity_range
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.images import read_image
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
+from warpwise.levels.training import Run, train
 from warpwise.methods import Method
 from warpwise.networks.model import Model, size
 from warpwise.ops import kernels
@@ -47,28 +48,25 @@ SOLVER = {
 # Diffusion is learned; it begins where evidence of the size that untrained features give and smoothness balance.
 ROWS = {
     "intensity": {
-        "network": "features",
+        "network": {"kind": "features", "encoder": "intensity", "uncertainty": False, "diffusion": 1.0},
         "steps": 60,
         "optimizer": {"learning_rate": 0.01},
         "augmentation": {"noise": 0.0},
-        "options": {"encoder": "intensity", "uncertainty": False, "diffusion": 1.0},
     },
-    "deterministic": {"network": "features", "options": {"uncertainty": False, "diffusion": 2.5}},
-    "probabilistic": {"network": "features", "options": {"diffusion": 10.0}},
+    "deterministic": {"network": {"kind": "features", "uncertainty": False, "diffusion": 2.5}},
+    "probabilistic": {"network": {"kind": "features", "diffusion": 10.0}},
     # The same, looking more often at images of contrasts that nobody has seen.
     "probabilistic-contrast": {
-        "network": "features",
+        "network": {"kind": "features", "diffusion": 10.0},
         "steps": 1000,
         "augmentation": {"judge_clean": True, "noise": 0.15, "bias": 0.3, "contrast": 0.4},
-        "options": {"diffusion": 10.0},
     },
-    "deterministic-unlabelled": {"network": "features", "options": {"uncertainty": False, "diffusion": 2.5}},
-    "probabilistic-unlabelled": {"network": "features", "options": {"diffusion": 10.0}},
+    "deterministic-unlabelled": {"network": {"kind": "features", "uncertainty": False, "diffusion": 2.5}},
+    "probabilistic-unlabelled": {"network": {"kind": "features", "diffusion": 10.0}},
     # An update of the cascade costs a third of the solver's on brains.
     "cascade": {
-        "network": "cascade",
+        "network": {"kind": "cascade", **ENCODER, "matching": [32, 24, 16], "context": [24, 24, 16]},
         "steps": {"hippocampus": 800, "brains": 450},
-        "options": {**ENCODER, "matching": [32, 24, 16], "context": [24, 24, 16]},
     },
 }
 NAMES = {
@@ -105,8 +103,8 @@ def settings_of(task: str, row: str, data: Path, seed: int) -> TrainingSettings:
         del content["objective"]["dice"]
     if isinstance(content["steps"], dict):
         content["steps"] = content["steps"][task]
-    if content["network"] == "features":
-        content["options"] = {**SOLVER[task], **content["options"]}
+    if content["network"]["kind"] == "features":
+        content["network"] = {**SOLVER[task], **content["network"]}
     return TrainingSettings.parse(content)
 
 
@@ -118,7 +116,7 @@ def train_all(arguments: argparse.Namespace) -> None:
             if (folder / "done").exists():
                 continue
             print(time.strftime("%H:%M:%S"), task, row, flush=True)
-            resume = (folder / "last" / "optimizer.safetensors").exists()
+            resume = (folder / "last" / "state.safetensors").exists()
             run = Run(folder, arguments.runs / "cache" / task, resume, overwrite=True)
             train(settings_of(task, row, arguments.data, arguments.seed), run)
             (folder / "done").write_text("")

@@ -25,9 +25,11 @@ from common import machine
 
 from warpwise.benchmark.compare import Row, run_method
 from warpwise.evaluation.statistics import compared
+from warpwise.events import Event
 from warpwise.io.datasets import Dataset, read_dataset
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
+from warpwise.levels.training import Run, train
 from warpwise.methods import Method
 from warpwise.networks.model import Model, size
 
@@ -64,15 +66,15 @@ def train_all(arguments: argparse.Namespace) -> None:
                 if (folder / "done").exists():
                     continue
                 print(time.strftime("%H:%M:%S"), task, network, seed, flush=True)
-                resume = (folder / "last" / "optimizer.safetensors").exists()
+                resume = (folder / "last" / "state.safetensors").exists()
                 run = Run(folder, arguments.runs / "cache" / task, resume, overwrite=True, on_event=told)
                 train(settings_of(task, network, seed, arguments.data), run)
                 (folder / "done").write_text("")
 
 
-def told(event: dict) -> None:
-    if event["kind"] == "validation":
-        print("  ", {k: round(v, 4) if isinstance(v, float) else v for k, v in event.items()}, flush=True)
+def told(event: Event) -> None:
+    if event.stage == "validation":
+        print("  ", event.step, {k: round(v, 4) for k, v in event.values.items()}, event.best, flush=True)
 
 
 def methods_of(task: str, runs: Path, seeds: Sequence[int]) -> dict[str, Method]:

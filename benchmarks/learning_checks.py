@@ -195,7 +195,8 @@ def kills(_: argparse.Namespace) -> dict:
     """A run that is killed ten times at random moments, against one that is not."""
     place = Path(tempfile.mkdtemp())
     content = {
-        "options": {"features": [6, 8], "hidden": 8, "iterations": [1, 1]}, "synthetic": {"shape": [48, 48]}, "batch": 2,
+        "network": {"kind": "pyramid", "features": [6, 8], "hidden": 8, "iterations": [1, 1]},
+        "synthetic": {"shape": [48, 48]}, "batch": 2,
         "objective": {"endpoint": {}, "diffusion": {"weight": 0.05}}, "steps": 1500,
         "validate_every": 100, "save_every_s": 0.3,
     }  # fmt: skip
@@ -204,7 +205,7 @@ def kills(_: argparse.Namespace) -> dict:
     subprocess.run([*program, str(place / "config.yaml"), "-o", str(place / "whole")], check=True)
     folder, draw, at = place / "parts", random.Random(0), []
     while True:
-        state = folder / "last" / "optimizer.safetensors"
+        state = folder / "last" / "state.safetensors"
         begin = (
             ["-o", str(folder), "--resume"]
             if state.exists()

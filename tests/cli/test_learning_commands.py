@@ -28,7 +28,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(folder: Path, **changes: object) -> Path:
     content = {
-        "options": SMALL_NETWORK,
+        "network": {"kind": "pyramid", **SMALL_NETWORK},
         "synthetic": {"shape": [32, 32]},
         "objective": {"endpoint": {}, "diffusion": {"weight": 0.05}},
         "steps": 4,
@@ -45,14 +45,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy: Path) -> Path:
     folder = tmp_path_factory.mktemp("run")
     real = {"dataset": str(toy), "alignment": "none"}
     file = config(folder, synthetic=None, data=real, objective={"lncc": {}, "diffusion": {"weight": 0.1}}, licence="CC0",
-                  options={**SMALL_NETWORK, "uncertainty": True})  # fmt: skip
+                  network={"kind": "pyramid", **SMALL_NETWORK, "uncertainty": True})  # fmt: skip
     assert execute(["train", str(file), "-o", str(folder / "out"), "--quiet"]) == 0
     return folder / "out"
 
 
 def test_features_of_an_image_are_written_octave_by_octave(toy: Path, run: Path, tmp_path: Path, capsys):
-    file = config(tmp_path, synthetic=None, network="features", data={"dataset": str(toy), "alignment": "none"},
-                  options={"widths": [4, 6], "features": 3, "finest": 0, "stages": [1, 1]}, steps=1,
+    file = config(tmp_path, synthetic=None, data={"dataset": str(toy), "alignment": "none"}, steps=1,
+                  network={"kind": "features", "widths": [4, 6], "features": 3, "finest": 0, "stages": [1, 1]},
                   objective={"lncc": {}, "diffusion": {"weight": 0.1}})  # fmt: skip
     assert execute(["train", str(file), "-o", str(tmp_path / "run"), "--quiet"]) == 0
     image = toy / "images" / "4.nii.gz"
@@ -227,7 +227,7 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_weights_of_one_
     draw = random.Random(5)
     kills = 0
     for turn in range(12):
-        resumable = (folder / "last" / "optimizer.safetensors").exists()
+        resumable = (folder / "last" / "state.safetensors").exists()
         begin = ["-o", str(folder), "--resume"] if resumable else [str(settings), "-o", str(folder), "--overwrite"]
         process = subprocess.Popen([*program, *begin, "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if kills < 3 and turn < 11:
@@ -253,7 +253,7 @@ def test_ctrl_c_ends_a_training_within_seconds_and_says_how_to_go_on(tmp_path: P
     program = [sys.executable, "-c", "from warpwise.cli import main; main()", "train", str(settings), "-o", str(folder)]
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for_step(folder, process)
-    while not (folder / "last" / "optimizer.safetensors").exists():
+    while not (folder / "last" / "state.safetensors").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)

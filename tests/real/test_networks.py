@@ -9,8 +9,9 @@ from asking import register
 import warpwise as ww
 from warpwise.evaluation.metrics import dice
 from warpwise.image import Image, normalised
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
+from warpwise.levels.training import Run, train
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from warpwise.alignment import Alignment
 from warpwise.errors import InputError
 from warpwise.image import Image
 from warpwise.io.images import read_image
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
+from warpwise.levels.training import Run, train
 from warpwise.networks.base import initialise
 from warpwise.networks.model import Model, ModelCard
 from warpwise.networks.probabilistic import MatchingSettings, nearby
@@ -154,7 +155,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     data = toy_dataset(folder / "data", people=6)
     settings = TrainingSettings.parse({
-        "network": "features", "options": {**SMALL, "diffusion": 10.0}, "data": {"dataset": str(data), "alignment": "none"},
+        "network": {"kind": "features", **SMALL, "diffusion": 10.0}, "data": {"dataset": str(data), "alignment": "none"},
         "objective": {"lncc": {"radius": 3}, "diffusion": {"weight": 0.1}, "feature-prior": {"weight": 0.001},
                       "feature-match": {"weight": 0.01}},
         "augmentation": {"judge_clean": True, "noise": 0.1}, "steps": 60, "validate_every": 60,

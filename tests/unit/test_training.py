@@ -16,7 +16,7 @@ from warpwise.levels.training import Run, Trainer, history, train
 from warpwise.networks.model import CARD, WEIGHTS, Model
 
 MADE = {
-    "options": SMALL_NETWORK,
+    "network": {"kind": "pyramid", **SMALL_NETWORK},
     "synthetic": {"shape": [32, 28], "warp_voxels": 2.0},
     "objective": {"endpoint": {"weight": 1.0}, "diffusion": {"weight": 0.02}},
     "batch": 2,
@@ -55,7 +55,7 @@ def test_made_pairs_teach_a_network_to_find_their_deformation(tmp_path: Path):
     wanted = settings(
         steps=400,
         validate_every=400,
-        options={"features": [8, 12, 16], "hidden": 16, "iterations": [1, 2, 2]},
+        network={"kind": "pyramid", "features": [8, 12, 16], "hidden": 16, "iterations": [1, 2, 2]},
         optimizer={"learning_rate": 3e-3},
     )
     train(wanted, Run(tmp_path / "run"))
@@ -123,7 +123,7 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(tmp_path: Pat
 
 @pytest.mark.parametrize("network", ["pyramid", "symmetric", "voxelmorph", "transmorph"])
 def test_half_precision_trains_every_kind_of_network(tmp_path: Path, network: str):
-    wanted = settings(network=network, options={}, steps=2, validate_every=2, precision="bf16-mixed")
+    wanted = settings(network=network, steps=2, validate_every=2, precision="bf16-mixed")
     train(wanted, Run(tmp_path / "run"))
     assert all(torch.isfinite(v).all() for v in weights(tmp_path / "run").values())
 
@@ -162,7 +162,7 @@ def test_a_run_is_not_overwritten_nor_resumed_from_nothing(tmp_path: Path):
         ("data: {spacign_mm: 2}", "Did you mean 'spacing_mm'"),
         ("objective: {lncc: {wieght: 2}}", "Did you mean 'weight'"),
         ("network: piramid", "Did you mean 'pyramid'"),
-        ("options: {hiden: 3}", "Did you mean 'hidden'"),
+        ("network: {kind: pyramid, hiden: 3}", "Did you mean 'hidden'"),
         ("steps: many", "steps"),
         ("[", "not YAML"),
         ("", "holds no settings"),

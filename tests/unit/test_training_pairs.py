@@ -9,13 +9,12 @@ import torch
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.data.batches import PairSampler
+from warpwise.data.prepared import linear_maps, training_pairs, validation_pairs
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
 from warpwise.data.volumes import Store, Volume
 from warpwise.grid import Grid
 from warpwise.io.datasets import Dataset, Scan
-from warpwise.levels.prepared import linear_maps, training_pairs, validation_pairs
-from warpwise.levels.settings import TrainingSettings
 from warpwise.similarity.label import SoftDice
 from warpwise.synthetic import contrasts
 from warpwise.synthetic.shapes import random_shapes, smooth_noise
@@ -107,7 +106,7 @@ def test_n_linear_transforms_serve_all_pairs_of_n_images(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Store, "linear", linear)
     pairs = [(a, b) for a in scans for b in scans if a is not b]
-    found = linear_maps(TrainingSettings(), Store(tmp_path), pairs)
+    found = linear_maps(DataSettings(), Store(tmp_path), pairs)
     assert len(asked) == 4
     for (a, b), world in zip(pairs, found, strict=True):
         assert world @ maps[a] == pytest.approx(maps[b])
@@ -119,16 +118,13 @@ def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
         scan.image.touch()
     dataset = Dataset("d", tmp_path, tuple(scans[:3]), tuple(scans[3:]), ((scans[0], scans[2]),), (), {}, (), "", "")
 
-    def of(**data: object) -> TrainingSettings:
-        return TrainingSettings(data=DataSettings(**data))
-
-    assert len(training_pairs(of(pairs="all"), dataset)) == 6
-    assert training_pairs(of(pairs="subject"), dataset) == [(scans[0], scans[2]), (scans[2], scans[0])]
-    assert training_pairs(of(pairs="listed"), dataset) == [(scans[0], scans[2])]
-    atlas = of(pairs="atlas", atlas=scans[1].image)
+    assert len(training_pairs(DataSettings(pairs="all"), dataset)) == 6
+    assert training_pairs(DataSettings(pairs="subject"), dataset) == [(scans[0], scans[2]), (scans[2], scans[0])]
+    assert training_pairs(DataSettings(pairs="listed"), dataset) == [(scans[0], scans[2])]
+    atlas = DataSettings(pairs="atlas", atlas=scans[1].image)
     assert training_pairs(atlas, dataset) == [(scans[1], scans[0]), (scans[1], scans[2])]
     assert validation_pairs(atlas, dataset) == [(scans[1], scans[3]), (scans[1], scans[4])]
-    assert validation_pairs(of(), dataset) == [(scans[3], scans[4])]
+    assert validation_pairs(DataSettings(), dataset) == [(scans[3], scans[4])]
 
 
 def test_contrasts_keep_their_ranges_and_artefacts_their_strength():

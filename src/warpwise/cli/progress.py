@@ -38,13 +38,13 @@ class Progress:
             return
         if event.stage == "note":
             self.line(event.text)
-        elif event.steps == 0:
-            self._measured(event)
+        elif event.stage == "validation":
+            self.line(f"step {event.step}: {figures(event)}{' (best)' if event.best else ''}")
         elif sys.stderr.isatty():
             self._draw(event)
         elif event.scale is None:
             if event.step % EVERY == 0 or event.step == event.steps:
-                self.line(f"{event.stage} {event.step} of {event.steps}: {figures(event)}, {event.elapsed_s:.0f} s")
+                self.line(f"step {event.step} of {event.steps}: {figures(event)}, {event.elapsed_s:.0f} s")
         else:
             last, self._last = self._last, event
             if last is not None and (last.stage, last.scale) != (event.stage, event.scale):
@@ -65,9 +65,6 @@ class Progress:
     def warning(self, text: str) -> None:
         """Say something that even the quiet must hear."""
         print(f"Warning: {text}", file=sys.stderr, flush=True)
-
-    def _measured(self, event: Event) -> None:
-        self.line(f"{event.stage} after step {event.step}: {figures(event)}{' (best)' if event.best else ''}")
 
     def _scale_done(self, event: Event) -> None:
         print(f"{event.stage} scale {event.scale}: {event.step} iterations, {figures(event)}", file=sys.stderr, flush=True)
@@ -101,5 +98,5 @@ class Progress:
 
 def figures(event: Event) -> str:
     """What was measured, for people: the loss alone where there is one."""
-    shown = {"loss": event.values["loss"]} if "loss" in event.values and event.steps else event.values
+    shown = {"loss": event.values["loss"]} if event.stage == "train" and "loss" in event.values else event.values
     return ", ".join(f"{name} {value:.5f}" for name, value in shown.items())

@@ -11,6 +11,7 @@ from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.images import read_geometry
 from warpwise.io.scan import Scan, read_both
 from warpwise.methods import ImageSettings
+from warpwise.networks import NETWORKS
 from warpwise.registrars.linear.contrast import ALIKE, agreement
 from warpwise.registration.prepare import prepare
 
@@ -105,8 +106,8 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
             else []
         ),
         "",
-        "network: pyramid                   # or symmetric, voxelmorph, vm-diff, transmorph, features, cascade",
-        "options: {}                        # of the network: features, hidden, iterations, uncertainty, labels …",
+        f"network: {{kind: pyramid}}           # or {', '.join(name for name in NETWORKS if name != 'pyramid')};",
+        "#                                    its options beside kind: features, hidden, iterations, uncertainty, labels …",
         "data:",
         f"  dataset: {path}",
         f"  pairs: {pairs}                    # all, subject, listed (registration_train), atlas",
