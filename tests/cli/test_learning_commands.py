@@ -144,7 +144,7 @@ def test_images_unlike_those_of_training_are_warned_of_with_numbers(run: Path, t
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model", "nobody"], "neither a method (fast, balanced, accurate, synthetic)"),
+        (["--model", "nobody"], "neither a method (fast, balanced, accurate, affine, rigid, synthetic)"),
         (["--refine"], "nothing to refine without a model"),
         (["--model", "RUN", "--transform", "rigid"], "A model predicts a deformation"),
     ],
@@ -175,7 +175,7 @@ def test_models_lists_what_is_installed_and_shows_a_run(run: Path, capsys):
     assert "GFLOP" in told
     assert "licence: CC0" in told
     assert execute(["models", str(run), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["network"] == "pyramid"
+    assert json.loads(capsys.readouterr().out)[0]["network"]["kind"] == "pyramid"
 
 
 def test_methods_are_compared_on_a_dataset_as_a_table_and_box_plots(run: Path, toy: Path, tmp_path: Path, capsys):

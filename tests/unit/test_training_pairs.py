@@ -24,7 +24,7 @@ def ball(grid: Grid, centre_mm: np.ndarray) -> Volume:
     at = np.indices(grid.shape).reshape(3, -1)
     mm = grid.affine[:3, :3] @ at + grid.affine[:3, 3:]
     far = np.linalg.norm(mm - centre_mm[:, None], axis=0).reshape(grid.shape)
-    return Volume("ball", np.exp(-((far / 6) ** 2))[None].astype(np.float32), (far < 6).astype(np.int16), grid, 3)
+    return Volume(np.exp(-((far / 6) ** 2))[None].astype(np.float32), grid, labels=(far < 6).astype(np.int16), name="ball")
 
 
 def middle(image: torch.Tensor) -> np.ndarray:
@@ -95,7 +95,7 @@ def test_made_pairs_differ_in_contrast_but_not_always():
 
 
 def test_n_linear_transforms_serve_all_pairs_of_n_images(tmp_path: Path, monkeypatch):
-    scans = tuple(Scan(tmp_path / f"{n}.nii.gz") for n in range(4))
+    scans = tuple(Scan(image=tmp_path / f"{n}.nii.gz") for n in range(4))
     maps = {scan: np.linalg.qr(np.random.default_rng(n).normal(size=(4, 4)))[0] for n, scan in enumerate(scans)}
     maps[scans[0]] = np.eye(4)
     asked = []
@@ -113,7 +113,7 @@ def test_n_linear_transforms_serve_all_pairs_of_n_images(tmp_path: Path, monkeyp
 
 
 def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
-    scans = [Scan(tmp_path / f"{n}.nii.gz", subject="ab"[n % 2]) for n in range(5)]
+    scans = [Scan(image=tmp_path / f"{n}.nii.gz", subject="ab"[n % 2]) for n in range(5)]
     for scan in scans:
         scan.image.touch()
     dataset = Dataset("d", tmp_path, tuple(scans[:3]), tuple(scans[3:]), ((scans[0], scans[2]),), (), {}, (), "", "")
