@@ -20,8 +20,7 @@ from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.io.transforms import Spaces
 from warpwise.transforms.affine import Affine
-from warpwise.transforms.base import Transform
-from warpwise.transforms.composite import Composite
+from warpwise.transforms.base import Composite, Transform
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.gridded import gridded
 
