@@ -2,8 +2,6 @@
 
 import json
 import platform
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from warpwise.errors import InputError
 from warpwise.image import Image, Kind
 from warpwise.io import bids
 from warpwise.io.images import Geometry, Reading, read_geometry, read_image, write_image
+from warpwise.io.memory import peak_memory_mb
 from warpwise.io.nifti import write_displacement
 from warpwise.io.points import read_points
 from warpwise.io.run_folder import appearing, claim_folder, locked, room_on_disk
@@ -246,18 +245,6 @@ def write_outputs(folder: Path, result: Result, fixed: Image, like: Geometry | N
         back.result()
 
 
-def peak_memory_mb() -> float:
-    """The most memory this process has held."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # The kernel's own mark of this program; the one of getrusage is inherited from whoever started it.
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return round(float(line.split()[1]) * 1024 / 1e6, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)
-
-
 def describe(result: Result, fixed: Path, moving: Path, options: Options) -> dict[str, Any]:
     """Plain data for result.json."""
     packages = ("numba", "numpy", "nibabel", "SimpleITK", *(["torch"] if options.model else []))
@@ -290,7 +277,8 @@ def report(say: Progress, result: Result, summary: dict[str, Any], folder: Path)
         f"Forward and inverse agree to {certificate.forward_inverse_mean:.1g} voxel (mean), "
         f"{certificate.forward_inverse_max:.1g} (largest)."
     )
-    memory = summary["memory_mb"]["peak"]
-    say.line(f"Results in {folder} after {summary['timings_s']['total']:.1f} s, {memory:.0f} MB of memory at most.")
+    peak = summary["memory_mb"]["peak"]
+    memory = "" if peak is None else f", {peak:.0f} MB of memory at most"
+    say.line(f"Results in {folder} after {summary['timings_s']['total']:.1f} s{memory}.")
     for warning in result.warnings:
         say.warning(warning)

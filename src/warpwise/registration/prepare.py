@@ -11,7 +11,8 @@ from warpwise.grid import Grid
 from warpwise.guides import SCALE, LabelMaps, Landmarks, encoded
 from warpwise.image import Image, normalised, upright
 from warpwise.io.bias import without_bias
-from warpwise.io.checks import free_memory, whole
+from warpwise.io.checks import whole
+from warpwise.io.memory import free_memory
 from warpwise.io.points import Points, inside, matched
 from warpwise.ops import kernels
 from warpwise.pair import Pair, Triple, level_factors, shrink

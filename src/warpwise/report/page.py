@@ -156,5 +156,5 @@ def tables(seen: Material) -> list[tuple[str, Rows]]:
     used: Rows = [(name.replace("_", " "), str(settings[name])) for name in SHOWN if name in settings]
     timings: Rows = [(name, f"{value:.2f} s") for name, value in s["timings_s"].items() if name != "report"]
     memory = s.get("memory_mb", {})
-    timings = [*timings, ("memory at most", f"{memory['peak']:.0f} MB")] if "peak" in memory else timings
+    timings = [*timings, ("memory at most", f"{memory['peak']:.0f} MB")] if memory.get("peak") else timings
     return [("Images", images), ("Quality", quality), ("Settings", used), ("Time", timings)]
