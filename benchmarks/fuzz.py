@@ -29,7 +29,7 @@ from warpwise.io.images import Reading, read_image
 from warpwise.io.points import Points, read_points, write_points
 from warpwise.io.transforms import Space, Spaces, read_transform, write_transform
 from warpwise.transforms.affine import Affine
-from warpwise.transforms.composite import Composite
+from warpwise.transforms.base import Composite
 from warpwise.transforms.displacement import DisplacementField
 
 HANG_S = 5.0

@@ -45,6 +45,33 @@ class Grid:
         object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
         object.__setattr__(self, "affine", affine)
 
+    def __repr__(self) -> str:
+        first = ", ".join(f"{v:.5g}" for v in self.affine[:-1, -1])
+        return f"Grid({self.described()}, axes {self.axes}, first voxel at ({first}) mm)"
+
+    def described(self) -> str:
+        """Shape and spacing in words.
+
+        Example:
+            >>> Grid((4, 4, 2), np.diag([1.0, 1.0, 3.0, 1.0])).described()
+            '4×4×2 voxels of 1×1×3 mm'
+        """
+        shape = "×".join(str(n) for n in self.shape)
+        return f"{shape} voxels of {'×'.join(f'{s:.4g}' for s in self.spacing_mm)} mm"
+
+    @property
+    def axes(self) -> str:
+        """Towards which side of the body each axis runs, as far as one letter can say.
+
+        Example:
+            >>> Grid((4, 4, 2), np.diag([-1.0, -1.0, 3.0, 1.0])).axes
+            'LPS'
+        """
+        letters = [""] * self.dim
+        for (ahead, back), axis, turned in zip(("RL", "AP", "SI"), *self.towards_ras(), strict=False):
+            letters[axis] = back if turned else ahead
+        return "".join(letters)
+
     @property
     def dim(self) -> int:
         """Number of axes."""

@@ -41,6 +41,14 @@ class Image:
         if self.data.dtype.kind not in "buif":
             raise InputError(f"{self.name}: voxels of type {self.data.dtype}; real numbers are needed.")
 
+    def __repr__(self) -> str:
+        channels = f"{len(self.data)} channels of " if len(self.data) != 1 else ""
+        notes = f", {len(self.notes)} notes" if self.notes else ""
+        return (
+            f"Image({shortened(self.name)!r}, {self.kind}, {channels}{self.data.dtype}{notes},\n"
+            f"      {self.grid.described()}, axes {self.grid.axes})"
+        )
+
     @classmethod
     def from_array(cls, array: NDArray[Any], affine: NDArray[Any] | None = None, **kinds: Any) -> "Image":
         """One channel from an array (X, Y[, Z]); without an affine, 1 mm voxels.
@@ -56,6 +64,16 @@ class Image:
         if array.ndim == 2 and matrix.shape == (4, 4):
             matrix = matrix[np.ix_([0, 1, 3], [0, 1, 3])]
         return cls(array[None], Grid(array.shape, matrix), **kinds)
+
+
+def shortened(name: str, *, most: int = 100) -> str:
+    """A name of at most so many characters: of a path, its end.
+
+    Example:
+        >>> shortened("/archive/study/subject/fixed.nii.gz", most=20)
+        '…ubject/fixed.nii.gz'
+    """
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def intensity_range(data: NDArray[Any], percentiles: tuple[float, float] = PERCENTILES) -> tuple[float, float]:

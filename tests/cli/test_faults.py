@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 from asking import register
 from faults import KillTest, soak
+from filelock import FileLock
 
 import warpwise as ww
 from warpwise.errors import InputError, RunError
 from warpwise.image import Image
-from warpwise.io.checks import free_memory
 from warpwise.io.images import write_image
-from warpwise.io.run_folder import LOCK, appearing, locked
+from warpwise.io.locks import Lock
+from warpwise.io.memory import free_memory
+from warpwise.io.run_folder import LOCK, OWNER, appearing, locked
 from warpwise.registration.deliver import on_image
 from warpwise.registration.result import FILES
 from warpwise.similarity.local import LNCC
@@ -211,27 +213,73 @@ def test_a_second_process_is_refused_and_a_dead_ones_lock_is_not(files: Path, tm
         code, _, err = warpwise("register", files / "fixed.nii.gz", files / "moving.nii.gz", "-o", out)
         assert code == 2
         assert f"process {os.getpid()} on {socket.gethostname()}" in err
-        assert [p.name for p in out.iterdir()] == [LOCK]
+        assert sorted(p.name for p in out.iterdir()) == [LOCK, OWNER]
     assert not out.exists()
-    out.mkdir()
-    dead = subprocess.Popen([sys.executable, "-c", "pass"])
-    dead.wait()
-    (out / LOCK).write_text(json.dumps({"pid": dead.pid, "host": socket.gethostname(), "began": "1"}))
-    scratch = out / f".warpwise-{socket.gethostname()}-{dead.pid}-abc"
-    scratch.mkdir()
-    (scratch / "warped.nii.gz").write_text("half")
+    # A process that is killed while it works leaves its lock, its name and half a result.
+    code = (
+        "import sys, time; from pathlib import Path; from warpwise.io.run_folder import appearing, locked\n"
+        f"with locked(Path({str(out)!r})), appearing(Path({str(out)!r})) as scratch:\n"
+        "    (scratch / 'warped.nii.gz').write_text('half'); print('ready', flush=True); time.sleep(60)"
+    )
+    dying = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert dying.stdout.readline() == "ready\n"
+    assert len([*out.iterdir()]) == 4  # both locks, the name, the scratch folder
     arguments = ("register", files / "fixed.nii.gz", files / "moving.nii.gz", "-o", out, "--transform", "rigid")
+    code, _, err = warpwise(*arguments)
+    assert (code, f"process {dying.pid} on" in err) == (2, True)
+    with appearing(out):
+        assert [p for p in out.iterdir() if (p / "warped.nii.gz").exists()]  # it lives: its scratch folder stays
+    dying.kill()
+    dying.communicate()
+    assert len([*out.iterdir()]) == 4
     code, _, err = warpwise(*arguments)
     assert code == 0, err
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
-    # The same number, given to another process since.
-    (out / LOCK).write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "began": "1"}))
-    assert warpwise(*arguments, "--overwrite")[0] == 0
     (out / LOCK).write_text("rubbish")
+    (out / OWNER).write_text("rubbish")
     assert warpwise(*arguments, "--overwrite")[0] == 0
-    (out / LOCK).write_text(json.dumps({"pid": 1, "host": "elsewhere", "began": "1"}))
+    assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
+    (out / OWNER).write_text(json.dumps({"pid": 1, "host": "elsewhere"}))
     code, _, err = warpwise(*arguments, "--overwrite")
     assert (code, "process 1 on elsewhere" in err) == (2, True)
+    assert sorted(p.name for p in out.iterdir()) == sorted([*FILES, OWNER])
+
+
+def test_where_a_file_system_keeps_no_locks_a_name_that_was_left_is_believed(tmp_path: Path, monkeypatch):
+    import errno
+    import fcntl
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "no locks here")
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with locked(tmp_path), appearing(tmp_path) as scratch:
+        (scratch / "a").write_text("x")
+        with pytest.raises(InputError, match="another process works here"), locked(tmp_path):
+            pass
+        with appearing(tmp_path):
+            assert scratch.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_lock_on_a_file_that_was_taken_away_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch):
+    path = tmp_path / "lock"
+    acquire, calls = FileLock.acquire, []
+
+    def late(self, *args, **kwargs):
+        lock = acquire(self, *args, **kwargs)
+        calls.append(path)
+        if len(calls) == 1:
+            path.unlink()  # as the one before does, in the moment between opening and locking
+        return lock
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    lock = Lock.take(path)
+    assert lock is not None
+    assert len(calls) == 2
+    assert Lock.take(path) is None
+    lock.leave()
+    assert not path.exists()
 
 
 def test_the_result_appears_last_and_all_or_nothing(tmp_path: Path, monkeypatch):

@@ -9,11 +9,12 @@ from strategies import affines, grids, smooth_fields
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
+from warpwise.image import Image
+from warpwise.io.points import Points
 from warpwise.io.transforms import read_transform, write_transform
 from warpwise.ops import kernels
 from warpwise.transforms.affine import Affine
-from warpwise.transforms.base import Transform
-from warpwise.transforms.composite import Composite
+from warpwise.transforms.base import Composite, Transform
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.velocity import VelocityField
 
@@ -189,3 +190,27 @@ def test_a_field_is_kept_whole_and_in_single_precision(tmp_path):
     assert found.grid.same_as(grid)
     assert np.array_equal(found.vectors, vectors)
     assert (tmp_path / "field.h5").stat().st_size < vectors.nbytes + 20_000
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_what_is_printed_fits_on_three_lines(dim: int):
+    rng = np.random.default_rng(0)
+    affine = np.eye(dim + 1)
+    affine[:dim] = rng.uniform(-1e3, 1e3, (dim, dim + 1)) / 7
+    grid = Grid((160, 190, 150)[:dim], affine)
+    vectors = rng.normal(0, 100, (dim, *grid.shape)).astype(np.float32)
+    field = DisplacementField(vectors, grid)
+    matrix = Affine(affine)
+    name = "/a/very/long/path" * 30
+    for shown in (
+        grid, Image(vectors, grid, name=name, notes=("odd",) * 9), matrix, field, field.inverse(),
+        VelocityField(vectors, grid), Composite((field, *[matrix] * 100)), Points(rng.normal(0, 1, (50, dim)), name=name),
+        Points(np.zeros((0, dim))),
+    ):  # fmt: skip
+        text = repr(shown)
+        assert text.startswith(f"{type(shown).__name__}(")
+        assert len(text) <= 300, text
+        assert text.count("\n") <= 2, text
+    assert "voxels of" in repr(grid)
+    assert "long/path" in repr(Image(vectors, grid, name=name))
+    assert f"up to {np.linalg.norm(vectors, axis=0).max():.3g} mm" in repr(field)

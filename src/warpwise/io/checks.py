@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image, Kind
+from warpwise.io.memory import free_memory
 
 Affine4 = NDArray[np.float64]
 
@@ -23,41 +24,6 @@ def lps_signs(dim: int) -> NDArray[np.float64]:
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def free_memory() -> float:
-    """Bytes that can be used now: what the system, the process's limit and its container leave; infinite if none says."""
-    return min(_system_memory(), _limit_of_process(), _limit_of_container())
-
-
-def _system_memory() -> float:
-    try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        line = next(row for row in text.splitlines() if row.startswith("MemAvailable"))
-        return float(line.split()[1]) * 1024
-    except (OSError, StopIteration):
-        return float("inf")
-
-
-def _limit_of_process() -> float:
-    try:
-        import resource  # noqa: PLC0415 - not on every system
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
-    except (ImportError, OSError, ValueError):
-        return float("inf")
-    return float("inf") if limit == resource.RLIM_INFINITY else max(float(limit - used), 0.0)
-
-
-def _limit_of_container() -> float:
-    folder = Path("/sys/fs/cgroup")
-    try:
-        limit = (folder / "memory.max").read_text(encoding="ascii").strip()
-        used = float((folder / "memory.current").read_text(encoding="ascii"))
-        return float("inf") if limit == "max" else max(float(limit) - used, 0.0)
-    except (OSError, ValueError):
-        return float("inf")
 
 
 def existing_file(path: Path) -> int:

@@ -199,7 +199,7 @@ def write_volumes(path: Path, data: NDArray[Any], affine: Affine4, *, intent: st
         return
     pieces = [head, *[raw[i : i + _CHUNK] for i in range(0, len(raw), _CHUNK)]]
     # zlib works without the GIL; a file of several gzip members is a gzip file to every reader.
-    with path.open("wb") as file, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with path.open("wb") as file, ThreadPoolExecutor(_processors()) as pool:
         for block in pool.map(_gzip_member, pieces):
             file.write(block)
 
@@ -223,6 +223,10 @@ def _parts(data: NDArray[Any], affine: Affine4, intent: str | None) -> tuple[byt
     raw = np.asfortranarray(data).reshape(-1, order="F").view(np.uint8).data
     head = header.binaryblock + b"\0\0\0\0"
     return head, raw
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gzip_member(piece: bytes | memoryview) -> bytes:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
+from warpwise.image import shortened
 from warpwise.io.checks import lps_signs
 
 Array = NDArray[np.float64]
@@ -48,6 +49,14 @@ class Points:
     columns: tuple[int, ...] = ()
     lengths: tuple[int, ...] = ()
     name: str = "points"
+
+    def __repr__(self) -> str:
+        lines = f" on {len(self.lengths)} lines" if self.lengths else ""
+        text = f"Points({shortened(self.name)!r}, {len(self.mm)} in {self.mm.shape[1]}-D{lines}"
+        if len(self.mm):
+            low, high = (", ".join(f"{v:.4g}" for v in corner) for corner in (self.mm.min(0), self.mm.max(0)))
+            text += f",\n       from ({low}) to ({high}) mm"
+        return f"{text})"
 
     def moved(self, mm: Array, *, space: str | None = None) -> "Points":
         """The same points elsewhere, and perhaps in numbers of another space, which a table's columns then say."""

@@ -2,16 +2,17 @@
 
 import json
 import os
+import secrets
 import shutil
 import socket
-import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from warpwise.errors import InputError
+from warpwise.io.locks import Lock
 
-LOCK = ".warpwise.lock"
+LOCK, OWNER = ".warpwise.lock", ".warpwise.owner"
 _SCRATCH = ".warpwise-"
 
 
@@ -82,7 +83,7 @@ def appearing(folder: Path, *, last: str = "") -> Generator[Path, None, None]:
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     clear_remains(folder)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH}{_host()}-{os.getpid()}-", dir=folder))
+    scratch, lock = _scratch(folder)
     try:
         yield scratch
         for file in sorted(scratch.rglob("*"), key=lambda file: (file.name == last, file.name)):
@@ -92,45 +93,62 @@ def appearing(folder: Path, *, last: str = "") -> Generator[Path, None, None]:
                 file.replace(place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        lock.leave()
         if not existed and not any(folder.iterdir()):
             folder.rmdir()
 
 
+def _scratch(folder: Path) -> tuple[Path, Lock]:
+    """A new scratch folder, and the lock beside it that tells others that its process lives."""
+    while True:
+        scratch = folder / f"{_SCRATCH}{_host()}-{secrets.token_hex(6)}"
+        # The lock comes first: a scratch folder without one is what a killed process left.
+        lock = Lock.take(_lock_of(scratch))
+        if lock is not None:
+            scratch.mkdir()
+            return scratch, lock
+
+
+def _lock_of(scratch: Path) -> Path:
+    return scratch.with_name(f"{scratch.name}.lock")
+
+
 def clear_remains(folder: Path) -> None:
     """Remove the scratch folders of processes of this machine that are no more."""
-    for left in folder.glob(f"{_SCRATCH}{_host()}-*"):
-        pid = left.name.removeprefix(f"{_SCRATCH}{_host()}-").split("-")[0]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+    for left in {path.with_name(path.name.removesuffix(".lock")) for path in folder.glob(f"{_SCRATCH}{_host()}-*")}:
+        lock = Lock.take(_lock_of(left))
+        if lock is not None:
+            if lock.held is not None:
+                shutil.rmtree(left, ignore_errors=True)
+            lock.leave()
 
 
 @contextmanager
 def locked(folder: Path) -> Generator[None, None, None]:
-    """Keep a run folder for this process; the lock of a process that is no more counts for nothing.
+    """Keep a run folder for this process; the lock of a process of this machine that is no more counts for nothing.
 
     Raises:
         InputError: another process works there.
     """
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder / LOCK
-    mine = json.dumps({"pid": os.getpid(), "host": _host(), "began": _began(os.getpid())})
-    for _ in range(2):
-        try:
-            with lock.open("x", encoding="utf-8") as file:
-                file.write(mine)
-            break
-        except FileExistsError:
-            if _held(lock):
-                raise InputError(
-                    f"{folder}: another process works here ({_owner(lock)}).",
-                    hint=f"Wait for it, choose another folder, or delete {LOCK} if that process is gone.",
-                ) from None
-            lock.unlink(missing_ok=True)
+    note = folder / OWNER
+    lock = Lock.take(folder / LOCK)
+    if lock is None:
+        raise InputError(f"{folder}: another process works here ({_owner(note)}).", hint="Wait, or choose another folder.")
+    # The locks of other machines do not always reach this one: where one left its name, it is believed.
+    if note.exists() and (lock.held is None or _noted(note).get("host", _host()) != _host()):
+        lock.leave()
+        raise InputError(
+            f"{folder}: another process works here ({_owner(note)}).",
+            hint=f"Wait for it, choose another folder, or delete {OWNER} if that process is gone.",
+        )
     try:
+        note.write_text(json.dumps({"pid": os.getpid(), "host": _host()}), encoding="utf-8")
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        note.unlink(missing_ok=True)
+        lock.leave()
         if not existed and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
 
@@ -139,44 +157,14 @@ def _host() -> str:
     return socket.gethostname() or "localhost"
 
 
-def _content(lock: Path) -> dict[str, object]:
+def _noted(note: Path) -> dict[str, object]:
     try:
-        found = json.loads(lock.read_text(encoding="utf-8"))
+        content = json.loads(note.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}  # type: ignore[reportUnknownVariableType]
+    return content if isinstance(content, dict) else {}  # type: ignore[reportUnknownVariableType]
 
 
-def _owner(lock: Path) -> str:
-    found = _content(lock)
-    return f"process {found.get('pid')} on {found.get('host')}"
-
-
-def _held(lock: Path) -> bool:
-    """Whether the lock's owner is at work, as far as can be told: of other machines it is believed."""
-    found = _content(lock)
-    pid, host = found.get("pid"), found.get("host")
-    if not isinstance(pid, int):
-        return False
-    if host != _host():
-        return True
-    # A number is given out again: the process is the same only if it began at the same moment.
-    return _alive(pid) and found.get("began") == _began(pid)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _began(pid: int) -> str:
-    """When a process began, in ticks since the system did; empty where the system does not say."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return ""
+def _owner(note: Path) -> str:
+    content = _noted(note)
+    return f"process {content['pid']} on {content['host']}" if {"pid", "host"} <= content.keys() else "which left no name"

@@ -16,8 +16,7 @@ from warpwise.registration.certificate import Certificate, certify
 from warpwise.registration.prepare import Prepared
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
-from warpwise.transforms.base import Transform
-from warpwise.transforms.composite import Composite
+from warpwise.transforms.base import Composite, Transform
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.velocity import VelocityField
 from warpwise.volume import Triple

@@ -5,7 +5,7 @@ import numpy as np
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.io.checks import free_memory
+from warpwise.io.memory import free_memory
 from warpwise.io.scan import ReadScan, Scans
 from warpwise.volume import scale_factors, shrink
 

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -78,7 +77,7 @@ class Record(Settings):
     scores: dict[str, Any] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     timings_s: dict[str, float]
-    memory_mb: dict[str, float]
+    memory_mb: dict[str, float | None]
     versions: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
 
@@ -137,19 +136,3 @@ def versions(method: Method) -> dict[str, str]:
         except PackageNotFoundError:  # a package that was put on the path by hand
             continue
     return found
-
-
-def peak_memory_mb() -> float:
-    """The most memory this process has held; 0 where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # The kernel's own mark of this program; the one of getrusage is inherited from whoever started it.
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return round(float(line.split()[1]) * 1024 / 1e6, 1)
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)

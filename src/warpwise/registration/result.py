@@ -12,12 +12,13 @@ from warpwise import __version__
 from warpwise.events import Event
 from warpwise.image import Image
 from warpwise.io.images import Geometry, write_image
+from warpwise.io.memory import peak_memory_mb
 from warpwise.io.nifti import write_displacement
 from warpwise.io.run_folder import appearing, claim_folder, locked
 from warpwise.io.transforms import write_transform
 from warpwise.methods import Method
 from warpwise.registration.certificate import Certificate
-from warpwise.registration.record import NAME, Choices, Record, StepRow, peak_memory_mb, versions
+from warpwise.registration.record import NAME, Choices, Record, StepRow, versions
 from warpwise.registration.scores import Scores
 from warpwise.transforms.base import Transform
 from warpwise.transforms.velocity import VelocityField

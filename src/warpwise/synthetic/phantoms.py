@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.synthetic.deformations import random_affine, random_deformation, small_rotation
-from warpwise.transforms.base import Transform
-from warpwise.transforms.composite import Composite
+from warpwise.transforms.base import Composite, Transform
 
 Array = NDArray[np.float32]
 

@@ -7,10 +7,8 @@ import numpy as np
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.transforms.affine import Affine
-from warpwise.transforms.base import Transform
-from warpwise.transforms.composite import Composite
-from warpwise.transforms.displacement import DisplacementField
-from warpwise.transforms.inverse import InverseField
+from warpwise.transforms.base import Composite, Transform
+from warpwise.transforms.displacement import DisplacementField, InverseField
 from warpwise.transforms.velocity import VelocityField
 
 

@@ -10,7 +10,7 @@ from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.ops import kernels
 from warpwise.transforms.base import Points, Transform
-from warpwise.transforms.displacement import DisplacementField
+from warpwise.transforms.displacement import DisplacementField, vectors_on_nodes
 
 
 def exponential(velocity: NDArray[np.float32], *, squarings: int = 7) -> NDArray[np.float32]:
@@ -52,6 +52,9 @@ class VelocityField(Transform):
     def __post_init__(self) -> None:
         if self.velocity.shape != (self.grid.dim, *self.grid.shape):
             raise InputError(f"A velocity of shape {self.velocity.shape} does not fit a grid of {self.grid.shape}.")
+
+    def __repr__(self) -> str:
+        return f"VelocityField({vectors_on_nodes(self.velocity, self.grid)}, {self.squarings} squarings)"
 
     @property
     def dim(self) -> int:

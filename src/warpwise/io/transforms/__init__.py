@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
@@ -23,6 +22,9 @@ FORMATS = Table(
         "learn2reg": "warpwise.io.transforms.learn2reg:Learn2Reg",
     },
 )
+"""Each is a class with `suffixes` that it may have and two static functions: `read(path, spaces)` gives the transform in a
+file that exists, `write(path, transform, spaces)` writes one under a scratch name beside the final one."""
+
 SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".xfm", ".lta", ".x5", ".nii", ".nii.gz")
 
 
@@ -67,22 +69,6 @@ class Spaces:
 
 
 NOWHERE = Spaces()
-
-
-class TransformFormat(Protocol):
-    """A file format: two functions and the suffixes that it may have."""
-
-    suffixes: ClassVar[tuple[str, ...]]
-
-    @staticmethod
-    def read(path: Path, spaces: Spaces) -> Transform:
-        """The transform in a file that exists."""
-        ...
-
-    @staticmethod
-    def write(path: Path, transform: Transform, spaces: Spaces) -> None:
-        """Write a transform; `path` is a scratch name beside the final one."""
-        ...
 
 
 def read_transform(path: str | Path, *, kind: str | None = None, spaces: Spaces = NOWHERE) -> Transform:

@@ -12,8 +12,7 @@ from warpwise.io import structure
 from warpwise.io.checks import first_line
 from warpwise.io.transforms import Spaces, hdf5
 from warpwise.transforms.affine import Affine
-from warpwise.transforms.base import Transform
-from warpwise.transforms.composite import Composite
+from warpwise.transforms.base import Composite, Transform
 from warpwise.transforms.gridded import gridded
 
 

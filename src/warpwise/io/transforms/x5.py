@@ -9,6 +9,7 @@ import sys
 import tempfile
 import warnings
 import zipfile
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,8 +21,7 @@ from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.io.transforms import Spaces
 from warpwise.transforms.affine import Affine
-from warpwise.transforms.base import Transform
-from warpwise.transforms.composite import Composite
+from warpwise.transforms.base import Composite, Transform
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.gridded import gridded
 
@@ -114,8 +114,9 @@ def _bound(memory: int, seconds: int) -> None:
         import resource  # noqa: PLC0415 - not on every system
     except ImportError:
         return
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+    for limit, most in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, seconds)):
+        with suppress(ValueError):  # a lower one holds already; macOS lets nobody set the first
+            resource.setrlimit(limit, (most, most))
 
 
 if __name__ == "__main__":
