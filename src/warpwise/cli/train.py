@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from warpwise.cli.register import Device
+from warpwise.networks import NETWORKS
 
 
 def train(
@@ -16,7 +17,7 @@ def train(
     ] = None,
     dataset: Annotated[Path | None, typer.Option(help="dataset.json or its folder; overrides the settings.")] = None,
     spacing: Annotated[float | None, typer.Option(min=0.001, help="Of the network's voxels, mm.")] = None,
-    network: Annotated[str | None, typer.Option(help="pyramid, symmetric, voxelmorph, vm-diff or transmorph.")] = None,
+    network: Annotated[str | None, typer.Option(help=f"{', '.join(NETWORKS)}.")] = None,
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="Train on random shapes and contrasts: no data are needed.")
     ] = False,
