@@ -7,6 +7,16 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
+from warpwise.methods import Method
+
+
+def solver(preset: str = "balanced", *, transform: str = "greedy", similarity: str = "auto") -> Method:
+    """A preset with another motion and similarity."""
+    changes = {"objective.similarity": {"term": similarity}}
+    if transform in ("rigid", "affine"):
+        return Method.named(transform).changed(changes)
+    return Method.named(preset).changed({"registrar.kind": transform, **changes})
+
 
 def machine() -> dict:
     """Commit, command, machine and versions of a run."""

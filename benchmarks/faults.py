@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import machine
+from common import machine, solver
 
 import warpwise as ww
 from warpwise.io.images import read_image, write_image
@@ -136,7 +136,7 @@ def soak(count: int, *, warm_up: int = 20) -> dict:
     track = []
     for n in range(count):
         pair = pairs[n % 4]
-        found = ww.register(pair.fixed, pair.moving, preset="fast", transform=solvers[(n // 4) % 4])
+        found = ww.register(pair.fixed, pair.moving, method=solver("fast", transform=solvers[(n // 4) % 4]))
         assert found.certificate.percent_ndv == 0
         track.append(resident_mb())
     growth = 100 * (max(track[-10:]) / max(track[warm_up - 10 : warm_up]) - 1)

@@ -18,21 +18,22 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from common import machine, markdown_table
+from common import machine, markdown_table, solver
 from learning import measured
 
 import warpwise as ww
-from warpwise.benchmark.compare import Method, Row, as_it_is, run_method
+from warpwise.benchmark.compare import Row, as_it_is, run_method
 from warpwise.evaluation.statistics import compared
 from warpwise.image import Image, intensity_range
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.images import read_image
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
-from warpwise.methods.presets import preset
+from warpwise.levels.training import Run, train
+from warpwise.methods import Method
 from warpwise.networks.model import Model, size
 from warpwise.ops import kernels
-from warpwise.registrars.deformable.descent import LevelSettings
+from warpwise.registrars.deformable.work import ScaleSettings
 from warpwise.synthetic.contrasts import smooth_noise
 from warpwise.transforms.velocity import exponential
 
@@ -44,31 +45,28 @@ SOLVER = {
     "hippocampus": {**ENCODER, "stages": [4, 4, 4]},
     "brains": {"widths": [8, 24, 32, 48], "features": 6, "finest": 0, "stages": [2, 3, 3, 3]},
 }
-# The stiffness is learned; it begins where evidence of the size that untrained features give and smoothness balance.
+# Diffusion is learned; it begins where evidence of the size that untrained features give and smoothness balance.
 ROWS = {
     "intensity": {
-        "network": "features",
+        "network": {"kind": "features", "encoder": "intensity", "uncertainty": False, "diffusion": 1.0},
         "steps": 60,
         "optimizer": {"learning_rate": 0.01},
         "augmentation": {"noise": 0.0},
-        "options": {"encoder": "intensity", "uncertainty": False, "stiffness": 1.0},
     },
-    "deterministic": {"network": "features", "options": {"uncertainty": False, "stiffness": 2.5}},
-    "probabilistic": {"network": "features", "options": {"stiffness": 10.0}},
+    "deterministic": {"network": {"kind": "features", "uncertainty": False, "diffusion": 2.5}},
+    "probabilistic": {"network": {"kind": "features", "diffusion": 10.0}},
     # The same, looking more often at images of contrasts that nobody has seen.
     "probabilistic-contrast": {
-        "network": "features",
+        "network": {"kind": "features", "diffusion": 10.0},
         "steps": 1000,
         "augmentation": {"judge_clean": True, "noise": 0.15, "bias": 0.3, "contrast": 0.4},
-        "options": {"stiffness": 10.0},
     },
-    "deterministic-unlabelled": {"network": "features", "options": {"uncertainty": False, "stiffness": 2.5}},
-    "probabilistic-unlabelled": {"network": "features", "options": {"stiffness": 10.0}},
+    "deterministic-unlabelled": {"network": {"kind": "features", "uncertainty": False, "diffusion": 2.5}},
+    "probabilistic-unlabelled": {"network": {"kind": "features", "diffusion": 10.0}},
     # An update of the cascade costs a third of the solver's on brains.
     "cascade": {
-        "network": "cascade",
+        "network": {"kind": "cascade", **ENCODER, "matching": [32, 24, 16], "context": [24, 24, 16]},
         "steps": {"hippocampus": 800, "brains": 450},
-        "options": {**ENCODER, "matching": [32, 24, 16], "context": [24, 24, 16]},
     },
 }
 NAMES = {
@@ -82,9 +80,10 @@ NAMES = {
 }
 LNCC = "intensity LNCC"
 # The same solver with a field as coarse as that of the learned features: 2 mm.
+SCALES = Method.named("accurate").registrar.scales
 AS_COARSE = {
-    "hippocampus": (*preset("accurate").deformable.levels[:2], LevelSettings(image=0, field=1, iterations=20, radius=4)),
-    "brains": (*preset("accurate").deformable.levels[:1], LevelSettings(image=1, field=1, iterations=20, radius=2)),
+    "hippocampus": (*SCALES[:2], ScaleSettings(image=0, field=1, iterations=20, radius=4)),
+    "brains": (*SCALES[:1], ScaleSettings(image=1, field=1, iterations=20, radius=2)),
 }
 NOISE = (0.0, 0.05, 0.1, 0.15, 0.2)
 BIAS = (0.0, 0.1, 0.2, 0.3)
@@ -104,8 +103,8 @@ def settings_of(task: str, row: str, data: Path, seed: int) -> TrainingSettings:
         del content["objective"]["dice"]
     if isinstance(content["steps"], dict):
         content["steps"] = content["steps"][task]
-    if content["network"] == "features":
-        content["options"] = {**SOLVER[task], **content["options"]}
+    if content["network"]["kind"] == "features":
+        content["network"] = {**SOLVER[task], **content["network"]}
     return TrainingSettings.parse(content)
 
 
@@ -117,27 +116,27 @@ def train_all(arguments: argparse.Namespace) -> None:
             if (folder / "done").exists():
                 continue
             print(time.strftime("%H:%M:%S"), task, row, flush=True)
-            resume = (folder / "last" / "optimizer.safetensors").exists()
+            resume = (folder / "last" / "state.safetensors").exists()
             run = Run(folder, arguments.runs / "cache" / task, resume, overwrite=True)
             train(settings_of(task, row, arguments.data, arguments.seed), run)
             (folder / "done").write_text("")
 
 
-def methods_of(task: str, arguments: argparse.Namespace, *, all_of_them: bool = True) -> list[Method]:
+def methods_of(task: str, arguments: argparse.Namespace, *, all_of_them: bool = True) -> dict[str, Method]:
     """Affine, the solver on intensities, every trained row; VoxelMorph of the other benchmark where it is at hand."""
-    out = [Method("affine", {"transform": "affine"}), Method(LNCC, {"preset": "accurate", "similarity": "lncc"})]
-    coarse = preset("accurate").replace(deformable=preset("accurate").deformable.replace(levels=AS_COARSE[task]))
-    out.append(Method(f"{LNCC}, as coarse", {"preset": coarse, "similarity": "lncc"}))
+    lncc = solver("accurate", similarity="lncc")
+    coarse = lncc.replace(registrar=lncc.registrar.replace(scales=AS_COARSE[task]))
+    out = {"affine": Method.named("affine"), LNCC: lncc, f"{LNCC}, as coarse": coarse}
     for row in ROWS:
         folder = arguments.runs / task / row
         if (folder / "done").exists() and (all_of_them or not row.endswith("-unlabelled")):
-            out.append(Method(NAMES[row], {"model": Model.load(folder)}))
+            out[NAMES[row]] = Method.of_model(Model.load(folder))
     if not all_of_them or arguments.baselines is None:
         return out
     for network in ("voxelmorph", "pyramid"):
         folder = arguments.baselines / task / f"{network}-0"
         if (folder / "done").exists():
-            out.append(Method(network, {"model": Model.load(folder)}))
+            out[network] = Method.of_model(Model.load(folder))
     return out
 
 
@@ -149,10 +148,10 @@ def ablation(arguments: argparse.Namespace) -> None:
     for task in arguments.tasks:
         dataset = dataset_of(task, arguments.data)
         methods = methods_of(task, arguments)
-        rows: dict[str, list[Row]] = {m.name: [] for m in methods}
+        rows: dict[str, list[Row]] = {name: [] for name in methods}
         for pair in dataset.validation_pairs[: arguments.pairs or None]:
-            for method in methods:
-                rows[method.name].append(run_method(method, pair, dataset.averaged))
+            for name, method in methods.items():
+                rows[name].append(run_method(name, method, pair, dataset.averaged))
             print(task, rows["affine"][-1].pair, {k: round(v[-1].mean_dice, 3) for k, v in rows.items()}, flush=True)
         table = {name: measured(mine, dataset) for name, mine in rows.items()}
         for row, name in NAMES.items():
@@ -221,14 +220,14 @@ def robustness(arguments: argparse.Namespace) -> None:
         changes = {name: change for name, change in changes.items() if name in (arguments.changes or changes)}
         before = found["tasks"].get(task, {})
         same = before.get("pairs") == len(pairs)
-        table: dict = {m.name: before["dice"].get(m.name, {}) if same else {} for m in methods}
+        table: dict = {label: before["dice"].get(label, {}) if same else {} for label in methods}
         found["tasks"][task] = {"pairs": len(pairs), "dice": table}
         for name, change in changes.items():
-            for method in methods:
-                if name in table[method.name]:
+            for label, method in methods.items():
+                if name in table[label]:
                     continue  # measured by an earlier run
-                rows = [run_method(method, pair, dataset.averaged, change=change) for pair in pairs]
-                table[method.name][name] = round(float(np.mean([r.mean_dice for r in rows])), 4)
+                rows = [run_method(label, method, pair, dataset.averaged, change=change) for pair in pairs]
+                table[label][name] = round(float(np.mean([r.mean_dice for r in rows])), 4)
             print(task, name, {m: v[name] for m, v in table.items()}, flush=True)
             keep(arguments.out, "robustness", found)
     curves(found, RESULTS / "features_robustness.png")
@@ -314,7 +313,7 @@ def known_pair(image: Image, model: Model, seed: int) -> tuple[np.ndarray, np.nd
     noise = float(rng.uniform(0, 0.1))
     # fixed(x) = moving(x + u(x)): u is what the registration should find
     fixed, moving = noisy(Image(bent, grid), sigma=noise, seed=seed), noisy(image, sigma=noise, seed=seed + 1000)
-    result = ww.register(fixed, moving, model=model)
+    result = ww.register(fixed, moving, method=Method.of_model(model))
     truth = kernels.map_vectors(field, grid.affine[:3, :3])
     error = np.sqrt(((result.displacement_mm - truth) ** 2).sum(0))
     low, high = intensity_range(bent)
@@ -367,9 +366,9 @@ def contrast(arguments: argparse.Namespace) -> None:
 
     arguments.bends = arguments.pairs or 4
     found = known(arguments.out, "contrast")
-    methods = {m.name: m.options for m in methods_of("brains", arguments, all_of_them=False)}
+    methods = methods_of("brains", arguments, all_of_them=False)
     methods.pop(f"{LNCC}, as coarse")
-    methods["auto"] = {"preset": "accurate"}
+    methods["auto"] = Method.named("accurate")
     found["t1_from_bent_pd_endpoint_mm"] = bent_pd(arguments, methods)
     found["retrieval"] = {
         NAMES[row]: round(retrieved(Model.load(arguments.runs / "brains" / row), arguments.data), 3)
@@ -387,11 +386,11 @@ def retrieved(model: Model, data: Path, *, others: int = 20) -> float:
 
     folder = data / "multicontrast"
     t1, pd = (ww.load_image(folder / f"chris_{k}.nii.gz") for k in ("t1", "PD"))
-    rigid = ww.register(t1, pd, transform="rigid").transform
+    rigid = ww.register(t1, pd, method="rigid").transform
     moved = ww.apply(rigid, pd, like=t1)
     covered = ww.apply(rigid, Image(np.ones_like(pd.data), pd.grid), like=t1).data[0] > 0.99
     one, other = (features_of(image, model)[0] for image in (t1, moved))
-    count = len(one.data) // (2 if model.card.settings().uncertainty else 1)
+    count = len(one.data) // (2 if model.card.network.uncertainty else 1)
     step = [round(b / a) for a, b in zip(t1.grid.spacing_mm, one.grid.spacing_mm, strict=True)]
     seen = ((normalised(t1.data[0]) > 0.15) & covered)[tuple(slice(None, None, k) for k in step)]
     at = np.argwhere(seen[tuple(slice(n) for n in one.data.shape[1:])])

@@ -2,8 +2,8 @@
 
     python benchmarks/hypergradients.py [--out benchmarks/results/hypergradients.json]
 
-Errors: two people's hearts in one plane, every fourth pixel, float64. Upper variables are the logarithm of the stiffness
-and a 3×3 filter that makes features of the images; the upper loss is soft Dice. Truth is a central difference between
+Errors: two people's hearts in one plane, every fourth pixel, float64. Outer variables are the logarithm of the stiffness
+and a 3×3 filter that makes features of the images; the outer loss is soft Dice. Truth is a central difference between
 registrations that were each solved to a stationary point. Costs: a brain-like phantom of 48³ voxels, float32, every
 estimator in a process of its own, away from a minimum, so conjugate gradients are damped.
 """
@@ -43,36 +43,36 @@ class Plane:
     moving_labels: Tensor
     interpolation: str = "cubic"
 
-    def features(self, upper: Variables) -> tuple[Tensor, Tensor]:
+    def features(self, outer: Variables) -> tuple[Tensor, Tensor]:
         pad = (1,) * 4
         made = [torch.nn.functional.pad(i, pad, mode="replicate") for i in (self.fixed, self.moving)]
-        one, other = (torch.nn.functional.conv2d(i, upper["filter"]) for i in made)
+        one, other = (torch.nn.functional.conv2d(i, outer["filter"]) for i in made)
         return one, other
 
-    def residuals(self, lower: Variables, upper: Variables) -> Tensor:
-        one, other = self.features(upper)
-        moved = ops.warp(other, lower["u"], interpolation=self.interpolation)
+    def residuals(self, outer: Variables, inner: Variables) -> Tensor:
+        one, other = self.features(outer)
+        moved = ops.warp(other, inner["u"], interpolation=self.interpolation)
         return one - moved
 
-    def smoothness(self, lower: Variables, upper: Variables) -> Tensor:
-        return 0.5 * upper["log_stiffness"].exp() * ops.diffusion(lower["u"]).sum() * self.fixed.numel()
+    def smoothness(self, outer: Variables, inner: Variables) -> Tensor:
+        return 0.5 * outer["log_stiffness"].exp() * ops.diffusion(inner["u"]).sum() * self.fixed.numel()
 
-    def lower(self, lower: Variables, upper: Variables) -> Tensor:
-        return 0.5 * (self.residuals(lower, upper) ** 2).sum() + self.smoothness(lower, upper)
+    def inner_loss(self, outer: Variables, inner: Variables) -> Tensor:
+        return 0.5 * (self.residuals(outer, inner) ** 2).sum() + self.smoothness(outer, inner)
 
-    def upper(self, lower: Variables, _: Variables) -> Tensor:
-        moved = ops.warp(self.moving_labels, lower["u"], interpolation="cubic")
+    def outer_loss(self, _: Variables, inner: Variables) -> Tensor:
+        moved = ops.warp(self.moving_labels, inner["u"], interpolation="cubic")
         both = (self.fixed_labels * moved).flatten(2).sum(2)
         either = (self.fixed_labels**2).flatten(2).sum(2) + (moved**2).flatten(2).sum(2)
         return 1 - (2 * both / either).mean()
 
     def start(self) -> dict[str, Tensor]:
-        """Upper variables: the filter of features that are the image itself."""
+        """Outer variables: the filter of features that are the image itself."""
         kernel = torch.zeros(1, 1, 3, 3, dtype=torch.float64)
         kernel[0, 0, 1, 1] = 1
         return {"log_stiffness": torch.tensor(-4.5, dtype=torch.float64), "filter": kernel}
 
-    def solve(self, upper: Variables, begin: Tensor | None = None) -> dict[str, Tensor]:
+    def solve(self, outer: Variables, begin: Tensor | None = None) -> dict[str, Tensor]:
         """A stationary point, by L-BFGS; then, where second derivatives mean something, Newton's steps."""
         u = torch.zeros(1, 2, *self.fixed.shape[2:], dtype=torch.float64) if begin is None else begin.clone()
         u.requires_grad_()
@@ -82,13 +82,13 @@ class Plane:
 
         def evaluate() -> Tensor:
             optimizer.zero_grad()
-            loss = self.lower({"u": u}, upper)
+            loss = self.inner_loss(outer, {"u": u})
             loss.backward()
             return loss
 
         optimizer.step(evaluate)  # type: ignore[arg-type]
         for _ in range(4 if self.interpolation == "cubic" else 0):
-            problem = Problem.at(self.lower, {"u": u}, upper)
+            problem = Problem.at(self.inner_loss, outer, {"u": u})
             newton = ConjugateGradient(400, tolerance=1e-6)
             slope = problem.slope()
             step = newton.inverse(problem, slope)[0]
@@ -121,12 +121,12 @@ def real_plane(data: Path, *, interpolation: str = "cubic", thin: int = 4) -> Pl
 
 def truth(plane: Plane, solution: Variables, *, directions: int = DIRECTIONS) -> tuple[float, list[Tensor], list[float]]:
     """By finite differences: dU/d(log stiffness); directions of the filter, and the derivatives along them."""
-    upper = plane.start()
+    outer = plane.start()
     generator = torch.Generator().manual_seed(0)
 
     def at(name: str, change: Tensor) -> float:
-        moved = {**upper, name: upper[name] + change}
-        return float(plane.upper(plane.solve(moved, solution["u"]), moved))
+        moved = {**outer, name: outer[name] + change}
+        return float(plane.outer_loss(moved, plane.solve(moved, solution["u"])))
 
     def along(name: str, direction: Tensor) -> float:
         return (at(name, STEP * direction) - at(name, -STEP * direction)) / (2 * STEP)
@@ -136,13 +136,13 @@ def truth(plane: Plane, solution: Variables, *, directions: int = DIRECTIONS) ->
     return along("log_stiffness", one), ways, [along("filter", d) for d in ways]
 
 
-def errors(found: Variables, expected: tuple[float, list[Tensor], list[float]]) -> dict[str, float]:
+def errors(gradients: Variables, expected: tuple[float, list[Tensor], list[float]]) -> dict[str, float]:
     """Relative errors: of the stiffness's derivative, and of the vector of derivatives along all directions."""
     scalar, directions, along = expected
-    got = torch.tensor([float((found["filter"] * d).sum()) for d in directions])
+    got = torch.tensor([float((gradients["filter"] * d).sum()) for d in directions])
     wanted = torch.tensor(along)
     return {
-        "stiffness": abs(float(found["log_stiffness"]) - scalar) / abs(scalar),
+        "stiffness": abs(float(gradients["log_stiffness"]) - scalar) / abs(scalar),
         "filter": float((got - wanted).norm() / wanted.norm()),
     }
 
@@ -150,26 +150,26 @@ def errors(found: Variables, expected: tuple[float, list[Tensor], list[float]]) 
 def measured_errors(data: Path) -> dict:
     """Every estimator on cubic sampling; then three kinds of second derivative on linear and on cubic sampling."""
     plane = real_plane(data)
-    upper = plane.start()
-    solution = plane.solve(upper)
+    outer = plane.start()
+    solution = plane.solve(outer)
     expected = truth(plane, solution)
     out: dict = {"pixels": [*plane.fixed.shape[2:]], "estimators": {}, "second_order": {}}
 
-    def judge(lower: Plane, estimator: Estimator) -> dict:
+    def judge(variant: Plane, estimator: Estimator) -> dict:
         began = time.perf_counter()
         try:
-            found = hypergradient(plane.upper, lower.lower, solution, upper, estimator=estimator)
+            gradients = hypergradient(plane.outer_loss, variant.inner_loss, outer, solution, estimator=estimator)
         except RunError as error:
             return {"refused": str(error)}
-        return {**errors(found, expected), "seconds": round(time.perf_counter() - began, 3)}
+        return {**errors(gradients, expected), "seconds": round(time.perf_counter() - began, 3)}
 
     for interpolation in ("cubic", "linear"):
-        lower = replace(plane, interpolation=interpolation)
-        newton = GaussNewton(lower.residuals, lower.smoothness)
+        variant = replace(plane, interpolation=interpolation)
+        newton = GaussNewton(variant.residuals, variant.smoothness)
         for name, curvature in (("exact Hessian", Problem.hessian), ("Gauss-Newton product", newton)):
             estimator = ConjugateGradient(600, tolerance=1e-7, curvature=curvature)
-            out["second_order"][f"{interpolation}, {name}"] = judge(lower, estimator)
-    rate = 0.5 / largest(plane, solution, upper)
+            out["second_order"][f"{interpolation}, {name}"] = judge(variant, estimator)
+    rate = 0.5 / largest(plane, solution, outer)
     for name, estimator in {
         "one-step, difference": OneStep(Descent(rate)),
         "one-step, exact": OneStep(Descent(rate), mixed="exact"),
@@ -181,10 +181,10 @@ def measured_errors(data: Path) -> dict:
     return out
 
 
-def largest(plane: Plane, solution: Variables, upper: Variables) -> float:
+def largest(plane: Plane, solution: Variables, outer: Variables) -> float:
     """Largest eigenvalue of the Hessian, by power iteration."""
     u = solution["u"].clone().requires_grad_()
-    slope = torch.autograd.grad(plane.lower({"u": u}, upper), u, create_graph=True)[0]
+    slope = torch.autograd.grad(plane.inner_loss(outer, {"u": u}), u, create_graph=True)[0]
     v = torch.randn(u.shape, generator=torch.Generator().manual_seed(1), dtype=u.dtype)
     value = 0.0
     for _ in range(30):
@@ -196,28 +196,28 @@ def largest(plane: Plane, solution: Variables, upper: Variables) -> float:
 
 
 def volume(interpolation: str) -> tuple[Callable, Callable, Variables, Variables, GaussNewton]:
-    """A 3-D problem whose upper variables are the images' features themselves and the stiffness."""
+    """A 3-D problem whose outer variables are the images' features themselves and the stiffness."""
     from warpwise.synthetic.phantoms import brain_pair
 
     pair = brain_pair(shape=(48, 48, 48), seed=0)
     fixed, moving = (torch.from_numpy(normalised(i.data[0]))[None, None] for i in (pair.fixed, pair.moving))
 
-    def residuals(lower: Variables, upper: Variables) -> Tensor:
-        moved = ops.warp(upper["moving"], lower["u"], interpolation=interpolation)
-        return (upper["fixed"] - moved) / fixed.numel() ** 0.5
+    def residuals(outer: Variables, inner: Variables) -> Tensor:
+        moved = ops.warp(outer["moving"], inner["u"], interpolation=interpolation)
+        return (outer["fixed"] - moved) / fixed.numel() ** 0.5
 
-    def smoothness(lower: Variables, upper: Variables) -> Tensor:
-        return 0.5 * upper["stiffness"] * ops.diffusion(lower["u"]).mean()
+    def smoothness(outer: Variables, inner: Variables) -> Tensor:
+        return 0.5 * outer["stiffness"] * ops.diffusion(inner["u"]).mean()
 
-    def lower(at: Variables, upper: Variables) -> Tensor:
-        return 0.5 * (residuals(at, upper) ** 2).sum() + smoothness(at, upper)
+    def inner_loss(outer: Variables, inner: Variables) -> Tensor:
+        return 0.5 * (residuals(outer, inner) ** 2).sum() + smoothness(outer, inner)
 
-    def upper(at: Variables, _: Variables) -> Tensor:
-        return -ops.lncc(fixed, ops.warp(moving, at["u"])).mean()
+    def outer_loss(_: Variables, inner: Variables) -> Tensor:
+        return -ops.lncc(fixed, ops.warp(moving, inner["u"])).mean()
 
     u = 0.3 * ops.gaussian(torch.randn(1, 3, 48, 48, 48, generator=torch.Generator().manual_seed(0)), sigma_voxels=3.0)
     given = {"fixed": fixed, "moving": moving, "stiffness": torch.tensor(0.01)}
-    return upper, lower, {"u": u}, given, GaussNewton(residuals, smoothness)
+    return outer_loss, inner_loss, given, {"u": u}, GaussNewton(residuals, smoothness)
 
 
 COSTS = {
@@ -244,20 +244,20 @@ def high_water() -> float:
 
 def cost(name: str, pipe) -> None:
     interpolation, make = COSTS[name]
-    upper, lower, at, given, newton = volume(interpolation)
-    hypergradient(upper, lower, at, given, estimator=OneStep(Descent(1.0)))  # compiles kernels
+    *problem, newton = volume(interpolation)
+    hypergradient(*problem, estimator=OneStep(Descent(1.0)))  # compiles kernels
     before = high_water()
     seconds: list[float] = []
     for _ in range(3):
         began = time.perf_counter()
-        hypergradient(upper, lower, at, given, estimator=make(newton))
+        hypergradient(*problem, estimator=make(newton))
         seconds.append(time.perf_counter() - began)
     pipe.send({"seconds": round(float(np.median(seconds)), 2), "memory_mb": round(high_water() - before)})
 
 
 def matched(name: str, pipe) -> None:
     """The operator with its own implicit gradient, value and gradient together, one channel."""
-    _, _, _, given, _ = volume("linear")
+    _, _, given, _, _ = volume("linear")
     tensors = [given[k].clone().requires_grad_() for k in ("fixed", "moving", "stiffness")]
     ops.match(*tensors, data="means", solves=10).sum().backward()
     before = high_water()
@@ -276,16 +276,16 @@ def apart(work: Callable, name: str) -> dict:
     process = context.Process(target=work, args=(name, theirs))
     process.start()
     theirs.close()  # so that a process that fails ends the wait for it
-    found = mine.recv()
+    results = mine.recv()
     process.join()
-    return found
+    return results
 
 
-def markdown(found: dict) -> str:
+def markdown(results: dict) -> str:
     lines = ["# Hypergradients", "", "`python benchmarks/hypergradients.py`; explained at the head of that file.", ""]
-    lines += [f"## Errors of the estimators, {found['pixels'][0]}×{found['pixels'][1]} pixels, cubic sampling", ""]
+    lines += [f"## Errors of the estimators, {results['pixels'][0]}×{results['pixels'][1]} pixels, cubic sampling", ""]
     rows = [
-        [k, f"{v['stiffness']:.2g}", f"{v['filter']:.2g}", f"{v['seconds']:.2f}"] for k, v in found["estimators"].items()
+        [k, f"{v['stiffness']:.2g}", f"{v['filter']:.2g}", f"{v['seconds']:.2f}"] for k, v in results["estimators"].items()
     ]
     lines += markdown_table(["estimator", "error by stiffness", "error by filter", "s"], rows)
     lines += ["", "## Second derivatives, at the solution of the cubic problem", ""]
@@ -293,11 +293,11 @@ def markdown(found: dict) -> str:
         [k, "refused: the Hessian is indefinite", ""]
         if "refused" in v
         else [k, f"{v['stiffness']:.2g}", f"{v['filter']:.2g}"]
-        for k, v in found["second_order"].items()
+        for k, v in results["second_order"].items()
     ]
     lines += markdown_table(["sampling, curvature", "error by stiffness", "error by filter"], rows)
     lines += ["", "## Costs, 48³ voxels", ""]
-    rows = [[k, f"{v['seconds']:.2f}", f"{v['memory_mb']}"] for k, v in found["costs"].items()]
+    rows = [[k, f"{v['seconds']:.2f}", f"{v['memory_mb']}"] for k, v in results["costs"].items()]
     return "\n".join([*lines, *markdown_table(["estimator", "s", "MB more"], rows), ""])
 
 
@@ -306,12 +306,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "hypergradients.json")
     arguments = parser.parse_args()
-    found = {"machine": machine(), **measured_errors(arguments.data)}
-    found["costs"] = {name: apart(cost, name) for name in COSTS}
-    found["costs"]["ops.match, 10 solves, value and gradient"] = apart(matched, "match")
-    arguments.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    arguments.out.with_suffix(".md").write_text(markdown(found))
-    print(markdown(found))
+    results = {"machine": machine(), **measured_errors(arguments.data)}
+    results["costs"] = {name: apart(cost, name) for name in COSTS}
+    results["costs"]["ops.match, 10 solves, value and gradient"] = apart(matched, "match")
+    arguments.out.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    arguments.out.with_suffix(".md").write_text(markdown(results))
+    print(markdown(results))
 
 
 if __name__ == "__main__":

@@ -385,7 +385,7 @@ def rows(case: Case) -> list[Row]:
 
 
 def case_of(fixed: Image, moving: Image, inside: np.ndarray, folder: Path) -> Case:
-    found = ww.register(fixed, moving, preset="balanced")
+    found = ww.register(fixed, moving, method="balanced")
     return Case(fixed, moving, gridded(found.transform), inside, folder)
 
 

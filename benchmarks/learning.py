@@ -23,11 +23,14 @@ import numpy as np
 import yaml
 from common import machine
 
-from warpwise.benchmark.compare import Method, Row, run_method
+from warpwise.benchmark.compare import Row, run_method
 from warpwise.evaluation.statistics import compared
+from warpwise.events import Event
 from warpwise.io.datasets import Dataset, read_dataset
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
+from warpwise.levels.training import Run, train
+from warpwise.methods import Method
 from warpwise.networks.model import Model, size
 
 HERE = Path(__file__).parent
@@ -63,30 +66,29 @@ def train_all(arguments: argparse.Namespace) -> None:
                 if (folder / "done").exists():
                     continue
                 print(time.strftime("%H:%M:%S"), task, network, seed, flush=True)
-                resume = (folder / "last" / "optimizer.safetensors").exists()
+                resume = (folder / "last" / "state.safetensors").exists()
                 run = Run(folder, arguments.runs / "cache" / task, resume, overwrite=True, on_event=told)
                 train(settings_of(task, network, seed, arguments.data), run)
                 (folder / "done").write_text("")
 
 
-def told(event: dict) -> None:
-    if event["kind"] == "validation":
-        print("  ", {k: round(v, 4) if isinstance(v, float) else v for k, v in event.items()}, flush=True)
+def told(event: Event) -> None:
+    if event.stage == "validation":
+        print("  ", event.step, {k: round(v, 4) for k, v in event.values.items()}, event.best, flush=True)
 
 
-def methods_of(task: str, runs: Path, seeds: Sequence[int]) -> list[Method]:
+def methods_of(task: str, runs: Path, seeds: Sequence[int]) -> dict[str, Method]:
     """The affine stage, two presets, every network that was trained, and some of them refined."""
-    out = [Method("affine", {"transform": "affine"})]
-    out += [Method(f"solver, {name}", {"preset": name}) for name in ("balanced", "accurate")]
+    out = {"affine": Method.named("affine")}
+    out |= {f"solver, {name}": Method.named(name) for name in ("balanced", "accurate")}
     for network in NETWORKS:
         for seed in seeds:
             folder = runs / task / f"{network}-{seed}"
             if not (folder / "done").exists():
                 continue
-            model = Model.load(folder)
-            out.append(Method(f"{network}-{seed}", {"model": model}))
+            out[f"{network}-{seed}"] = Method.of_model(Model.load(folder))
             if network in REFINED[task] and seed == 0:
-                out.append(Method(f"{network}-{seed}, refined", {"model": model, "refine": True}))
+                out[f"{network}-{seed}, refined"] = out[f"{network}-{seed}"].refined()
     return out
 
 
@@ -128,19 +130,20 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
         name = yaml.safe_load((HERE / "learning" / f"{task}.yaml").read_text())["data"]["dataset"]
         dataset = read_dataset(arguments.data / name)
         methods = methods_of(task, arguments.runs, arguments.seeds)
-        rows: dict[str, list[Row]] = {m.name: [] for m in methods}
+        rows: dict[str, list[Row]] = {name: [] for name in methods}
         for pair in dataset.validation_pairs[: arguments.pairs or None]:
-            for method in methods:
-                rows[method.name].append(run_method(method, pair, dataset.averaged))
+            for name, method in methods.items():
+                rows[name].append(run_method(name, method, pair, dataset.averaged))
             print(task, rows["affine"][-1].pair, {k: round(v[-1].mean_dice, 3) for k, v in rows.items()}, flush=True)
         table: dict = {}
-        for method in methods:
-            table[method.name] = measured(rows[method.name], dataset)
-            if "model" in method.options:
-                run = arguments.runs / task / method.name.split(",")[0]
-                count, megabytes = size(method.options["model"].network)
+        for name, method in methods.items():
+            table[name] = measured(rows[name], dataset)
+            if method.registrar is not None and method.registrar.kind in ("network", "refined"):
+                run = arguments.runs / task / name.split(",")[0]
+                network = method.registrar if method.registrar.kind == "network" else method.registrar.network
+                count, megabytes = size(network.loaded().network)
                 trained = [r for r in history(run) if r["kind"] == "train"][-1]
-                table[method.name] |= {"parameters": count, "megabytes": round(megabytes, 2), "steps": trained["step"],
+                table[name] |= {"parameters": count, "megabytes": round(megabytes, 2), "steps": trained["step"],
                                        "training_minutes": round(trained["seconds"] / 60, 1)}  # fmt: skip
         scores = {m: table[m]["dice_of_pairs"] for m in table if "-0" in m or m == "affine" or "solver" in m}
         tests = {f"{a} | {b}": p for (a, b), p in compared(scores).items()}

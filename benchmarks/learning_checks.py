@@ -30,6 +30,7 @@ import warpwise as ww
 from warpwise import ops
 from warpwise.evaluation.metrics import dice
 from warpwise.image import Image, normalised
+from warpwise.methods import Method
 from warpwise.networks import NETWORKS
 from warpwise.networks.base import initialise
 from warpwise.ops.reference import features
@@ -67,9 +68,9 @@ def torch_lncc(fixed: torch.Tensor, warped: torch.Tensor, *, radius: int, separa
     return ((s * s) / (p * q + 1e-5)).mean()
 
 
-def reference_correlation(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+def reference_cost_volume(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
     """The same operator in plain PyTorch."""
-    return features.correlation(fixed, moving, radius=[1, 1, 1])
+    return features.cost_volume(fixed, moving, radius=[1, 1, 1])
 
 
 def speed(_: argparse.Namespace) -> dict:
@@ -88,7 +89,7 @@ def speed(_: argparse.Namespace) -> dict:
         try:
             began = time.perf_counter()
             optimizer.zero_grad()
-            u = network(fixed, moving)["displacement"]
+            u = network(fixed, moving).displacement
             (-similarity(fixed, warp(moving, u)) + 0.1 * ops.diffusion(u).mean()).backward()
             optimizer.step()
             return time.perf_counter() - began
@@ -110,13 +111,13 @@ def speed(_: argparse.Namespace) -> dict:
     maps = [torch.rand(1, 16, 40, 48, 40, generator=draw).requires_grad_() for _ in range(2)]
     both: dict[str, list[float]] = {"ours": [], "PyTorch": []}
     for _ in range(7):
-        for name, call in (("ours", ops.correlation), ("PyTorch", reference_correlation)):
+        for name, call in (("ours", ops.cost_volume), ("PyTorch", reference_cost_volume)):
             began = time.perf_counter()
             call(*maps).square().sum().backward()
             both[name].append(time.perf_counter() - began)
-    correlation = {name: float(np.median(v[1:])) for name, v in both.items()}
+    cost_volume = {name: float(np.median(v[1:])) for name, v in both.items()}
     return {
-        "correlation_seconds": correlation, "correlation_ratio": round(correlation["PyTorch"] / correlation["ours"], 1),
+        "cost_volume_seconds": cost_volume, "cost_volume_ratio": round(cost_volume["PyTorch"] / cost_volume["ours"], 1),
         "shape": shape, "window": 9, "seconds_a_step": medians,
         "times_ours": {name: round(v / medians["ours"], 2) for name, v in medians.items()},
     }  # fmt: skip
@@ -135,11 +136,11 @@ def recoloured(image: Image, seed: int) -> Image:
     return Image(np.where(values > 0.02, 0.05 + curve, 0)[None].astype(np.float32), image.grid, name="random contrast")
 
 
-METHODS: dict[str, dict] = {
-    "affine": {"transform": "affine"},
-    "synthetic": {"model": "synthetic"},
-    "synthetic, refined": {"model": "synthetic", "refine": True},
-    "solver, balanced": {"preset": "balanced"},
+METHODS = {
+    "affine": Method.named("affine"),
+    "synthetic": Method.named("synthetic"),
+    "synthetic, refined": Method.named("synthetic").refined(),
+    "solver, balanced": Method.named("balanced"),
 }
 
 
@@ -154,8 +155,8 @@ def contrast(arguments: argparse.Namespace) -> dict:
         maps = [ww.load_image(folder / pair[k], kind="labels") for k in ("fixed_label", "moving_label")]
         for name, image in {"same": moving, "inverted": inverted(moving), "random": recoloured(moving, n)}.items():
             row = brains.setdefault(name, {})
-            for method, options in METHODS.items():
-                result = ww.register(fixed, image, **options)
+            for method, how in METHODS.items():
+                result = ww.register(fixed, image, method=how)
                 warped = ww.apply(result.transform, maps[1], like=maps[0], interpolation="nearest")
                 value = float(np.mean([*dice(maps[0].data[0], warped.data[0], labels=labels).values()]))
                 row.setdefault(method, []).append(round(value, 4))
@@ -173,7 +174,7 @@ def bent_pd(arguments: argparse.Namespace, methods: dict | None = None) -> dict:
     """
     folder = arguments.data / "multicontrast"
     t1, pd = (ww.load_image(next(folder.glob(f"**/chris_{k}.nii.gz"))) for k in ("t1", "PD"))
-    rigid = ww.register(t1, pd, transform="rigid").transform
+    rigid = ww.register(t1, pd, method="rigid").transform
     at = np.argwhere(normalised(t1.data[0]) > 0.15)[::997]
     points = at @ t1.grid.affine[:3, :3].T + t1.grid.affine[:3, 3]
     index = rigid.points(points) @ pd.grid.inverse_affine[:3, :3].T + pd.grid.inverse_affine[:3, 3]
@@ -183,8 +184,8 @@ def bent_pd(arguments: argparse.Namespace, methods: dict | None = None) -> dict:
         bend = random_deformation(pd.grid, np.random.default_rng(seed), sigma_mm=14.0, amplitude_mm=4.0)
         bent = resample(pd, pd.grid, bend)
         truth = bend.inverse().points(rigid.points(points))
-        for method, options in (methods or METHODS).items():
-            found = ww.register(t1, bent, **options).transform.points(points)
+        for method, how in (methods or METHODS).items():
+            found = ww.register(t1, bent, method=how).transform.points(points)
             out.setdefault(method, []).append(round(float(np.linalg.norm(found - truth, axis=1).mean()), 3))
         print("bend", seed, {k: v[-1] for k, v in out.items()}, flush=True)
     return {m: {"mean": float(np.mean(v)), "bends": v} for m, v in out.items()}
@@ -194,7 +195,8 @@ def kills(_: argparse.Namespace) -> dict:
     """A run that is killed ten times at random moments, against one that is not."""
     place = Path(tempfile.mkdtemp())
     content = {
-        "options": {"features": [6, 8], "hidden": 8, "iterations": [1, 1]}, "synthetic": {"shape": [48, 48]}, "batch": 2,
+        "network": {"kind": "pyramid", "features": [6, 8], "hidden": 8, "iterations": [1, 1]},
+        "synthetic": {"shape": [48, 48]}, "batch": 2,
         "objective": {"endpoint": {}, "diffusion": {"weight": 0.05}}, "steps": 1500,
         "validate_every": 100, "save_every_s": 0.3,
     }  # fmt: skip
@@ -203,7 +205,7 @@ def kills(_: argparse.Namespace) -> dict:
     subprocess.run([*program, str(place / "config.yaml"), "-o", str(place / "whole")], check=True)
     folder, draw, at = place / "parts", random.Random(0), []
     while True:
-        state = folder / "last" / "optimizer.safetensors"
+        state = folder / "last" / "state.safetensors"
         begin = (
             ["-o", str(folder), "--resume"]
             if state.exists()

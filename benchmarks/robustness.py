@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import machine
+from common import machine, solver
 
 import warpwise as ww
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.methods.presets import PRESETS
 from warpwise.ops import kernels
-from warpwise.pair import shrink
-from warpwise.registrars.deformable.descent import DescentSettings, LevelSettings
+from warpwise.registrars.deformable.work import ScaleSettings
+from warpwise.regularizers.gaussian import Gaussian
 from warpwise.synthetic.deformations import random_affine, random_rotation, small_rotation
+from warpwise.volume import shrink
 
 
 def folds(data: Path, count: int = 1000) -> dict:
@@ -36,18 +36,14 @@ def folds(data: Path, count: int = 1000) -> dict:
             axes = [sigma] * len(shape) if not planar else [sigma, 0.0, sigma]
             smooth = kernels.gaussian(noise.reshape(1, *Grid(shape, np.eye(len(shape) + 1)).embedded().shape), axes)
             images.append(Image(smooth.reshape(1, *shape), Grid(shape, np.eye(len(shape) + 1))))
-        level = LevelSettings(
+        scale = ScaleSettings(
             image=0, field=int(rng.integers(0, 2)), iterations=30, radius=int(rng.integers(1, 4)), step=1.0
         )
-        solver = DescentSettings(
-            levels=(level.replace(image=1, field=1), level),
-            update_sigma=float(rng.uniform(0.3, 0.8)),
-            field_sigma=float(rng.uniform(0, 0.3)),
-            cap=2.0,
-        )
-        preset = PRESETS["balanced"].replace(deformable=solver.model_dump(), cautious=solver.model_dump())
-        kind = ("greedy", "svf", "symmetric")[k % 3]
-        result = ww.register(*images, preset=preset, transform=kind, similarity=("lncc", "mse")[k % 2])
+        smoothness = Gaussian(update_sigma=float(rng.uniform(0.3, 0.8)), field_sigma=float(rng.uniform(0, 0.3)))
+        method = solver(transform=("greedy", "svf", "symmetric")[k % 3], similarity=("lncc", "mse")[k % 2])
+        registrar = method.registrar.replace(scales=(scale.replace(image=1, field=1), scale), cap=2.0)
+        terms = {**method.objective, "smoothness": smoothness}
+        result = ww.register(*images, method=method.replace(registrar=registrar, objective=terms, cautious=None))
         found = result.certificate.to_dict()
         repaired += found["repaired_cells"] > 0
         worst = {key: max(value, found[key]) for key, value in worst.items()}
@@ -76,7 +72,7 @@ def poses(data: Path, count: int = 200) -> dict:
         pose = random_affine(rng, centre_mm=centre, rotation=random_rotation(rng), shift_mm=rng.uniform(0, 100))
         posed = Image(moving.data, Grid(moving.grid.shape, pose.matrix @ moving.grid.affine), name="posed")
         began = time.perf_counter()
-        result = ww.register(fixed, posed, transform="rigid")
+        result = ww.register(fixed, posed, method="rigid")
         seconds.append(time.perf_counter() - began)
         # What is left of the pose: nothing for oneself, the anatomy's own tilt for another person.
         left = np.linalg.inv(pose.matrix) @ result.affine_only
@@ -104,7 +100,10 @@ def contrast(data: Path) -> dict:
     inside = np.argwhere(moving.data[0] > 0.3 * np.percentile(moving.data[0], 99))[::500]
     body = inside @ moving.grid.affine[:3, :3].T + moving.grid.affine[:3, 3]
     rows = []
-    still = {kind: ww.register(fixed, moving, transform=kind, similarity="mi").affine_only for kind in ("rigid", "affine")}
+    still = {
+        kind: ww.register(fixed, moving, method=solver(transform=kind, similarity="mi")).affine_only
+        for kind in ("rigid", "affine")
+    }
     for k in range(10):
         affine = k >= 5
         centre = body.mean(0)
@@ -113,13 +112,13 @@ def contrast(data: Path) -> dict:
             shift_mm=float(rng.uniform(0, 40)), scaling=0.08 * affine, shear=0.05 * affine,
         )  # fmt: skip
         posed = Image(moving.data, Grid(moving.grid.shape, known.matrix @ moving.grid.affine), name="posed PD")
-        result = ww.register(fixed, posed, transform="affine" if affine else "rigid", similarity="mi")
+        result = ww.register(fixed, posed, method=solver(transform="affine" if affine else "rigid", similarity="mi"))
         found = np.linalg.inv(known.matrix) @ result.affine_only
         kind = "affine" if affine else "rigid"
         rows.append({
             "kind": kind,
             "error_mm": distance(found, still[kind], body),
-            "start": result.settings["start"],
+            "start": result.choices.start,
             "warnings": list(result.warnings),
         })
     errors = [row["error_mm"] for row in rows]

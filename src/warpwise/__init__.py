@@ -3,7 +3,7 @@
 Example:
     >>> import warpwise as ww
     >>> pair = ww.brain_pair((32, 38, 30), seed=1)
-    >>> result = ww.register(pair.fixed, pair.moving, preset="fast")
+    >>> result = ww.register(pair.fixed, pair.moving, method="fast")
     >>> result.certificate.percent_ndv
     0.0
 """
@@ -19,8 +19,10 @@ __version__ = "0.1.0"
 _LAZY = {
     "Grid": "warpwise.grid",
     "Image": "warpwise.image",
+    "Method": "warpwise.methods",
     "Model": "warpwise.networks.model",
     "Result": "warpwise.registration.result",
+    "Scan": "warpwise.io.scan",
     "apply": "warpwise.registration.apply",
     "brain_pair": "warpwise.synthetic.phantoms",
     "evaluate": "warpwise.evaluation.metrics",
@@ -53,8 +55,10 @@ if TYPE_CHECKING:
     from warpwise.io.images import write_image as save_image
     from warpwise.io.points import read_points as load_points
     from warpwise.io.points import write_points as save_points
+    from warpwise.io.scan import Scan
     from warpwise.io.transforms import read_transform as load_transform
     from warpwise.io.transforms import write_transform as save_transform
+    from warpwise.methods import Method
     from warpwise.networks.model import Model
     from warpwise.networks.model import cards as models
     from warpwise.ops.runtime import set_threads
@@ -64,9 +68,9 @@ if TYPE_CHECKING:
     from warpwise.synthetic.phantoms import brain_pair
 
 __all__ = [
-    "Grid", "Image", "InputError", "Model", "Result", "RunError", "WarpwiseError", "apply", "brain_pair", "evaluate",
-    "load_image", "load_points", "load_transform", "models", "register", "save_image", "save_points", "save_transform",
-    "set_threads",
+    "Grid", "Image", "InputError", "Method", "Model", "Result", "RunError", "Scan", "WarpwiseError", "apply",
+    "brain_pair", "evaluate", "load_image", "load_points", "load_transform", "models", "register", "save_image",
+    "save_points", "save_transform", "set_threads",
 ]  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 """What a term of an objective may look at."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
+
+from warpwise.prediction import Prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +17,7 @@ class Alignment:
         mask: (B or 1, 1, *space), 0 … 1, or None where every voxel counts.
         fixed_labels, warped_labels: (B, K, *space), share of each label in a voxel, where labels are known.
         truth: (B, D, *space), the displacement that is right, where it is known.
-        prediction: what a network said besides, see `networks.base.Prediction`.
+        prediction: all that a network predicts, where the displacement is one's.
     """
 
     fixed: Tensor
@@ -25,4 +27,4 @@ class Alignment:
     fixed_labels: Tensor | None = None
     warped_labels: Tensor | None = None
     truth: Tensor | None = None
-    prediction: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    prediction: Prediction | None = None

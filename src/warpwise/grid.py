@@ -83,6 +83,11 @@ class Grid:
         return tuple(float(n) for n in np.linalg.norm(self.affine[:-1, :-1], axis=0))
 
     @property
+    def diagonal_mm(self) -> float:
+        """From corner to corner, as if axes were at right angles."""
+        return float(np.linalg.norm([s * n for s, n in zip(self.spacing_mm, self.shape, strict=True)]))
+
+    @property
     def inverse_affine(self) -> Matrix:
         """RAS+ mm to voxel index."""
         return np.linalg.inv(self.affine).astype(np.float64)
@@ -93,10 +98,20 @@ class Grid:
         shift[:-1, -1] = start
         return Grid(tuple(shape), self.affine @ shift)
 
-    def coarser(self, factors: Sequence[int]) -> "Grid":
-        """Every `factors`-th voxel, beginning with voxel 0, and one more where the last would fall short."""
+    def strided(self, factors: Sequence[int]) -> "Grid":
+        """Every `factors`-th voxel, beginning with voxel 0: what `image[::f]` has."""
+        shape = tuple(-(-n // f) for n, f in zip(self.shape, factors, strict=True))
+        return Grid(shape, self.affine @ np.diag([*[float(f) for f in factors], 1.0]))
+
+    def nodes(self, factors: Sequence[int]) -> "Grid":
+        """The nodes of a field on this grid: every `factors`-th voxel, and one more where the last would fall short."""
         shape = tuple(-(-(n - 1) // f) + 1 for n, f in zip(self.shape, factors, strict=True))
         return Grid(shape, self.affine @ np.diag([*[float(f) for f in factors], 1.0]))
+
+    def respaced(self, step: Sequence[float] | NDArray[np.float64]) -> "Grid":
+        """The grid that begins at the same voxel with voxels `step` times as large, as far as its last voxel allows."""
+        shape = tuple(int((n - 1) / s + 1e-6) + 1 for n, s in zip(self.shape, step, strict=True))
+        return Grid(shape, self.affine @ np.diag([*step, 1.0]))
 
     def towards_ras(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """For each world axis, the voxel axis nearest to it, and whether that one runs the other way.

@@ -11,6 +11,8 @@ from warpwise.grid import Grid
 
 Kind = Literal["intensity", "labels", "mask"]
 
+PERCENTILES = (0.5, 99.5)  # of intensities that become 0 and 1, where nobody wants others
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -74,7 +76,7 @@ def shortened(name: str, *, most: int = 100) -> str:
     return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
-def intensity_range(data: NDArray[Any], percentiles: tuple[float, float] = (0.5, 99.5)) -> tuple[float, float]:
+def intensity_range(data: NDArray[Any], percentiles: tuple[float, float] = PERCENTILES) -> tuple[float, float]:
     """Robust darkest and brightest value: the lower percentile, and the upper one of what lies above it.
 
     Of all voxels, so that it does not depend on how much air is stored, as a sample at regular distances would.
@@ -97,7 +99,7 @@ def intensity_range(data: NDArray[Any], percentiles: tuple[float, float] = (0.5,
 
 
 def normalised(
-    data: NDArray[Any], inside: NDArray[np.bool_] | None = None, percentiles: tuple[float, float] = (0.5, 99.5)
+    data: NDArray[Any], inside: NDArray[np.bool_] | None = None, percentiles: tuple[float, float] = PERCENTILES
 ) -> NDArray[np.float32]:
     """Float32 with the robust range (of the voxels inside) brought to 0 … 1 and outliers cut at 0 and 1.2."""
     low, high = intensity_range(data if inside is None else data[inside], percentiles)

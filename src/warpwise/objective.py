@@ -1,70 +1,36 @@
-"""An objective: named terms, each with a weight."""
+"""An objective: named terms, each with a weight; one list, which solvers and networks both read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
-
-from pydantic import Field
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from warpwise import ops
-from warpwise.alignment import Alignment
 from warpwise.errors import InputError
-from warpwise.regularizers import REGULARIZERS
-from warpwise.settings import Settings
-from warpwise.similarity import SIMILARITIES
-from warpwise.tables import Table
+from warpwise.regularizers.gaussian import Gaussian
+from warpwise.similarity.auto import settled
+from warpwise.similarity.base import Similarity
+from warpwise.similarity.label import LabelOverlap
+from warpwise.similarity.landmarks import Landmarks
+from warpwise.terms.term import Loss, Term
 
-Term = Callable[[Alignment], Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
 
-SUPERVISED = Table(
-    "term",
-    {
-        "dice": "warpwise.similarity.label:SoftDice",
-        "segmentation": "warpwise.similarity.label:Segmentation",
-        "endpoint": "warpwise.similarity.label:EndpointError",
-    },
-)
-"""Terms that need labels or a known deformation."""
+    from warpwise.alignment import Alignment
 
-FEATURES = Table(
-    "term",
-    {
-        "feature-match": "warpwise.similarity.posterior:FeatureMatch",
-        "feature-prior": "warpwise.similarity.posterior:FeaturePrior",
-    },
-)
-"""Terms of learned features."""
-
-TERMS = (SIMILARITIES, REGULARIZERS, SUPERVISED, FEATURES)
-
-
-class TermSettings(Settings):
-    """One term of an objective.
-
-    Attributes:
-        weight: how much it counts.
-        term: which one; by default that of its own name.
-        level: how often images and displacement are halved first.
-        options: settings of the term, such as radius.
-    """
-
-    weight: float = 1.0
-    term: str = ""
-    level: int = 0
-    options: dict[str, Any] = Field(default_factory=dict)
+Evaluation = Callable[["Alignment"], "Tensor"]
 
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """Σ weight · term; a weight may be a number or a 0-dim tensor that is itself learned.
+    """Σ weight · term on tensors; a weight may be a number or a 0-dim tensor that is itself learned.
 
     Raises:
         InputError: a term has no weight, or a weight no term.
     """
 
-    terms: Mapping[str, Term]
-    weights: Mapping[str, float | Tensor]
+    terms: Mapping[str, Evaluation]
+    weights: Mapping[str, "float | Tensor"]
 
     def __post_init__(self) -> None:
         if set(self.terms) != set(self.weights):
@@ -72,57 +38,65 @@ class Objective:
             raise InputError(f"Terms and weights must have the same names; {', '.join(odd)} stands alone.")
 
     @classmethod
-    def of(cls, settings: Mapping[str, TermSettings]) -> "Objective":
+    def of(cls, terms: Mapping[str, Term]) -> "Objective":
         """From what a person wrote.
 
         Example:
-            >>> made = Objective.of({"lncc": TermSettings(), "half": TermSettings(term="lncc", level=1, weight=0.3)})
-            >>> made.terms["half"]
-            AtLevel(term=LNCC(radius=2, signed=False, epsilon=0.005), level=1)
+            >>> from warpwise.terms.term import parse_terms
+            >>> Objective.of(parse_terms({"lncc": {}, "half": {"term": "lncc", "scale": 1, "weight": 0.3}})).weights
+            {'lncc': 1.0, 'half': 0.3}
 
         Raises:
-            InputError: a term or one of its options is not known.
+            InputError: there is no term, or one that is for solvers alone.
         """
-        if not settings:
+        if not terms:
             raise InputError("An objective needs at least one term.")
-        return cls({name: term_of(name, one) for name, one in settings.items()}, {n: s.weight for n, s in settings.items()})
+        evaluations: dict[str, Evaluation] = {}
+        for name, term in terms.items():
+            if not isinstance(term, Loss):
+                raise InputError(
+                    f"Term {name!r} ({term.row()}) is for solvers alone; nothing can be trained by it.",
+                    hint="Smoothness of networks: diffusion or bending." if isinstance(term, Gaussian) else "",
+                )
+            evaluations[name] = AtScale(term, term.scale) if term.scale else term
+        return cls(evaluations, {name: term.weight for name, term in terms.items()})
 
-    def values(self, alignment: Alignment) -> dict[str, Tensor]:
+    def values(self, alignment: "Alignment") -> "dict[str, Tensor]":
         """Every term by itself."""
         return {name: term(alignment) for name, term in self.terms.items()}
 
-    def total(self, values: Mapping[str, Tensor]) -> Tensor:
+    def total(self, values: "Mapping[str, Tensor]") -> "Tensor":
         """The weighted sum of terms, 0-dim."""
         parts = [self.weights[name] * value for name, value in values.items()]
         total = parts[0]
         for part in parts[1:]:
             total = total + part
-        return total
+        return total  # type: ignore[return-value] - a weight times a tensor is a tensor
 
-    def __call__(self, alignment: Alignment) -> Tensor:
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         """The weighted sum, 0-dim."""
         return self.total(self.values(alignment))
 
 
 @dataclass(frozen=True)
-class AtLevel:
+class AtScale:
     """A term on images and a displacement that were halved some times."""
 
-    term: Term
-    level: int
+    term: Evaluation
+    scale: int
 
-    def __call__(self, alignment: Alignment) -> Tensor:
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         """0-dim tensor."""
-        for _ in range(self.level):
+        for _ in range(self.scale):
             alignment = halved(alignment)
         return self.term(alignment)
 
 
-def halved(alignment: Alignment) -> Alignment:
+def halved(alignment: "Alignment") -> "Alignment":
     """Every second voxel after a Gaussian of σ 0.7; displacements in voxels of the new grid. Predictions stay."""
     halve = [n > 1 for n in alignment.fixed.shape[2:]]
 
-    def half(x: Tensor | None, scale: float = 1.0) -> Any:
+    def half(x: "Tensor | None", scale: float = 1.0) -> Any:
         if x is None:
             return None
         return scale * ops.gaussian(x, sigma_voxels=[0.7 * h for h in halve], stride=[1 + h for h in halve])
@@ -139,21 +113,67 @@ def halved(alignment: Alignment) -> Alignment:
     )
 
 
-def term_of(name: str, settings: TermSettings) -> Term:
-    """The term that settings speak of.
+@dataclass(frozen=True)
+class SolverTerms:
+    """An objective as solvers read it: what their kernels compute.
 
-    Raises:
-        InputError: it or one of its options is not known.
+    Attributes:
+        similarities: at least one; labels, landmarks: None where the objective has none, or with weight 0.
     """
-    wanted = settings.term or name
-    rows = next((table for table in TERMS if wanted in table), None)
-    if rows is None:
-        known = {row: "objective:None" for table in TERMS for row in table}
-        rows = Table("term", known)
-    kind = rows[wanted]
-    options = [field.name for field in fields(kind)]
-    odd = sorted(set(settings.options) - set(options))
-    if odd:
-        raise InputError(f"Term {name!r}: unknown option {odd[0]!r}.", hint=f"Known: {', '.join(options) or 'none'}.")
-    term = kind(**settings.options)
-    return AtLevel(term, settings.level) if settings.level else term
+
+    similarities: tuple[Similarity, ...]
+    smoothness: Gaussian
+    labels: LabelOverlap | None = None
+    landmarks: Landmarks | None = None
+
+    @classmethod
+    def of(cls, terms: Mapping[str, Term]) -> "SolverTerms":
+        """From what a person wrote.
+
+        Raises:
+            InputError: a term has no kernel, or what a solver needs is not there.
+        """
+        parts: dict[type[Term], dict[str, Term]] = {Similarity: {}, LabelOverlap: {}, Landmarks: {}, Gaussian: {}}
+        for name, term in terms.items():
+            kind = next((kind for kind in parts if isinstance(term, kind)), None)
+            if kind is None:
+                raise InputError(
+                    f"Term {name!r} ({term.row()}) has no kernel, so a solver cannot minimise it.",
+                    hint="Solvers know auto, lncc, ncc, mse, mi, mind, labels, landmarks and gaussian.",
+                )
+            if isinstance(term, Loss) and term.scale:
+                raise InputError(
+                    f"Term {name!r}: scale {term.scale}; a solver looks at every term at each of its own scales."
+                )
+            if term.weight > 0:
+                parts[kind][name] = term
+        similarities = [term for term in parts[Similarity].values() if isinstance(term, Similarity)]
+        if not similarities:
+            raise InputError(
+                "A solver needs a similarity of a weight above 0.", hint="For example similarity: {term: auto}."
+            )
+        if not parts[Gaussian]:
+            raise InputError("A solver needs a smoothness.", hint="For example smoothness: {term: gaussian}.")
+        for kind in (Gaussian, LabelOverlap, Landmarks):
+            if len(parts[kind]) > 1:
+                raise InputError(f"Terms {' and '.join(parts[kind])} are of one kind; a solver takes one of it.")
+        smoothness, labels, landmarks = (
+            next(iter(parts[kind].values()), None) for kind in (Gaussian, LabelOverlap, Landmarks)
+        )
+        assert isinstance(smoothness, Gaussian)
+        assert labels is None or isinstance(labels, LabelOverlap)
+        assert landmarks is None or isinstance(landmarks, Landmarks)
+        return cls(tuple(similarities), smoothness, labels, landmarks)
+
+    @property
+    def leading(self) -> Similarity:
+        """The similarity of the largest weight."""
+        return max(self.similarities, key=lambda term: term.weight)
+
+    def settled(self, *, alike: bool) -> "SolverTerms":
+        """The same for images that show tissue alike, or do not."""
+        return replace(self, similarities=tuple(settled(term, alike=alike) for term in self.similarities))
+
+    def smoothed(self, smoothness: Gaussian) -> "SolverTerms":
+        """The same under another smoothness."""
+        return replace(self, smoothness=smoothness)

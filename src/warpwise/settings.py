@@ -1,6 +1,6 @@
 """Settings: frozen, checked, and readable as YAML-compatible data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Self, get_args
 
@@ -23,33 +23,113 @@ class Settings(BaseModel):
         """
         unknown = [key for key in values if key not in cls.model_fields]
         if unknown:
-            near = get_close_matches(unknown[0], list(cls.model_fields), n=1)
-            guess = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(cls.model_fields)}."
-            raise InputError(f"{cls.__name__}: unknown setting {unknown[0]!r}.", hint=guess)
+            hint = nearest(unknown[0], cls.model_fields)
+            raise InputError(f"{cls.__name__}: unknown setting {unknown[0]!r}.", hint=hint)
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
+            where = _written(values, first["loc"])
+            cause = first.get("ctx", {}).get("error")
+            if isinstance(cause, InputError):
+                raise InputError(f"{where}: {cause.message}" if where else cause.message, hint=cause.hint) from error
             if first["type"] == "extra_forbidden":
-                known = list(_at(cls, first["loc"][:-1]))
-                near = get_close_matches(str(first["loc"][-1]), known, n=1)
-                guess = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(known)}."
-                raise InputError(f"{cls.__name__}: unknown setting {where!r}.", hint=guess) from error
+                hint = nearest(str(first["loc"][-1]), _at(cls, first["loc"][:-1]))
+                raise InputError(f"{cls.__name__}: unknown setting {where!r}.", hint=hint) from error
             raise InputError(f"{cls.__name__}: {where}: {first['msg']} (got {first['input']!r}).") from error
 
     def replace(self, **changes: Any) -> Self:
         """A copy with some values changed, checked like the original."""
-        return type(self).parse({**self.model_dump(), **changes})
+        return type(self).parse({**dict(self), **changes})
+
+    def plain(self) -> dict[str, Any]:
+        """Mappings and lists all the way down, for changes in depth; what is no setting stays what it is."""
+        return {name: _plain(value) for name, value in self}
+
+    def changed(self, values: Mapping[str, Any]) -> Self:
+        """A copy with values changed that lie at dotted paths, checked like the original.
+
+        Example:
+            >>> from warpwise.methods import Method
+            >>> Method.named("fast").changed({"registrar.cap": 0.3}).registrar.cap
+            0.3
+
+        Raises:
+            InputError: a path leads nowhere, or a value does not fit.
+        """
+        whole = self.plain()
+        for path, value in values.items():
+            _put(self, whole, path, value)
+        return type(self).parse(whole)
+
+
+def _written(values: Any, path: Sequence[int | str]) -> str:
+    """A path as a person writes it: without the kinds by which members of a union are told apart."""
+    parts: list[str] = []
+    for depth, part in enumerate(path):
+        at: Any = dict(values) if isinstance(values, Settings) else values
+        held = isinstance(at, Mapping) and part in at
+        held = held or (isinstance(at, list | tuple) and isinstance(part, int))
+        if held or depth + 1 == len(path):
+            parts.append(str(part))
+        if held:
+            values = at[part]  # pyright: ignore[reportCallIssue, reportArgumentType] - a key or an index of what holds it
+    return ".".join(parts)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.plain()
+    if isinstance(value, Mapping):
+        rows: Mapping[Any, Any] = value
+        return {key: _plain(one) for key, one in rows.items()}
+    if isinstance(value, list | tuple):
+        entries: Sequence[Any] = value
+        return [_plain(one) for one in entries]
+    return value
+
+
+def _put(settings: Settings, whole: dict[str, Any], path: str, value: Any) -> None:
+    """Write a value into the plain form of settings. A mapping that is no settings may get a key it does not have."""
+    at: Any = whole
+    real: Any = settings
+    parts = path.split(".")
+    for depth, part in enumerate(parts):
+        place = ".".join(parts[:depth]) or type(settings).__name__
+        key: Any = part
+        if isinstance(at, list):
+            rows: list[Any] = at
+            if not part.isdigit() or int(part) >= len(rows):
+                raise InputError(f"{path}: {place} has {len(rows)} entries, from 0; {part!r} is none of them.")
+            key = int(part)
+        elif not isinstance(at, dict):
+            raise InputError(f"{path}: {place} is {at!r}, which has no {part!r}.")
+        elif part not in at and (isinstance(real, Settings) or depth + 1 < len(parts)):
+            known: dict[str, Any] = at
+            raise InputError(f"{path}: {place} has no {part!r}.", hint=nearest(part, known))
+        if depth + 1 == len(parts):
+            at[key] = value
+            return
+        real = getattr(real, part) if isinstance(real, Settings) else real[key]
+        at = at[key]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for a word that is not known: the nearest one that is, else all."""
+    words = list(known)
+    near = get_close_matches(word, words, n=1)
+    return f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(words) or 'none'}."
 
 
 def _at(model: type[BaseModel], path: Sequence[int | str]) -> Mapping[str, Any]:
     """The fields of the settings that lie at a path within others."""
-    found: Any = model
+    at: Any = model
     for part in path:
-        if isinstance(found, type) and issubclass(found, BaseModel):
-            # A part that is no field is the key of a mapping, whose values the field before it already led to.
-            found = found.model_fields[str(part)].annotation if part in found.model_fields else found
-        choices = [*get_args(found), found]
-        found = next((c for c in choices if isinstance(c, type) and issubclass(c, BaseModel)), found)
-    return found.model_fields if isinstance(found, type) and issubclass(found, BaseModel) else {}
+        if isinstance(at, type) and issubclass(at, BaseModel):
+            # A part that is no field is the key of a mapping, or the kind of a union, which the field already led to.
+            at = at.model_fields[str(part)].annotation if part in at.model_fields else at
+        kinds = [c for c in [*get_args(at), at] if isinstance(c, type) and issubclass(c, BaseModel)]
+        named = [c for c in kinds if "kind" in c.model_fields and c.model_fields["kind"].default == part]
+        at = next(iter([*named, *kinds]), at) if named or len(kinds) == 1 else at
+    kinds = [c for c in [*get_args(at), at] if isinstance(c, type) and issubclass(c, BaseModel)]
+    return kinds[0].model_fields if kinds else {}

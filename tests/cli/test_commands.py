@@ -13,7 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 
 import warpwise as ww
-from warpwise.cli.run import FILES
+from warpwise.methods import Method
+from warpwise.registration.result import FILES
 
 
 def test_register_apply_evaluate_is_one_journey(files: Path, warpwise, tmp_path: Path):
@@ -22,8 +23,8 @@ def test_register_apply_evaluate_is_one_journey(files: Path, warpwise, tmp_path:
     assert code == 0, err
     assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
     assert "MB of memory" in err
-    assert "affine level" in err
-    assert "greedy level 0" in err
+    assert "affine scale" in err
+    assert "greedy scale 0" in err
     labels = tmp_path / "labels.nii.gz"
     code, _, err = warpwise(
         "apply", out / "transform.h5", files / "moving_labels.nii.gz", "--like", files / "fixed.nii.gz",
@@ -60,9 +61,9 @@ def test_result_json_holds_what_was_done(files: Path, warpwise, tmp_path: Path):
     assert err == ""
     result = json.loads((tmp_path / "result.json").read_text())
     ww.set_threads(2)
-    assert result["settings"]["preset"] == "fast"
-    assert result["settings"]["threads"] == 1
-    assert result["settings"]["similarity"] == "lncc"
+    assert Method.named(tmp_path / "result.json") == Method.named("fast")
+    assert result["choices"]["threads"] == 1
+    assert result["choices"]["similarity"] == "lncc"
     assert set(result["stop_reasons"]) == {"affine", "greedy"}
     assert result["energies"][0]["stage"] == "affine"
     assert {"affine", "deformable", "inverse and certificate", "read files", "write files", "total"} <= set(
@@ -147,7 +148,7 @@ def test_an_initial_transform_and_masks_are_used(files: Path, warpwise, tmp_path
         "--moving-mask", files / "moving_labels.nii.gz",
     )  # fmt: skip
     assert code == 0, err
-    assert json.loads((tmp_path / "second" / "result.json").read_text())["settings"]["start"] == "initial"
+    assert json.loads((tmp_path / "second" / "result.json").read_text())["choices"]["start"] == "initial"
 
 
 def test_the_demo_recovers_its_deformation(warpwise, tmp_path: Path):
@@ -196,15 +197,21 @@ def test_ctrl_c_stops_a_run_and_leaves_nothing(tmp_path: Path, files: Path):
 
 
 def test_the_choices_on_the_command_line_are_those_of_the_library():
-    from warpwise.cli.apply import Interpolation
-    from warpwise.cli.register import Kind, Measure, Preset
-    from warpwise.methods.presets import PRESETS
-    from warpwise.registrars import REGISTRARS
-    from warpwise.registration.register import LINEAR
-    from warpwise.resampling import INTERPOLATIONS
-    from warpwise.similarity import SIMILARITIES
+    from typing import get_args
 
-    assert [*Preset] == [*PRESETS]
-    assert [*Kind] == [*LINEAR, *REGISTRARS]
-    assert [*Measure] == ["auto", *SIMILARITIES]
+    from warpwise.cli.apply import Interpolation
+    from warpwise.cli.method_options import Device, Measure, Transform
+    from warpwise.methods import Method
+    from warpwise.registrars.deformable import MOTIONS
+    from warpwise.registrars.deformable.motions import Kind
+    from warpwise.registrars.linear import TRANSFORMS
+    from warpwise.registrars.linear.affine import Freedom
+    from warpwise.resampling import INTERPOLATIONS
+    from warpwise.terms import SIMILARITIES
+
+    assert [*Transform] == [*TRANSFORMS, *MOTIONS]
+    assert set(TRANSFORMS) <= set(get_args(Freedom))
+    assert get_args(Kind) == tuple(MOTIONS)
+    assert [*Measure] == [*SIMILARITIES]
+    assert [*Device] == [*get_args(Method.model_fields["device"].annotation)]
     assert [*Interpolation] == [*INTERPOLATIONS]

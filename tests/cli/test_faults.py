@@ -12,11 +12,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from asking import register
 from faults import KillTest, soak
 from filelock import FileLock
 
 import warpwise as ww
-from warpwise.cli.run import FILES
 from warpwise.errors import InputError, RunError
 from warpwise.image import Image
 from warpwise.io.images import write_image
@@ -24,6 +24,7 @@ from warpwise.io.locks import Lock
 from warpwise.io.memory import free_memory
 from warpwise.io.run_folder import LOCK, OWNER, appearing, locked
 from warpwise.registration.deliver import on_image
+from warpwise.registration.result import FILES
 from warpwise.similarity.local import LNCC
 
 PROGRAM = [sys.executable, "-c", "from warpwise.cli import main; main()"]
@@ -182,7 +183,7 @@ def test_short_memory_is_refused_with_both_numbers_or_fitted(tmp_path: Path):
     assert fitted.returncode == 0, fitted.stderr
     assert "one voxel in 2" in fitted.stderr
     result = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert result["settings"]["voxels_used"].startswith("one in 2")
+    assert result["choices"]["voxels"].startswith("one in 2")
     assert result["certificate"]["percent_ndv"] == 0
     warped = ww.load_image(tmp_path / "out" / "warped.nii.gz")
     assert warped.grid.same_as(pair.fixed.grid)
@@ -320,7 +321,7 @@ def test_a_similarity_that_turns_nan_halves_the_step_and_goes_on(monkeypatch):
         return once
 
     monkeypatch.setattr(LNCC, "fused", sick)
-    found = ww.register(pair.fixed, pair.moving, similarity="lncc")
+    found = register(pair.fixed, pair.moving, similarity="lncc")
     assert calls["count"] > 7
     assert np.isfinite(found.displacement_mm).all()
     assert np.isfinite(found.warped.data).all()
@@ -330,8 +331,8 @@ def test_a_similarity_that_turns_nan_halves_the_step_and_goes_on(monkeypatch):
 def test_a_similarity_that_stays_nan_is_an_error_with_the_settings(monkeypatch, files: Path, tmp_path: Path, warpwise):
     monkeypatch.setattr(LNCC, "fused", lambda self, f, w, c: lambda warped, gradient: float("nan"))
     pair = ww.brain_pair((40, 48, 38), seed=3)
-    with pytest.raises(RunError, match=r"diverged at level 2 with steps of 0\.5 voxels"):
-        ww.register(pair.fixed, pair.moving, similarity="lncc")
+    with pytest.raises(RunError, match=r"diverged at scale 2 with steps of 0\.5 voxels"):
+        register(pair.fixed, pair.moving, similarity="lncc")
     code, _, err = warpwise(
         "register", files / "fixed.nii.gz", files / "moving.nii.gz", "-o", tmp_path / "out", "--similarity", "lncc"
     )
@@ -380,18 +381,18 @@ def test_images_far_apart_meet_and_initial_transforms_that_miss_are_refused(file
     affine = moving.grid.affine.copy()
     affine[:3, 3] += [300, -200, 100]
     far = Image(moving.data, Grid(moving.grid.shape, affine))
-    near, away = (ww.register(fixed, m, transform="rigid") for m in (moving, far))
+    near, away = (register(fixed, m, transform="rigid") for m in (moving, far))
     at = np.array([[0.0, 0, 0], [20, -30, 10]])
     assert np.allclose(away.transform.points(at) - [300, -200, 100], near.transform.points(at), atol=0.05)
     with pytest.raises(InputError, match="do not overlap"):
-        ww.register(fixed, far, initial=Affine(np.eye(4)), transform="rigid")
+        register(fixed, far, initial=Affine(np.eye(4)), transform="rigid")
 
 
-def test_small_images_use_fewer_levels_and_never_crash():
+def test_small_images_use_fewer_scales_and_never_crash():
     rng = np.random.default_rng(0)
     for shape in ((7, 9, 11), (33, 7, 19), (13, 17, 5), (9, 9), (31, 6)):
         data = rng.random(shape).astype(np.float32)
-        found = ww.register(data, np.roll(data, 1, 0))
+        found = register(data, np.roll(data, 1, 0))
         assert found.certificate.percent_ndv == 0
         assert np.isfinite(found.warped.data).all()
 

@@ -28,7 +28,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(folder: Path, **changes: object) -> Path:
     content = {
-        "options": SMALL_NETWORK,
+        "network": {"kind": "pyramid", **SMALL_NETWORK},
         "synthetic": {"shape": [32, 32]},
         "objective": {"endpoint": {}, "diffusion": {"weight": 0.05}},
         "steps": 4,
@@ -45,14 +45,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, toy: Path) -> Path:
     folder = tmp_path_factory.mktemp("run")
     real = {"dataset": str(toy), "alignment": "none"}
     file = config(folder, synthetic=None, data=real, objective={"lncc": {}, "diffusion": {"weight": 0.1}}, licence="CC0",
-                  options={**SMALL_NETWORK, "uncertainty": True})  # fmt: skip
+                  network={"kind": "pyramid", **SMALL_NETWORK, "uncertainty": True})  # fmt: skip
     assert execute(["train", str(file), "-o", str(folder / "out"), "--quiet"]) == 0
     return folder / "out"
 
 
 def test_features_of_an_image_are_written_octave_by_octave(toy: Path, run: Path, tmp_path: Path, capsys):
-    file = config(tmp_path, synthetic=None, network="features", data={"dataset": str(toy), "alignment": "none"},
-                  options={"widths": [4, 6], "features": 3, "finest": 0, "stages": [1, 1]}, steps=1,
+    file = config(tmp_path, synthetic=None, data={"dataset": str(toy), "alignment": "none"}, steps=1,
+                  network={"kind": "features", "widths": [4, 6], "features": 3, "finest": 0, "stages": [1, 1]},
                   objective={"lncc": {}, "diffusion": {"weight": 0.1}})  # fmt: skip
     assert execute(["train", str(file), "-o", str(tmp_path / "run"), "--quiet"]) == 0
     image = toy / "images" / "4.nii.gz"
@@ -107,7 +107,7 @@ def test_a_network_registers_images_and_says_how_sure_it_is(run: Path, toy: Path
     images = [str(toy / "images" / f"{n}.nii.gz") for n in (4, 5)]
     assert execute(["register", *images, "-o", str(tmp_path / "a"), "--model", str(run)]) == 0
     told = json.loads((tmp_path / "a" / "result.json").read_text())
-    assert told["settings"]["model"] == str(run)
+    assert told["method"]["registrar"]["model"] == str(run)
     assert told["stop_reasons"]["predicted"] == ["one pass"]
     assert told["certificate"]["percent_ndv"] == 0
     spread = read_image(tmp_path / "a" / "uncertainty.nii.gz")
@@ -144,7 +144,7 @@ def test_images_unlike_those_of_training_are_warned_of_with_numbers(run: Path, t
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model", "nobody"], "neither an installed model"),
+        (["--model", "nobody"], "neither a method (fast, balanced, accurate, affine, rigid, synthetic)"),
         (["--refine"], "nothing to refine without a model"),
         (["--model", "RUN", "--transform", "rigid"], "A model predicts a deformation"),
     ],
@@ -175,7 +175,7 @@ def test_models_lists_what_is_installed_and_shows_a_run(run: Path, capsys):
     assert "GFLOP" in told
     assert "licence: CC0" in told
     assert execute(["models", str(run), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["network"] == "pyramid"
+    assert json.loads(capsys.readouterr().out)[0]["network"]["kind"] == "pyramid"
 
 
 def test_methods_are_compared_on_a_dataset_as_a_table_and_box_plots(run: Path, toy: Path, tmp_path: Path, capsys):
@@ -227,7 +227,7 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_weights_of_one_
     draw = random.Random(5)
     kills = 0
     for turn in range(12):
-        resumable = (folder / "last" / "optimizer.safetensors").exists()
+        resumable = (folder / "last" / "state.safetensors").exists()
         begin = ["-o", str(folder), "--resume"] if resumable else [str(settings), "-o", str(folder), "--overwrite"]
         process = subprocess.Popen([*program, *begin, "--quiet"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if kills < 3 and turn < 11:
@@ -253,7 +253,7 @@ def test_ctrl_c_ends_a_training_within_seconds_and_says_how_to_go_on(tmp_path: P
     program = [sys.executable, "-c", "from warpwise.cli import main; main()", "train", str(settings), "-o", str(folder)]
     process = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     wait_for_step(folder, process)
-    while not (folder / "last" / "optimizer.safetensors").exists():
+    while not (folder / "last" / "state.safetensors").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=30)

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asking import register
 
 import warpwise as ww
 from warpwise.evaluation.metrics import dice
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.pair import shrink
 from warpwise.resampling import resample
 from warpwise.synthetic.deformations import random_affine, random_rotation
 from warpwise.transforms.affine import Affine
+from warpwise.volume import shrink
 
 
 def score(result: ww.Result, folder: Path, pair: tuple[str, str], labels: list[int]) -> float:
@@ -27,7 +28,7 @@ def test_two_people_at_full_resolution(preset: str, least: float, brains: tuple[
     # A training pair; greedy reaches 0.62 to 0.63 on such pairs (benchmarks/results/peers.md).
     folder, labels = brains
     pair = ("1002", "1006")
-    result = ww.register(*(folder / "images" / f"{name}.nii.gz" for name in pair), preset=preset)
+    result = register(*(folder / "images" / f"{name}.nii.gz" for name in pair), preset=preset)
     assert score(result, folder, pair, labels) > least
     found = result.certificate
     assert (found.percent_folded, found.percent_ndv) == (0, 0)
@@ -39,7 +40,7 @@ def test_two_people_at_full_resolution(preset: str, least: float, brains: tuple[
 def test_the_affine_stage_is_as_good_as_that_of_others(brains: tuple[Path, list[int]]):
     folder, labels = brains
     pair = ("1002", "1006")
-    result = ww.register(*(folder / "images" / f"{name}.nii.gz" for name in pair), transform="affine")
+    result = register(*(folder / "images" / f"{name}.nii.gz" for name in pair), transform="affine")
     assert score(result, folder, pair, labels) > 0.43
 
 
@@ -51,13 +52,13 @@ def test_heads_in_any_pose_are_found(brains: tuple[Path, list[int]]):
         data = shrink(image.data.astype(np.float32), (2, 2, 2))
         images.append(Image(data, Grid(data.shape[1:], image.grid.affine @ np.diag([2.0, 2.0, 2.0, 1.0]))))
     fixed, moving = images
-    upright = ww.register(fixed, moving, transform="rigid").affine_only
+    upright = register(fixed, moving, transform="rigid").affine_only
     rng = np.random.default_rng(5)
     centre = (moving.grid.affine @ [*(np.array(moving.grid.shape) - 1) / 2, 1])[:3]
     for _ in range(8):
         pose = random_affine(rng, centre_mm=centre, rotation=random_rotation(rng), shift_mm=float(rng.uniform(0, 100)))
         posed = Image(moving.data, Grid(moving.grid.shape, pose.matrix @ moving.grid.affine))
-        found = np.linalg.inv(pose.matrix) @ ww.register(fixed, posed, transform="rigid").affine_only
+        found = np.linalg.inv(pose.matrix) @ register(fixed, posed, transform="rigid").affine_only
         corners = np.array([[x, y, z, 1.0] for x in (0, 75) for y in (0, 100) for z in (0, 80)]) @ fixed.grid.affine.T
         assert np.linalg.norm(corners @ (found - upright)[:3].T, axis=1).max() < 4
 
@@ -69,7 +70,7 @@ def test_no_pair_of_other_organs_ends_worse_than_it_began(name: str, data: Path)
     wanted = [int(k) for k in described["labelsInEverySubject"]]
     for pair in described["registration_val"][:4]:
         fixed, moving = (ww.load_image(folder / pair[k], kind="labels") for k in ("fixed_label", "moving_label"))
-        result = ww.register(folder / pair["fixed"], folder / pair["moving"])
+        result = register(folder / pair["fixed"], folder / pair["moving"])
         scores = []
         for transform in (Affine(np.eye(fixed.grid.dim + 1)), result.transform):
             moved = resample(moving, fixed.grid, transform, interpolation="nearest")
@@ -81,12 +82,12 @@ def test_no_pair_of_other_organs_ends_worse_than_it_began(name: str, data: Path)
 def test_pd_is_brought_back_to_t1_by_mutual_information(data: Path):
     folder = data / "multicontrast"
     fixed, moving = (ww.load_image(next(folder.rglob(f"chris_{name}.nii.gz"))) for name in ("t1", "PD"))
-    still = ww.register(fixed, moving, transform="rigid", similarity="mi").affine_only
+    still = register(fixed, moving, transform="rigid", similarity="mi").affine_only
     rng = np.random.default_rng(0)
     centre = (moving.grid.affine @ [*(np.array(moving.grid.shape) - 1) / 2, 1])[:3]
     for _ in range(3):
         turn = random_affine(rng, centre_mm=centre, rotation=np.eye(3), shift_mm=30)
         posed = Image(moving.data, Grid(moving.grid.shape, turn.matrix @ moving.grid.affine))
-        found = np.linalg.inv(turn.matrix) @ ww.register(fixed, posed, transform="rigid", similarity="mi").affine_only
+        found = np.linalg.inv(turn.matrix) @ register(fixed, posed, transform="rigid", similarity="mi").affine_only
         corners = np.array([[x, y, z, 1.0] for x in (-70, 70) for y in (-90, 60) for z in (0, 90)])
         assert np.linalg.norm(corners @ (found - still)[:3].T, axis=1).max() < 1

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asking import register
 
 import warpwise as ww
 from warpwise.evaluation.metrics import dice
 from warpwise.image import Image, normalised
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
+from warpwise.levels.training import Run, train
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +34,8 @@ def test_the_installed_network_beats_the_affine_stage_whatever_the_contrast(brai
     if contrast == "inverted":
         values = normalised(moving.data[0])
         moving = Image(np.where(values > 0.02, 1.2 - values, 0)[None].astype(np.float32), moving.grid)
-    found = ww.register(fixed, moving, model="synthetic")
-    linear = ww.register(fixed, moving, transform="affine")
+    found = register(fixed, moving, model="synthetic")
+    linear = register(fixed, moving, transform="affine")
     assert overlap(found.transform, maps, labels) > overlap(linear.transform, maps, labels) + GAIN
     assert found.certificate.percent_ndv == 0
     assert found.certificate.forward_inverse_max < 0.1
@@ -46,7 +48,7 @@ GAIN = 0.02  # Dice; benchmarks/results/learning_checks.json has more
 def test_seconds_of_training_on_hippocampi_beat_the_affine_stage(data: Path, tmp_path: Path):
     settings = TrainingSettings.parse({
         "data": {"dataset": str(data / "hippocampus-msd"), "pairs": "all", "spacing_mm": 1.0},
-        "objective": {"lncc": {"options": {"radius": 3}}, "diffusion": {"weight": 0.1}, "dice": {}},
+        "objective": {"lncc": {"radius": 3}, "diffusion": {"weight": 0.1}, "dice": {}},
         "optimizer": {"schedule": "constant"},
         "steps": 60, "validate_every": 60, "validation_pairs": 8, "batch": 2,
     })  # fmt: skip

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asking import register
 
 import warpwise as ww
 from warpwise.grid import Grid
@@ -88,22 +89,22 @@ STORED = {
 @pytest.mark.parametrize("kind", ["rigid", "greedy"])
 def test_the_answer_does_not_depend_on_how_an_image_is_stored(heads, kind: str, tmp_path: Path):
     fixed, moving, points = heads
-    expected = ww.register(fixed, moving, transform=kind).transform.points(points)
+    expected = register(fixed, moving, transform=kind).transform.points(points)
     for name, store in STORED.items():
-        found = ww.register(*store(fixed, moving), transform=kind).transform.points(points)
+        found = register(*store(fixed, moving), transform=kind).transform.points(points)
         off = float(np.linalg.norm(found - expected, axis=1).mean())
         assert off < LIMIT_MM, (name, off)
     for suffix in (".nii.gz", ".nrrd", ".mha"):
         paths = [tmp_path / f"{name}{suffix}" for name in ("fixed", "moving")]
         write_image(paths[0], fixed)
         write_image(paths[1], flipped(moving, 0))
-        found = ww.register(*paths, transform=kind).transform.points(points)
+        found = register(*paths, transform=kind).transform.points(points)
         assert np.linalg.norm(found - expected, axis=1).mean() < LIMIT_MM, suffix
 
 
 def test_thick_oblique_slices_of_half_a_head_find_the_rest(heads):
     """Different coverage: the lower third of the moving slab is not there."""
     fixed, moving, points = heads
-    whole = ww.register(fixed, moving, transform="rigid").transform.points(points)
-    part = ww.register(fixed, cropped(moving, (0, 0, 18), (0, 0, 0)), transform="rigid").transform.points(points)
+    whole = register(fixed, moving, transform="rigid").transform.points(points)
+    part = register(fixed, cropped(moving, (0, 0, 18), (0, 0, 0)), transform="rigid").transform.points(points)
     assert np.linalg.norm(part - whole, axis=1).mean() < 5.0

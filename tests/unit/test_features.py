@@ -3,23 +3,25 @@
 import numpy as np
 import pytest
 import torch
+from asking import register
 from toys import toy_dataset
 
-import warpwise as ww
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.errors import InputError
 from warpwise.image import Image
 from warpwise.io.images import read_image
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.training import Run, history, train
+from warpwise.levels.training import Run, train
 from warpwise.networks.base import initialise
 from warpwise.networks.model import Model, ModelCard
 from warpwise.networks.probabilistic import MatchingSettings, nearby
-from warpwise.objective import Objective, TermSettings
+from warpwise.objective import Objective
 from warpwise.ops.reference.matching import divergence
+from warpwise.prediction import FeatureOctave, Features, Prediction, at_octave
 from warpwise.registrars.learned.certainty import certainty, features_of
-from warpwise.similarity.posterior import at_octave
+from warpwise.terms.term import parse_term
 
 SMALL = {"widths": [4, 6, 8], "features": 3, "finest": 0, "stages": [1, 2, 2]}
 
@@ -53,14 +55,13 @@ def test_the_cost_of_neighbours_is_the_divergence_from_shifted_features(uncertai
 
 
 def state(fixed: torch.Tensor, moving: torch.Tensor, field: torch.Tensor, *, uncertain: bool = True) -> Alignment:
-    told = {"fixed_features_1": fixed, "moving_features_1": moving}
-    if uncertain:
-        told["features_have_variance"] = torch.ones(())
-    return Alignment(torch.zeros(1, 1, 8, 8), torch.zeros(1, 1, 8, 8), field, prediction=told)
+    features = Features((FeatureOctave(1, fixed, moving),), uncertain)
+    images = torch.zeros(1, 1, 8, 8)
+    return Alignment(images, images, field, prediction=Prediction(field, features=features))
 
 
 def term(name: str):
-    return Objective.of({name: TermSettings()}).terms[name]
+    return Objective.of({name: parse_term(name, {})}).terms[name]
 
 
 def test_feature_match_is_the_likelihood_that_matched_features_are_equal():
@@ -140,7 +141,8 @@ def test_certainty_is_less_where_nothing_is_to_be_seen():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"stages": [1, 1]}, {"finest": 3}, {"stiffness": 0.0}, {"encoder": "intensity", "labels": 2}]
+    "wrong",
+    [{"stages": [1, 1]}, {"finest": 3}, {"diffusion": 0.0}, {"stiffness": 1.0}, {"encoder": "intensity", "labels": 2}],
 )
 def test_settings_that_do_not_fit_each_other_are_refused(wrong):
     with pytest.raises(InputError):
@@ -153,8 +155,8 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("features")
     data = toy_dataset(folder / "data", people=6)
     settings = TrainingSettings.parse({
-        "network": "features", "options": {**SMALL, "stiffness": 10.0}, "data": {"dataset": str(data), "alignment": "none"},
-        "objective": {"lncc": {"options": {"radius": 3}}, "diffusion": {"weight": 0.1}, "feature-prior": {"weight": 0.001},
+        "network": {"kind": "features", **SMALL, "diffusion": 10.0}, "data": {"dataset": str(data), "alignment": "none"},
+        "objective": {"lncc": {"radius": 3}, "diffusion": {"weight": 0.1}, "feature-prior": {"weight": 0.001},
                       "feature-match": {"weight": 0.01}},
         "augmentation": {"judge_clean": True, "noise": 0.1}, "steps": 60, "validate_every": 60,
         "optimizer": {"learning_rate": 0.005},
@@ -174,7 +176,7 @@ def test_features_learned_through_the_solver_register_better_than_they_did(train
 def test_registration_by_features_tells_both_uncertainties(trained):
     data, run = trained
     images = [data / "images" / f"{n}.nii.gz" for n in (4, 5)]
-    found = ww.register(*images, model=run)
+    found = register(*images, model=run)
     grid = read_image(images[0]).grid
     for map_ in (found.uncertainty, found.feature_uncertainty):
         assert map_ is not None

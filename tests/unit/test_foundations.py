@@ -8,7 +8,7 @@ from strategies import grids
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image, intensity_range, normalised
-from warpwise.registrars.deformable.descent import DescentSettings, LevelSettings
+from warpwise.registrars.deformable.work import DescentSettings, ScaleSettings
 from warpwise.tables import Table
 
 
@@ -20,7 +20,7 @@ def test_a_crop_keeps_every_voxel_where_it_is(grid: Grid):
 
 @given(grids())
 def test_a_coarser_grid_spans_the_finer_one(grid: Grid):
-    coarse = grid.coarser([2, 3, 1])
+    coarse = grid.nodes([2, 3, 1])
     ends = (np.array(coarse.shape) - 1) * [2, 3, 1]
     assert (ends >= np.array(grid.shape) - 1).all()
     assert np.allclose(coarse.affine @ [1, 1, 1, 1], grid.affine @ [2, 3, 1, 1])
@@ -95,10 +95,10 @@ def test_a_table_names_the_nearest_row():
 
 def test_settings_refuse_what_they_do_not_know():
     level = {"image": 1, "field": 1, "iterations": 3}
-    settings = DescentSettings.parse({"levels": [level], "update_sigma": 1})
-    assert settings.levels[0] == LevelSettings(image=1, field=1, iterations=3)
+    settings = DescentSettings.parse({"scales": [level], "cap": 1})
+    assert settings.scales[0] == ScaleSettings(image=1, field=1, iterations=3)
     assert DescentSettings.parse(settings.model_dump(mode="json")) == settings
-    with pytest.raises(InputError, match="Did you mean 'update_sigma'"):
-        DescentSettings.parse({"levels": [level], "update_sgima": 1})
-    with pytest.raises(InputError, match="field_sigma"):
-        settings.replace(field_sigma="wide")
+    with pytest.raises(InputError, match="Did you mean 'tolerance'"):
+        DescentSettings.parse({"scales": [level], "tolerence": 1})
+    with pytest.raises(InputError, match="momentum"):
+        settings.replace(momentum="much")

@@ -2,16 +2,19 @@
 
 import numpy as np
 import pytest
+from asking import prepared, register
 
 import warpwise as ww
 from warpwise.errors import InputError
 from warpwise.evaluation.metrics import dice, target_errors
 from warpwise.grid import Grid
-from warpwise.guides import Landmarks, encoded
 from warpwise.image import Image
+from warpwise.io.scan import ReadScan
 from warpwise.registrars.linear.gauss_newton import Problem
 from warpwise.registrars.linear.starts import fitted
-from warpwise.registration.prepare import Inputs, prepare
+from warpwise.registration.memory import predicted_memory_mb
+from warpwise.similarity.label import encoded
+from warpwise.similarity.landmarks import Landmarks
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
 from warpwise.transforms.affine import Affine
 
@@ -43,9 +46,9 @@ def test_landmarks_alone_carry_their_surroundings(pair: KnownPair):
     fixed, moving = known_points(pair, 120)
     train, test = slice(0, None, 2), slice(1, None, 2)
     images = noisy(pair.fixed), noisy(pair.moving)
-    without = ww.register(*images, similarity="mse")
-    found = ww.register(*images, similarity="mse", landmarks=(fixed[train], moving[train]))
-    assert found.settings["start"] == "landmarks"
+    without = register(*images, similarity="mse")
+    found = register(*images, similarity="mse", landmarks=(fixed[train], moving[train]))
+    assert found.choices.start == "landmarks"
     assert found.certificate.percent_ndv == 0
     assert found.certificate.percent_folded == 0
     held_out = np.median(target_errors(found.transform, fixed[test], moving[test]))
@@ -58,23 +61,24 @@ def test_landmarks_alone_carry_their_surroundings(pair: KnownPair):
 def test_landmarks_help_every_solver_and_do_no_harm(pair: KnownPair, solver: str):
     fixed, moving = known_points(pair, 80)
     options = {"transform": solver, "preset": "fast"}
-    plain = ww.register(pair.fixed, pair.moving, **options)
-    guided = ww.register(pair.fixed, pair.moving, landmarks=(fixed[::2], moving[::2]), **options)
+    plain = register(pair.fixed, pair.moving, **options)
+    guided = register(pair.fixed, pair.moving, landmarks=(fixed[::2], moving[::2]), **options)
     before, after = (np.mean(target_errors(r.transform, fixed[1::2], moving[1::2])) for r in (plain, guided))
     assert after < 1.1 * before
 
 
 def test_the_landmark_term_of_the_linear_stage_is_differentiated_rightly(pair: KnownPair):
     fixed, moving = known_points(pair, 30)
-    small = prepare(Inputs((pair.fixed, pair.moving))).pair
-    with_points = prepare(Inputs((pair.fixed, pair.moving), landmarks=(ww_points(fixed), ww_points(moving)))).pair
+    small = prepared(pair.fixed, pair.moving)
+    with_points = prepared(pair.fixed, pair.moving, landmarks=(fixed, moving))
+    landmarks = Landmarks(weight=0.7)
     matrix = small.to_moving.copy()
     matrix[:3, 3] += [2, -1, 3]
 
     def term(of: np.ndarray) -> float:
-        return Problem(with_points, "mse").value(of) - Problem(small, "mse").value(of)
+        return Problem(with_points, "mse", landmarks=landmarks).value(of) - Problem(small, "mse").value(of)
 
-    problem, plain = Problem(with_points, "mse"), Problem(small, "mse")
+    problem, plain = Problem(with_points, "mse", landmarks=landmarks), Problem(small, "mse")
     problem.value(matrix)
     plain.value(matrix)
     gradient = problem.normal_equations()[0] - plain.normal_equations()[0]
@@ -86,27 +90,19 @@ def test_the_landmark_term_of_the_linear_stage_is_differentiated_rightly(pair: K
         assert gradient[n] == pytest.approx((term(up) - term(down)) / 2e-4, rel=1e-3, abs=1e-5)
 
 
-def ww_points(mm: np.ndarray):
-    from warpwise.io.points import Points
-
-    return Points(mm)
-
-
 def test_few_landmarks_only_shift_and_three_give_a_rigid_start(pair: KnownPair):
-    whole = prepare(Inputs((pair.fixed, pair.moving))).pair
+    whole = prepared(pair.fixed, pair.moving)
     turn = np.array([[0, -1.0, 0, 5], [1, 0, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]])
     world = np.random.default_rng(0).normal(0, 30, (5, 3))
     moved = Affine(turn).points(world)
 
-    def marks(count: int) -> Landmarks:
-        back, there = whole.grid.inverse_affine, whole.moving_grid.inverse_affine
-        return Landmarks(
-            world[:count] @ back[:3, :3].T + back[:3, 3], moved[:count] @ there[:3, :3].T + there[:3, 3], 1.0, 5.0
-        )
+    def marks(count: int) -> tuple[np.ndarray, np.ndarray]:
+        back, there = whole.fixed.grid.inverse_affine, whole.moving.grid.inverse_affine
+        return world[:count] @ back[:3, :3].T + back[:3, 3], moved[:count] @ there[:3, :3].T + there[:3, 3]
 
-    found = whole.moving_grid.affine @ fitted(whole, marks(5)) @ whole.grid.inverse_affine
+    found = whole.moved(fitted(whole, marks(5))).world
     assert np.allclose(found, turn, atol=1e-9)
-    two = whole.moving_grid.affine @ fitted(whole, marks(2)) @ whole.grid.inverse_affine
+    two = whole.moved(fitted(whole, marks(2))).world
     assert np.allclose(two[:3, :3], np.eye(3))
     assert np.allclose(two[:3, 3], (moved[:2] - world[:2]).mean(0))
 
@@ -114,14 +110,14 @@ def test_few_landmarks_only_shift_and_three_give_a_rigid_start(pair: KnownPair):
 def test_labels_guide_where_intensities_say_nothing(pair: KnownPair):
     labels = (pair.fixed_labels, pair.moving_labels)
     images = noisy(pair.fixed), noisy(pair.moving)
-    blind = ww.register(*images, similarity="mse", labels=labels, weights={"labels": 0})
-    guided = ww.register(*images, similarity="mse", labels=labels)
+    blind = register(*images, similarity="mse", labels=labels, label_weight=0)
+    guided = register(*images, similarity="mse", labels=labels)
     before, after = (np.mean([*r.scores.dice_after.values()]) for r in (blind, guided))
     assert after > before + 0.15
     assert guided.certificate.percent_ndv == 0
-    assert guided.settings["guides"] == {"labels": 1.0}
-    assert blind.settings["guides"] == {}
-    warped = ww.apply(guided.transform, pair.moving_labels, like=pair.fixed, interpolation="label")
+    assert guided.choices.guides == {"labels": 1.0}
+    assert blind.choices.guides == {}
+    warped = ww.apply(guided.transform, pair.moving_labels, like=pair.fixed, interpolation="nearest")
     assert dice(pair.fixed_labels.data[0], warped.data[0]) == pytest.approx(guided.scores.dice_after)
 
 
@@ -141,15 +137,15 @@ def test_many_labels_are_coded_nearly_apart():
 def test_labels_that_one_map_lacks_are_noted(pair: KnownPair):
     data = pair.moving_labels.data.copy()
     data[data == 2] = 9
-    found = ww.register(
+    found = register(
         pair.fixed, pair.moving, preset="fast",
         labels=(pair.fixed_labels, Image(data, pair.moving.grid, "labels")),
     )  # fmt: skip
     assert any("one map only" in text and "2, 9" in text for text in found.warnings)
     with pytest.raises(InputError, match="share no label"):
-        ww.register(pair.fixed, pair.moving, labels=(pair.fixed_labels, Image(data * 0 + 77, pair.moving.grid, "labels")))
+        register(pair.fixed, pair.moving, labels=(pair.fixed_labels, Image(data * 0 + 77, pair.moving.grid, "labels")))
     with pytest.raises(InputError, match="or of neither"):
-        ww.register(pair.fixed, pair.moving, labels=(pair.fixed_labels, None))
+        register(pair.fixed, pair.moving, labels=(pair.fixed_labels, None))
 
 
 def test_a_lesion_that_is_excluded_does_not_pull(pair: KnownPair):
@@ -162,7 +158,7 @@ def test_a_lesion_that_is_excluded_does_not_pull(pair: KnownPair):
     voxel = np.array(pair.fixed.grid.spacing_mm, np.float32)[:, None]
 
     def error(**options) -> float:
-        found = ww.register(fixed, pair.moving, **options)
+        found = register(fixed, pair.moving, **options)
         return float(np.linalg.norm((found.displacement_mm - truth)[:, ball] / voxel, axis=0).mean())
 
     assert error(exclude=(lesion, None)) < 0.7 * error()
@@ -171,17 +167,17 @@ def test_a_lesion_that_is_excluded_does_not_pull(pair: KnownPair):
 def test_masks_and_lesions_that_cannot_be_meant_are_refused(pair: KnownPair):
     every = Image(np.ones_like(pair.fixed.data, np.uint8), pair.fixed.grid, "mask")
     with pytest.raises(InputError, match="excludes every voxel"):
-        ww.register(pair.fixed, pair.moving, exclude=(every, None))
+        register(pair.fixed, pair.moving, exclude=(every, None))
     odd = Image(every.data * 3, pair.fixed.grid, "mask")
-    found = ww.register(pair.fixed, pair.moving, masks=(odd, None), transform="rigid", preset="fast")
+    found = register(pair.fixed, pair.moving, masks=(odd, None), transform="rigid", preset="fast")
     assert any("not binary" in text for text in found.warnings)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"weights": {"labels": -1}}, "weights"),
-        ({"weights": {"lables": 1}}, "lables"),
+        ({"label_weight": -1}, "objective: term 'labels'"),
+        ({"objective__lables__weight": 1}, "lables"),
         ({"percentiles": (90, 10)}, "percentiles"),
         ({"landmarks": (np.zeros((3, 3)), np.zeros((4, 3)))}, "no partner"),
         ({"landmarks": (np.full((3, 3), 1e4), np.zeros((3, 3)))}, "outside its image"),
@@ -191,14 +187,14 @@ def test_masks_and_lesions_that_cannot_be_meant_are_refused(pair: KnownPair):
 )
 def test_guides_that_make_no_sense_are_refused(pair: KnownPair, options: dict, words: str):
     with pytest.raises(InputError, match=words):
-        ww.register(pair.fixed, pair.moving, **options)
+        register(pair.fixed, pair.moving, **options)
 
 
 def test_shading_is_removed_and_the_result_keeps_its_own_intensities(pair: KnownPair):
     ramp = np.linspace(0.35, 1.8, pair.fixed.grid.shape[0], dtype=np.float32)[:, None, None]
     shaded = Image(pair.moving.data * ramp, pair.moving.grid)
     plain, corrected = (
-        ww.register(pair.fixed, shaded, similarity="mse", bias_field=flag, preset="fast") for flag in (False, True)
+        register(pair.fixed, shaded, similarity="mse", bias_field=flag, preset="fast") for flag in (False, True)
     )
     truth, body = pair.truth.displacement(pair.fixed.grid), pair.body
     errors = [float(np.linalg.norm((r.displacement_mm - truth)[:, body], axis=0).mean()) for r in (plain, corrected)]
@@ -209,20 +205,18 @@ def test_shading_is_removed_and_the_result_keeps_its_own_intensities(pair: Known
 def test_a_label_map_taken_for_an_image_is_noted(pair: KnownPair):
     labels = Image(pair.fixed_labels.data.astype(np.uint8), pair.fixed.grid)
     moving = Image(pair.moving_labels.data.astype(np.uint8), pair.moving.grid)
-    found = ww.register(labels, moving, transform="rigid", preset="fast")
+    found = register(labels, moving, transform="rigid", preset="fast")
     assert sum("looks like a label map" in text for text in found.warnings) == 2
-    found = ww.register(pair.fixed, pair.moving, transform="rigid", preset="fast")
+    found = register(pair.fixed, pair.moving, transform="rigid", preset="fast")
     assert not any("label map" in text for text in found.warnings)
 
 
 def test_thinned_images_give_nearly_the_same_answer_and_say_so(pair: KnownPair):
-    from warpwise.registration import prepare as module
-
-    grid = Grid((300, 300, 300), np.eye(4))
-    need = [module.predicted_memory_mb(grid, grid, 1, reduction=r) for r in (1, 2, 4)]
+    large = ReadScan(Image(np.broadcast_to(np.float32(0), (1, 300, 300, 300)), Grid((300, 300, 300), np.eye(4))))
+    need = [predicted_memory_mb((large, large), reduction=r) for r in (1, 2, 4)]
     assert need[0] > need[1] > need[2]
-    whole = prepare(Inputs((pair.fixed, pair.moving))).pair
-    half = prepare(Inputs((pair.fixed, pair.moving)), reduction=2).pair
-    assert half.fixed.shape[1:] == tuple(-(-n // 2) for n in whole.fixed.shape[1:])
-    corner = np.array([half.grid.affine @ [1, 1, 1, 1], whole.grid.affine @ [2, 2, 2, 1]])
+    whole = prepared(pair.fixed, pair.moving)
+    half = prepared(pair.fixed, pair.moving, reduction=2)
+    assert half.fixed.shape == tuple(-(-n // 2) for n in whole.fixed.shape)
+    corner = np.array([half.fixed.grid.affine @ [1, 1, 1, 1], whole.fixed.grid.affine @ [2, 2, 2, 1]])
     assert np.allclose(corner[0], corner[1])

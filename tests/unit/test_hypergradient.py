@@ -37,11 +37,11 @@ class Ridge:
     d: Tensor
     direct: float = 0.0
 
-    def lower(self, w: Variables, upper: Variables) -> Tensor:
-        return 0.5 * ((self.a @ w["w"] - self.b) ** 2).sum() + 0.5 * upper["l"] * (w["w"] ** 2).sum()
+    def inner(self, outer: Variables, w: Variables) -> Tensor:
+        return 0.5 * ((self.a @ w["w"] - self.b) ** 2).sum() + 0.5 * outer["l"] * (w["w"] ** 2).sum()
 
-    def upper(self, w: Variables, upper: Variables) -> Tensor:
-        return 0.5 * ((self.c @ w["w"] - self.d) ** 2).sum() + self.direct * upper["l"]
+    def outer(self, outer: Variables, w: Variables) -> Tensor:
+        return 0.5 * ((self.c @ w["w"] - self.d) ** 2).sum() + self.direct * outer["l"]
 
     def matrix(self, weight: Tensor) -> Tensor:
         return self.a.T @ self.a + weight * torch.eye(self.a.shape[1], dtype=F64)
@@ -61,8 +61,8 @@ RATE = 1 / float(torch.linalg.eigvalsh(RIDGE.matrix(L)).max())
 
 def error(estimator, *, start: Tensor | None = None, ridge: Ridge = RIDGE) -> float:
     w = ridge.best(L) if start is None else start
-    found = hypergradient(ridge.upper, ridge.lower, {"w": w}, {"l": L}, estimator=estimator)["l"]
-    return float((found - ridge.exact(L)).abs() / ridge.exact(L).abs())
+    gradient = hypergradient(ridge.outer, ridge.inner, {"l": L}, {"w": w}, estimator=estimator)["l"]
+    return float((gradient - ridge.exact(L)).abs() / ridge.exact(L).abs())
 
 
 def test_conjugate_gradients_give_the_closed_form_of_ridge_regression():
@@ -87,14 +87,14 @@ def test_one_step_is_the_derivative_of_the_step_that_is_made(mixed: str):
 
     def after(weight: Tensor) -> Tensor:
         w = start.clone().requires_grad_()
-        slope = torch.autograd.grad(RIDGE.lower({"w": w}, {"l": weight}), w)[0]
-        return RIDGE.upper({"w": w.detach() - 0.01 * slope}, {"l": weight})
+        slope = torch.autograd.grad(RIDGE.inner({"l": weight}, {"w": w}), w)[0]
+        return RIDGE.outer({"l": weight}, {"w": w.detach() - 0.01 * slope})
 
     h = torch.tensor(1e-4, dtype=F64)
     expected = (after(L + h) - after(L - h)) / (2 * h)
     estimator = OneStep(Descent(0.01), mixed=mixed)
-    found = hypergradient(RIDGE.upper, RIDGE.lower, {"w": start}, {"l": L}, estimator=estimator)["l"]
-    assert float((found - expected).abs() / expected.abs()) < 1e-6
+    gradient = hypergradient(RIDGE.outer, RIDGE.inner, {"l": L}, {"w": start}, estimator=estimator)["l"]
+    assert float((gradient - expected).abs() / expected.abs()) < 1e-6
 
 
 def test_one_step_differentiates_the_step_that_adam_makes():
@@ -105,31 +105,31 @@ def test_one_step_differentiates_the_step_that_adam_makes():
         adam = torch.optim.Adam([w], lr=0.03, betas=(0.8, 0.95))
         for _ in range(3):
             adam.zero_grad()
-            RIDGE.lower({"w": w}, {"l": L}).backward()
+            RIDGE.inner({"l": L}, {"w": w}).backward()
             adam.step()
         return w, adam
 
     def after(weight: Tensor) -> Tensor:
         w, adam = trained()
         adam.zero_grad()
-        RIDGE.lower({"w": w}, {"l": weight}).backward()
+        RIDGE.inner({"l": weight}, {"w": w}).backward()
         adam.step()
-        return RIDGE.upper({"w": w.detach()}, {"l": weight})
+        return RIDGE.outer({"l": weight}, {"w": w.detach()})
 
     h = torch.tensor(1e-4, dtype=F64)
     expected = (after(L + h) - after(L - h)) / (2 * h)
     w, adam = trained()
-    given = {"w": w}, {"l": L}
-    found = hypergradient(RIDGE.upper, RIDGE.lower, *given, estimator=OneStep(AdamStep(adam), mixed="exact"))["l"]
-    assert float((found - expected).abs() / expected.abs()) < 1e-5
-    plain = hypergradient(RIDGE.upper, RIDGE.lower, *given, estimator=OneStep(Descent(0.03)))["l"]
+    given = {"l": L}, {"w": w}
+    gradient = hypergradient(RIDGE.outer, RIDGE.inner, *given, estimator=OneStep(AdamStep(adam), mixed="exact"))["l"]
+    assert float((gradient - expected).abs() / expected.abs()) < 1e-5
+    plain = hypergradient(RIDGE.outer, RIDGE.inner, *given, estimator=OneStep(Descent(0.03)))["l"]
     assert float((plain - expected).abs() / expected.abs()) > 0.1  # the published form is another number
 
 
 def test_the_direct_term_is_part_of_it():
     without = Ridge(RIDGE.a, RIDGE.b, RIDGE.c, RIDGE.d)
-    given = {"w": RIDGE.best(L)}, {"l": L}
-    one, other = (hypergradient(r.upper, r.lower, *given, estimator=ConjugateGradient(6))["l"] for r in (RIDGE, without))
+    given = {"l": L}, {"w": RIDGE.best(L)}
+    one, other = (hypergradient(r.outer, r.inner, *given, estimator=ConjugateGradient(6))["l"] for r in (RIDGE, without))
     assert float(one - other) == pytest.approx(0.3, abs=1e-12)
 
 
@@ -141,16 +141,16 @@ class Line:
     shift: Tensor
     wanted: Tensor
 
-    def residuals(self, w: Variables, upper: Variables) -> Tensor:
-        return self.slope * (w["u"] - upper["shift"])
+    def residuals(self, outer: Variables, w: Variables) -> Tensor:
+        return self.slope * (w["u"] - outer["shift"])
 
-    def smoothness(self, w: Variables, upper: Variables) -> Tensor:
-        return 0.5 * upper["stiffness"] * (w["u"].diff() ** 2).sum()
+    def smoothness(self, outer: Variables, w: Variables) -> Tensor:
+        return 0.5 * outer["stiffness"] * (w["u"].diff() ** 2).sum()
 
-    def lower(self, w: Variables, upper: Variables) -> Tensor:
-        return 0.5 * (self.residuals(w, upper) ** 2).sum() + self.smoothness(w, upper)
+    def inner(self, outer: Variables, w: Variables) -> Tensor:
+        return 0.5 * (self.residuals(outer, w) ** 2).sum() + self.smoothness(outer, w)
 
-    def upper(self, w: Variables, _: Variables) -> Tensor:
+    def outer(self, _: Variables, w: Variables) -> Tensor:
         return 0.5 * ((w["u"] - self.wanted) ** 2).sum()
 
     def laplacian(self) -> Tensor:
@@ -183,23 +183,23 @@ STIFFNESS = torch.tensor(2.0, dtype=F64)
     ids=["hessian", "gauss-newton", "neumann"],
 )
 def test_a_registration_in_one_dimension_has_the_analytic_hypergradient(estimator):
-    upper = {"stiffness": STIFFNESS, "shift": LINE.shift}
-    found = hypergradient(LINE.upper, LINE.lower, {"u": LINE.best(STIFFNESS)}, upper, estimator=estimator)
+    outer = {"stiffness": STIFFNESS, "shift": LINE.shift}
+    gradient = hypergradient(LINE.outer, LINE.inner, outer, {"u": LINE.best(STIFFNESS)}, estimator=estimator)
     for name, value in LINE.exact(STIFFNESS).items():
-        assert float((found[name] - value).norm() / value.norm()) < 1e-6
+        assert float((gradient[name] - value).norm() / value.norm()) < 1e-6
 
 
 def test_a_solver_stands_in_the_middle_of_a_graph():
     stiffness, shift = STIFFNESS.clone().requires_grad_(), LINE.shift.clone().requires_grad_()
 
-    def solve(upper: Variables) -> Variables:
+    def solve(outer: Variables) -> Variables:
         assert not torch.is_grad_enabled()
-        return {"u": torch.linalg.solve(LINE.matrix(upper["stiffness"]), LINE.slope**2 * upper["shift"])}
+        return {"u": torch.linalg.solve(LINE.matrix(outer["stiffness"]), LINE.slope**2 * outer["shift"])}
 
     variables = {"stiffness": stiffness.exp().log(), "shift": 1.0 * shift}
-    u = stationary(solve, LINE.lower, variables, estimator=ConjugateGradient(30))["u"]
-    found = torch.autograd.grad(0.5 * ((u - LINE.wanted) ** 2).sum(), (stiffness, shift))
-    for one, other in zip(found, LINE.exact(STIFFNESS).values(), strict=True):
+    u = stationary(solve, LINE.inner, variables, estimator=ConjugateGradient(30))["u"]
+    gradient = torch.autograd.grad(0.5 * ((u - LINE.wanted) ** 2).sum(), (stiffness, shift))
+    for one, other in zip(gradient, LINE.exact(STIFFNESS).values(), strict=True):
         assert float((one - other).norm() / other.norm()) < 1e-6
 
 
@@ -208,17 +208,17 @@ def test_estimators_say_what_does_not_depend_on_what(name: str):
     made = {"one-step": OneStep(Descent(0.1)), "unrolled": Unrolled(2, 0.1), "neumann": Neumann(2, 0.1),
             "conjugate-gradient": ConjugateGradient(2)}[name]  # fmt: skip
     given = {"w": RIDGE.best(L)}
-    with pytest.raises(InputError, match="upper loss does not depend on w"):
-        hypergradient(lambda w, u: u["l"] ** 2, RIDGE.lower, given, {"l": L}, estimator=made)
-    with pytest.raises(InputError, match="Neither loss depends on the upper variable idle"):
-        hypergradient(RIDGE.upper, RIDGE.lower, given, {"l": L, "idle": L}, estimator=made)
+    with pytest.raises(InputError, match="outer loss does not depend on w"):
+        hypergradient(lambda u, w: u["l"] ** 2, RIDGE.inner, {"l": L}, given, estimator=made)
+    with pytest.raises(InputError, match="Neither loss depends on the outer variable idle"):
+        hypergradient(RIDGE.outer, RIDGE.inner, {"l": L, "idle": L}, given, estimator=made)
 
 
 def test_variables_that_are_at_no_minimum_are_refused():
-    saddle = lambda w, u: (w["w"][0] ** 2 - u["l"] * w["w"][1] ** 2).sum()  # noqa: E731
-    given = {"w": torch.tensor([0.1, 0.2], dtype=F64)}, {"l": L}
+    saddle = lambda u, w: (w["w"][0] ** 2 - u["l"] * w["w"][1] ** 2).sum()  # noqa: E731
+    given = {"l": L}, {"w": torch.tensor([0.1, 0.2], dtype=F64)}
     with pytest.raises(RunError, match="at no minimum"):
-        hypergradient(lambda w, _: w["w"].sum(), saddle, *given, estimator=ConjugateGradient(3))
+        hypergradient(lambda _, w: w["w"].sum(), saddle, *given, estimator=ConjugateGradient(3))
 
 
 def test_the_matching_operator_agrees_with_the_engine():
@@ -227,21 +227,21 @@ def test_the_matching_operator_agrees_with_the_engine():
     moving = ops.gaussian(random(1, 3, 7, 8, seed=1), sigma_voxels=1.0)
     wanted = random(1, 2, 7, 8, seed=2)
 
-    def quadratic(lower: Variables, upper: Variables) -> Tensor:
-        f, m, u = upper["fixed"], upper["moving"], lower["u"]
+    def quadratic(outer: Variables, inner: Variables) -> Tensor:
+        f, m, u = outer["fixed"], outer["moving"], inner["u"]
         slope = torch.stack([torch.gradient(m, dim=d)[0] for d in (2, 3)], 2)
         moved = m + (slope * u[:, None]).sum(2)
-        return ((f - moved) ** 2).sum() + 0.5 * upper["stiffness"] * (ops.diffusion(u) * u[0, 0].numel()).sum()
+        return ((f - moved) ** 2).sum() + 0.5 * outer["stiffness"] * (ops.diffusion(u) * u[0, 0].numel()).sum()
 
-    upper = {"fixed": fixed, "moving": moving, "stiffness": torch.tensor(0.4, dtype=F64)}
-    best = ops.match(*upper.values(), data="means", solves=400)
-    loss = lambda lower, _: 0.5 * ((lower["u"] - wanted) ** 2).sum()  # noqa: E731
-    expected = hypergradient(loss, quadratic, {"u": best}, upper, estimator=ConjugateGradient(400, tolerance=1e-10))
-    leaves = {k: v.clone().requires_grad_() for k, v in upper.items()}
-    value = loss({"u": ops.match(*leaves.values(), data="means", solves=400)}, None)
-    found = dict(zip(leaves, torch.autograd.grad(value, [*leaves.values()]), strict=True))
+    outer = {"fixed": fixed, "moving": moving, "stiffness": torch.tensor(0.4, dtype=F64)}
+    best = ops.match(*outer.values(), data="means", solves=400)
+    loss = lambda _, inner: 0.5 * ((inner["u"] - wanted) ** 2).sum()  # noqa: E731
+    expected = hypergradient(loss, quadratic, outer, {"u": best}, estimator=ConjugateGradient(400, tolerance=1e-10))
+    leaves = {k: v.clone().requires_grad_() for k, v in outer.items()}
+    value = loss(None, {"u": ops.match(*leaves.values(), data="means", solves=400)})
+    gradient = dict(zip(leaves, torch.autograd.grad(value, [*leaves.values()]), strict=True))
     for name, one in expected.items():
-        assert float((found[name] - one).norm() / one.norm()) < 1e-3
+        assert float((gradient[name] - one).norm() / one.norm()) < 1e-3
 
 
 def test_weights_of_a_network_answer_to_a_weight_of_its_objective():
@@ -260,20 +260,20 @@ def test_weights_of_a_network_answer_to_a_weight_of_its_objective():
     def field(w: Variables) -> Tensor:
         return torch.func.functional_call(network, dict(w), (torch.cat([fixed, moving], 1),))
 
-    def lower(w: Variables, upper: Variables) -> Tensor:
+    def inner(outer: Variables, w: Variables) -> Tensor:
         u = field(w)
-        return ops.mse(fixed, ops.warp(moving, u)).mean() + upper["log"].exp() * ops.diffusion(u).mean()
+        return ops.mse(fixed, ops.warp(moving, u)).mean() + outer["log"].exp() * ops.diffusion(u).mean()
 
-    def upper(w: Variables, _: Variables) -> Tensor:
+    def outer(_: Variables, w: Variables) -> Tensor:
         return ops.mse(kept, ops.warp(movable, field(w))).mean()
 
     log, rate, h = torch.tensor(-1.0, dtype=F64), 0.02, 1e-3
 
     def after(value: Tensor) -> Tensor:
         leaves = {k: v.clone().requires_grad_() for k, v in weights.items()}
-        slopes = torch.autograd.grad(lower(leaves, {"log": value}), [*leaves.values()])
-        return upper({k: (v - rate * s).detach() for (k, v), s in zip(leaves.items(), slopes, strict=True)}, {})
+        slopes = torch.autograd.grad(inner({"log": value}, leaves), [*leaves.values()])
+        return outer({}, {k: (v - rate * s).detach() for (k, v), s in zip(leaves.items(), slopes, strict=True)})
 
     expected = float(after(log + h) - after(log - h)) / (2 * h)
-    found = hypergradient(upper, lower, weights, {"log": log}, estimator=OneStep(Descent(rate)))["log"]
-    assert float(found) == pytest.approx(expected, rel=1e-2)
+    gradient = hypergradient(outer, inner, {"log": log}, weights, estimator=OneStep(Descent(rate)))["log"]
+    assert float(gradient) == pytest.approx(expected, rel=1e-2)

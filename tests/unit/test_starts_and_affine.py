@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
+from asking import prepared, register
 
-import warpwise as ww
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.methods.presets import PRESETS
-from warpwise.pair import Pair
 from warpwise.registrars.linear import starts
-from warpwise.registrars.linear.affine import exponential, generators, usable_levels
+from warpwise.registrars.linear.affine import LinearSettings, exponential, generators, usable_scales
 from warpwise.registrars.linear.gauss_newton import Problem
-from warpwise.registration.prepare import Inputs, prepare
 from warpwise.resampling import resample
 from warpwise.synthetic.deformations import random_rotation
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
@@ -21,10 +18,6 @@ from warpwise.transforms.affine import Affine
 @pytest.fixture(scope="module")
 def pair() -> KnownPair:
     return brain_pair((48, 57, 45), seed=5)
-
-
-def prepared(pair: KnownPair) -> Pair:
-    return prepare(Inputs((pair.fixed, pair.moving))).pair
 
 
 def posed(image: Image, matrix: np.ndarray) -> Image:
@@ -43,7 +36,7 @@ def test_any_rotation_and_shift_of_a_head_is_undone(pair: KnownPair, seed: int):
     pose = np.eye(4)
     pose[:3, :3] = random_rotation(rng)
     pose[:3, 3] = rng.uniform(-300, 300, 3)
-    result = ww.register(pair.fixed, posed(pair.fixed, pose), transform="rigid")
+    result = register(pair.fixed, posed(pair.fixed, pose), transform="rigid")
     assert miss_mm(result.affine_only, pose) < 1.0
     turned = np.degrees(np.arccos(np.clip((np.trace(pose[:3, :3]) - 1) / 2, -1, 1)))
     assert any("axes do not agree" in w for w in result.warnings) == (turned > 45)
@@ -54,7 +47,7 @@ def test_partial_coverage_does_not_mislead_the_start(pair: KnownPair):
     top = Image(pair.fixed.data[:, :, :, 22:], part)
     shift = np.eye(4)
     shift[:3, 3] = [0, 0, 35]
-    result = ww.register(pair.fixed, posed(top, shift), transform="rigid")
+    result = register(pair.fixed, posed(top, shift), transform="rigid")
     assert miss_mm(result.affine_only, shift) < 2.0
 
 
@@ -64,7 +57,7 @@ def test_a_known_affine_is_found_to_a_tenth_of_a_voxel(pair: KnownPair, similari
     matrix[:3, :3] = [[1.05, 0.03, 0], [-0.02, 0.94, 0.04], [0.01, 0, 1.02]]
     matrix[:3, 3] = [4, -6, 3]
     fixed = resample(pair.moving, pair.fixed.grid, Affine(matrix), interpolation="cubic")
-    result = ww.register(fixed, pair.moving, transform="affine", similarity=similarity)
+    result = register(fixed, pair.moving, transform="affine", similarity=similarity)
     assert miss_mm(result.affine_only, matrix) < 0.1 * 3 * max(pair.fixed.grid.spacing_mm)
 
 
@@ -73,14 +66,14 @@ def test_rigid_is_rigid_whatever_the_axes(pair: KnownPair):
         np.ascontiguousarray(pair.moving.data.transpose(0, 3, 1, 2)),
         Grid((45, 48, 57), pair.moving.grid.affine[:, [2, 0, 1, 3]]),
     )
-    found = ww.register(pair.fixed, stored, transform="rigid").affine_only[:3, :3]
+    found = register(pair.fixed, stored, transform="rigid").affine_only[:3, :3]
     assert np.allclose(found @ found.T, np.eye(3), atol=1e-6)
     assert np.linalg.det(found) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("similarity", ["ncc", "mse", "mi"])
 def test_normal_equations_hold_the_gradient_of_the_value(pair: KnownPair, similarity: str):
-    small = starts.coarsest(prepared(pair))
+    small = starts.coarsest(prepared(pair.fixed, pair.moving))
     problem = Problem(small, similarity)
     matrix = small.to_moving
     problem.value(matrix)
@@ -118,21 +111,21 @@ def test_every_rotation_has_a_start_nearby():
     assert max(gaps) < 25
 
 
-def test_levels_go_from_coarse_to_fine(pair: KnownPair):
-    levels = usable_levels(prepared(pair), PRESETS["balanced"].affine)
-    assert levels == sorted(levels, reverse=True)
+def test_scales_go_from_coarse_to_fine(pair: KnownPair):
+    scales = usable_scales(prepared(pair.fixed, pair.moving), LinearSettings())
+    assert scales == sorted(scales, reverse=True)
 
 
 def test_images_without_overlap_in_a_known_start_are_distrusted(pair: KnownPair):
     far = np.eye(4)
     far[0, 3] = 75
-    result = ww.register(pair.fixed, pair.moving, initial=far, transform="rigid")
+    result = register(pair.fixed, pair.moving, initial=far, transform="rigid")
     assert miss_mm(result.affine_only, np.eye(4)) < 30 or result.warnings
 
 
 def test_unrelated_images_carry_a_warning(pair: KnownPair):
     noise = np.random.default_rng(0).random(pair.fixed.grid.shape).astype(np.float32)
-    result = ww.register(pair.fixed, Image(noise[None], pair.fixed.grid))
+    result = register(pair.fixed, Image(noise[None], pair.fixed.grid))
     assert result.warnings
 
 
@@ -140,5 +133,5 @@ def test_images_that_share_nothing_are_not_flattened():
     rng = np.random.default_rng(0)
     for _ in range(10):
         a, b = (rng.random((14, 18)).astype(np.float32) for _ in range(2))
-        found = ww.register(a, b, transform="affine", similarity="ncc").affine_only[:2, :2]
+        found = register(a, b, transform="affine", similarity="ncc").affine_only[:2, :2]
         assert 0.1 < abs(np.linalg.det(found)) < 10

@@ -35,20 +35,19 @@ def test_exchanging_the_images_exchanges_the_map_and_its_inverse():
     a, b = images()
     with torch.no_grad():
         forth, back = net(a, b), net(b, a)
-    assert float(forth["displacement"].abs().max()) > 2  # voxels: it does deform
-    assert float((forth["displacement"] - back["inverse"]).abs().max()) < 1e-5
-    assert float((forth["inverse"] - back["displacement"]).abs().max()) < 1e-5
+    assert float(forth.displacement.abs().max()) > 2  # voxels: it does deform
+    assert float((forth.displacement - back.inverse).abs().max()) < 1e-5
+    assert float((forth.inverse - back.displacement).abs().max()) < 1e-5
 
 
 def test_forth_and_back_is_the_identity_to_float_precision():
     net = moving_network()
     a, b = images()
     with torch.no_grad():
-        one, other, _ = net.halves(net.encoder(a, b), None)
-        other_again, one_again, _ = net.halves(net.encoder(b, a), None)
-    grid = Grid(tuple(one.shape[2:]), np.eye(4))
-    to_a, to_b = (DisplacementField(f[0].numpy(), grid) for f in (one, other))
-    again_b, again_a = (DisplacementField(f[0].numpy(), grid) for f in (other_again, one_again))
+        forth, back = net.halves(net.encoder(a, b), None)[:2], net.halves(net.encoder(b, a), None)[:2]
+    grid = Grid(tuple(forth[0].shape[2:]), np.eye(4))
+    to_a, to_b = (DisplacementField(f[0].numpy(), grid) for f in forth)
+    again_b, again_a = (DisplacementField(f[0].numpy(), grid) for f in back)
     rng = np.random.default_rng(0)
     points = rng.uniform(3, np.array(grid.shape) - 4, (400, 3))
     # a → b with the maps of (a, b), b → a with those of (b, a)
@@ -69,15 +68,15 @@ def test_no_update_folds_however_large_its_raw_values():
 def test_the_composed_map_has_no_folded_cell_on_smooth_images():
     net = moving_network()
     with torch.no_grad():
-        field = net(*images())["displacement"]
+        field = net(*images()).displacement
     share = float((ops.digital_determinants(field) <= 0).float().mean())
     assert share < 1e-3  # composition is sampled on the grid, which the construction does not cover
 
 
-def test_local_correlation_finds_a_shift():
+def test_the_cost_volume_is_highest_at_the_shift():
     features = torch.randn(1, 64, 14, 12, 13, generator=torch.Generator().manual_seed(0))
     shifted = torch.roll(features, (1, 0, -1), (2, 3, 4))
-    inner = ops.correlation(features, shifted, radius=1)[..., 2:-2, 2:-2, 2:-2]
+    inner = ops.cost_volume(features, shifted, radius=1)[..., 2:-2, 2:-2, 2:-2]
     wanted = (1 + 1) * 9 + (0 + 1) * 3 + (-1 + 1)
     assert bool((inner.argmax(1) == wanted).float().mean() > 0.99)
     assert torch.allclose(inner[:, wanted], (features**2).mean(1)[..., 2:-2, 2:-2, 2:-2], atol=1e-5)

@@ -10,13 +10,16 @@ from safetensors.torch import load_file, save_file
 from toys import SMALL_NETWORK, toy_dataset
 
 from warpwise.errors import InputError, RunError
-from warpwise.levels import checkpoint
+from warpwise.events import Event
+from warpwise.levels import board, checkpoint
+from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings, read_settings
-from warpwise.levels.training import Run, Trainer, history, train
+from warpwise.levels.training import Run, train
+from warpwise.levels.weights import Weights
 from warpwise.networks.model import CARD, WEIGHTS, Model
 
 MADE = {
-    "options": SMALL_NETWORK,
+    "network": {"kind": "pyramid", **SMALL_NETWORK},
     "synthetic": {"shape": [32, 28], "warp_voxels": 2.0},
     "objective": {"endpoint": {"weight": 1.0}, "diffusion": {"weight": 0.02}},
     "batch": 2,
@@ -38,7 +41,7 @@ def real(toy: Path, **changes: object) -> TrainingSettings:
     return settings(
         synthetic=None,
         data={"dataset": str(toy), "alignment": "none"},
-        objective={"lncc": {"options": {"radius": 2}}, "diffusion": {"weight": 0.1}, "dice": {}},
+        objective={"lncc": {"radius": 2}, "diffusion": {"weight": 0.1}, "dice": {}},
         **changes,
     )
 
@@ -55,7 +58,7 @@ def test_made_pairs_teach_a_network_to_find_their_deformation(tmp_path: Path):
     wanted = settings(
         steps=400,
         validate_every=400,
-        options={"features": [8, 12, 16], "hidden": 16, "iterations": [1, 2, 2]},
+        network={"kind": "pyramid", "features": [8, 12, 16], "hidden": 16, "iterations": [1, 2, 2]},
         optimizer={"learning_rate": 3e-3},
     )
     train(wanted, Run(tmp_path / "run"))
@@ -83,16 +86,17 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(toy: Path, t
     class Stop(Exception):  # noqa: N818
         pass
 
-    def stop(event: dict) -> None:
-        if event["kind"] == "step" and event["step"] == 5:  # two steps after a checkpoint
+    def stop(event: Event) -> None:
+        if event.stage == "train" and event.step == 5:  # two steps after a checkpoint
             raise Stop
 
     with pytest.raises(Stop):
         train(wanted, Run(tmp_path / "parts", on_event=stop))
     train(wanted, Run(tmp_path / "parts", resume=True))
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
-    steps = [[(r["kind"], r["step"]) for r in history(tmp_path / name)] for name in ("whole", "parts")]
-    assert steps[0] == steps[1]
+    for rows in zip(history(tmp_path / "whole"), history(tmp_path / "parts"), strict=True):
+        one, other = ({k: v for k, v in row.items() if k != "seconds"} for row in rows)
+        assert one == other
 
 
 def test_a_posterior_is_sampled_the_same_way_after_a_resume(tmp_path: Path):
@@ -123,26 +127,35 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(tmp_path: Pat
 
 @pytest.mark.parametrize("network", ["pyramid", "symmetric", "voxelmorph", "transmorph"])
 def test_half_precision_trains_every_kind_of_network(tmp_path: Path, network: str):
-    wanted = settings(network=network, options={}, steps=2, validate_every=2, precision="bf16-mixed")
+    wanted = settings(network=network, steps=2, validate_every=2, precision="bf16-mixed")
     train(wanted, Run(tmp_path / "run"))
     assert all(torch.isfinite(v).all() for v in weights(tmp_path / "run").values())
 
 
 def test_a_loss_without_a_finite_value_shortens_the_steps_and_at_last_ends_the_run(tmp_path: Path, monkeypatch):
-    given = Trainer.step
-    seen = []
+    given = Weights.step
+    factors = []
 
-    def broken(self: Trainer, batches: list) -> dict:
+    def broken(self: Weights, step: int, drawn: list) -> dict:
         with torch.no_grad():
             next(self.network.parameters())[:] = float("nan")
-        seen.append(self.progress.factor)
-        return given(self, batches)
+        factors.append(self.factor)
+        return given(self, step, drawn)
 
-    monkeypatch.setattr(Trainer, "step", broken)
+    monkeypatch.setattr(Weights, "step", broken)
     with pytest.raises(RunError, match="diverged at step 4"):
         train(settings(steps=20, validate_every=20), Run(tmp_path / "run"))
-    assert seen == [1, 0.5, 0.25, 0.125, 0.0625]
+    assert factors == [1, 0.5, 0.25, 0.125, 0.0625]
     assert not (tmp_path / "run" / "best").exists()
+
+
+def test_without_tensorboard_a_run_trains_and_says_once_where_its_curves_are(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(board, "find_spec", lambda name: None)
+    notes = []
+    train(settings(steps=2), Run(tmp_path / "run", on_event=lambda e: notes.append(e.text) if e.stage == "note" else None))
+    assert notes == ["TensorBoard is not installed: curves stand in history.jsonl alone."]
+    assert [row["step"] for row in history(tmp_path / "run") if row["kind"] == "train"] == [2]
+    assert not (tmp_path / "run" / "tensorboard").exists()
 
 
 def test_a_run_is_not_overwritten_nor_resumed_from_nothing(tmp_path: Path):
@@ -162,7 +175,7 @@ def test_a_run_is_not_overwritten_nor_resumed_from_nothing(tmp_path: Path):
         ("data: {spacign_mm: 2}", "Did you mean 'spacing_mm'"),
         ("objective: {lncc: {wieght: 2}}", "Did you mean 'weight'"),
         ("network: piramid", "Did you mean 'pyramid'"),
-        ("options: {hiden: 3}", "Did you mean 'hidden'"),
+        ("network: {kind: pyramid, hiden: 3}", "Did you mean 'hidden'"),
         ("steps: many", "steps"),
         ("[", "not YAML"),
         ("", "holds no settings"),
@@ -186,7 +199,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_is_what_was_trained(trained: Path):
     model = Model.load(trained)
-    assert model.card.network == "pyramid"
+    assert model.card.network.kind == "pyramid"
     assert same(dict(model.network.state_dict()), load_file(trained / "best" / WEIGHTS))
 
 

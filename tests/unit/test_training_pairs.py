@@ -9,13 +9,12 @@ import torch
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.data.batches import PairSampler
+from warpwise.data.prepared import linear_maps, training_pairs, validation_pairs
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
 from warpwise.data.volumes import Store, Volume
 from warpwise.grid import Grid
 from warpwise.io.datasets import Dataset, Scan
-from warpwise.levels.prepared import linear_maps, training_pairs, validation_pairs
-from warpwise.levels.settings import TrainingSettings
 from warpwise.similarity.label import SoftDice
 from warpwise.synthetic import contrasts
 from warpwise.synthetic.shapes import random_shapes, smooth_noise
@@ -25,7 +24,7 @@ def ball(grid: Grid, centre_mm: np.ndarray) -> Volume:
     at = np.indices(grid.shape).reshape(3, -1)
     mm = grid.affine[:3, :3] @ at + grid.affine[:3, 3:]
     far = np.linalg.norm(mm - centre_mm[:, None], axis=0).reshape(grid.shape)
-    return Volume("ball", np.exp(-((far / 6) ** 2))[None].astype(np.float32), (far < 6).astype(np.int16), grid, 3)
+    return Volume(np.exp(-((far / 6) ** 2))[None].astype(np.float32), grid, labels=(far < 6).astype(np.int16), name="ball")
 
 
 def middle(image: torch.Tensor) -> np.ndarray:
@@ -96,7 +95,7 @@ def test_made_pairs_differ_in_contrast_but_not_always():
 
 
 def test_n_linear_transforms_serve_all_pairs_of_n_images(tmp_path: Path, monkeypatch):
-    scans = tuple(Scan(tmp_path / f"{n}.nii.gz") for n in range(4))
+    scans = tuple(Scan(image=tmp_path / f"{n}.nii.gz") for n in range(4))
     maps = {scan: np.linalg.qr(np.random.default_rng(n).normal(size=(4, 4)))[0] for n, scan in enumerate(scans)}
     maps[scans[0]] = np.eye(4)
     asked = []
@@ -107,28 +106,25 @@ def test_n_linear_transforms_serve_all_pairs_of_n_images(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Store, "linear", linear)
     pairs = [(a, b) for a in scans for b in scans if a is not b]
-    found = linear_maps(TrainingSettings(), Store(tmp_path), pairs)
+    found = linear_maps(DataSettings(), Store(tmp_path), pairs)
     assert len(asked) == 4
     for (a, b), world in zip(pairs, found, strict=True):
         assert world @ maps[a] == pytest.approx(maps[b])
 
 
 def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
-    scans = [Scan(tmp_path / f"{n}.nii.gz", subject="ab"[n % 2]) for n in range(5)]
+    scans = [Scan(image=tmp_path / f"{n}.nii.gz", subject="ab"[n % 2]) for n in range(5)]
     for scan in scans:
         scan.image.touch()
     dataset = Dataset("d", tmp_path, tuple(scans[:3]), tuple(scans[3:]), ((scans[0], scans[2]),), (), {}, (), "", "")
 
-    def of(**data: object) -> TrainingSettings:
-        return TrainingSettings(data=DataSettings(**data))
-
-    assert len(training_pairs(of(pairs="all"), dataset)) == 6
-    assert training_pairs(of(pairs="subject"), dataset) == [(scans[0], scans[2]), (scans[2], scans[0])]
-    assert training_pairs(of(pairs="listed"), dataset) == [(scans[0], scans[2])]
-    atlas = of(pairs="atlas", atlas=scans[1].image)
+    assert len(training_pairs(DataSettings(pairs="all"), dataset)) == 6
+    assert training_pairs(DataSettings(pairs="subject"), dataset) == [(scans[0], scans[2]), (scans[2], scans[0])]
+    assert training_pairs(DataSettings(pairs="listed"), dataset) == [(scans[0], scans[2])]
+    atlas = DataSettings(pairs="atlas", atlas=scans[1].image)
     assert training_pairs(atlas, dataset) == [(scans[1], scans[0]), (scans[1], scans[2])]
     assert validation_pairs(atlas, dataset) == [(scans[1], scans[3]), (scans[1], scans[4])]
-    assert validation_pairs(of(), dataset) == [(scans[3], scans[4])]
+    assert validation_pairs(DataSettings(), dataset) == [(scans[3], scans[4])]
 
 
 def test_contrasts_keep_their_ranges_and_artefacts_their_strength():

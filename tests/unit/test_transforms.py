@@ -73,7 +73,7 @@ def test_an_inverse_on_another_grid_is_the_inverse_at_its_voxels(field: np.ndarr
 @given(smooth_fields(), st.sampled_from([(1, 1, 1), (2, 2, 2), (4, 2, 1)]))
 def test_a_coarse_field_is_linear_between_its_nodes(field: np.ndarray, factors: tuple[int, int, int]):
     fine = Grid(SHAPE, np.diag([1.0, 2.0, 0.5, 1.0]))
-    nodes = fine.coarser(factors)
+    nodes = fine.nodes(factors)
     coarse = DisplacementField(field[:, : nodes.shape[0], : nodes.shape[1], : nodes.shape[2]], nodes)
     fast, slow = coarse.displacement(fine), Transform.displacement(coarse, fine)
     assert np.abs(fast - slow).max() < 1e-5

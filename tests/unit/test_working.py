@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
+from warpwise.errors import InputError
 from warpwise.grid import Grid
+from warpwise.image import Image, normalised
+from warpwise.networks.model import ModelCard
 from warpwise.pair import Pair
-from warpwise.registrars.learned.working import at_spacing, labels_at_spacing, on_all_voxels, ratios, working_pair
+from warpwise.registrars.learned.working import working_image, working_pair
+from warpwise.spacing import at_spacing, labels_at_spacing, on_all_voxels, ratios
+from warpwise.volume import Volume
 
 
 def ball(grid: Grid, centre_mm: np.ndarray, radius_mm: float) -> np.ndarray:
@@ -51,9 +56,26 @@ def test_the_moving_image_is_seen_under_the_affine_and_a_field_comes_back_in_vox
     fixed, moving = ball(fixed_grid, centre, 5.0), ball(moving_grid, centre + shift, 5.0)
     world = np.eye(4)
     world[:3, 3] = shift
-    pair = Pair(fixed[None], moving[None], fixed_grid, moving_grid, moving_grid.inverse_affine @ world @ fixed_grid.affine)
-    seen = working_pair(pair, (2.0, 2.0, 2.0))
+    matrix = moving_grid.inverse_affine @ world @ fixed_grid.affine
+    pair = Pair(Volume(fixed[None], fixed_grid), Volume(moving[None], moving_grid), matrix)
+    seen = working_pair(pair, ModelCard(network="pyramid", dim=3, spacing_mm=(2.0, 2.0, 2.0)))
     working = Grid(seen.fixed.shape[1:], np.diag([2.0, 2.0, 2.0, 1.0]))
     assert np.abs(middle_of(seen.fixed[0], working) - middle_of(seen.moving[0], working)).max() < 0.1  # mm
     field = np.full((3, *seen.fixed.shape[1:]), 0.75, np.float32)
     assert on_all_voxels(field, seen.step, (36, 40, 32)) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("shape", [(12, 14), (12, 14, 10)], ids=["2-D", "3-D"])
+def test_a_network_sees_an_image_upright_and_stretched_as_its_card_says(shape):
+    dim = len(shape)
+    data = np.random.default_rng(0).uniform(0, 1000, shape).astype(np.float32)
+    turn = np.eye(dim + 1)
+    turn[0, 0], turn[0, -1] = -1, shape[0] - 1
+    card = ModelCard(network="pyramid", dim=dim, spacing_mm=(1.0,) * dim, percentiles=(10.0, 80.0))
+    for image in (Image(data[None], Grid(shape, np.eye(dim + 1))), Image(data[None, ::-1], Grid(shape, turn))):
+        seen, grid = working_image(image, card)
+        assert grid.dim == 3
+        assert grid.spacing_mm == pytest.approx((1, 1, 1))
+        assert np.array_equal(seen.reshape(shape), normalised(data, percentiles=(10.0, 80.0)))
+    with pytest.raises(InputError, match="images have 2"):
+        working_image(Image(np.stack([data, data]), Grid(shape, np.eye(dim + 1))), card)

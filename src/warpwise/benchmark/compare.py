@@ -1,27 +1,19 @@
-"""Registrars on all pairs of a dataset: overlap, folds, seconds."""
+"""Methods on all pairs of a dataset: overlap, folds, seconds."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from warpwise.errors import InputError
-from warpwise.evaluation.metrics import dice, regularity
+from warpwise.evaluation.metrics import label_overlap, regularity
 from warpwise.evaluation.statistics import compared
 from warpwise.image import Image
-from warpwise.io.datasets import Dataset, Scan
+from warpwise.io.datasets import Dataset
 from warpwise.io.images import read_image
+from warpwise.io.scan import Scan
+from warpwise.methods import Method
 from warpwise.registration.register import register
-from warpwise.resampling import resample
-
-
-@dataclass(frozen=True)
-class Method:
-    """A way to register: its name, and what it passes to `register`."""
-
-    name: str
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -56,31 +48,31 @@ def as_it_is(image: Image) -> Image:
     return image
 
 
-def run_method(method: Method, pair: tuple[Scan, Scan], labels: Sequence[int], *, change: Change = as_it_is) -> Row:
-    """Register one pair and measure it.
+def run_method(
+    name: str, method: Method, pair: tuple[Scan, Scan], labels: Sequence[int], *, change: Change = as_it_is
+) -> Row:
+    """Register one pair and measure it; label maps only measure.
 
     Args:
-        method: how to register; labels: over which overlap is measured.
+        name: what the row is called; method: how to register.
         pair: fixed and moving.
+        labels: over which overlap is measured.
         change: what is done to both images first, such as noise.
 
     Raises:
         InputError: an image cannot be used, or a label map is missing.
     """
     fixed, moving = pair
-    if fixed.label is None or moving.label is None:
-        raise InputError(f"{fixed.image.name} ← {moving.image.name}: there are no label maps to measure overlap by.")
-    images = change(read_image(fixed.image)), change(read_image(moving.image))
-    result = register(*images, **method.options)
-    maps: list[Image] = [read_image(path, kind="labels") for path in (fixed.label, moving.label)]
-    warped = resample(maps[1], maps[0].grid, result.transform, interpolation="nearest")
-    there = [set(np.unique(m.data).tolist()) for m in maps]
-    wanted = [k for k in (labels or sorted(there[0] | there[1])) if k and k in there[0] and k in there[1]]
+    if fixed.labels is None or moving.labels is None:
+        raise InputError(f"{fixed.title} ← {moving.title}: there are no label maps to measure overlap by.")
+    images = [change(scan.read().image) for scan in (Scan(image=fixed.image), Scan(image=moving.image))]
+    result = register(*images, method=method)
+    maps = [read_image(path, kind="labels") for path in (fixed.labels, moving.labels)]
     shape = regularity(result.transform, maps[0].grid, maps[0].data[0] > 0)
     return Row(
-        method.name,
-        f"{fixed.name} ← {moving.name}",
-        dice(maps[0].data[0], warped.data[0], labels=wanted),
+        name,
+        f"{fixed.title} ← {moving.title}",
+        label_overlap(maps[0], maps[1], result.transform, labels=labels),
         shape.sd_log_jacobian,
         shape.percent_folded,
         shape.percent_ndv,
@@ -90,7 +82,7 @@ def run_method(method: Method, pair: tuple[Scan, Scan], labels: Sequence[int], *
 
 
 def compare(
-    dataset: Dataset, methods: Sequence[Method], *, pairs: int = 0, on_row: Callable[[Row], None] | None = None
+    dataset: Dataset, methods: Mapping[str, Method], *, pairs: int = 0, on_row: Callable[[Row], None] | None = None
 ) -> list[Row]:
     """Every method on every validation pair (the first `pairs` of them; 0: all).
 
@@ -104,8 +96,8 @@ def compare(
         raise InputError(f"{dataset.folder}: no pairs to evaluate on (registration_val is empty).")
     rows: list[Row] = []
     for pair in wanted[: pairs or None]:
-        for method in methods:
-            row = run_method(method, pair, dataset.averaged)
+        for name, method in methods.items():
+            row = run_method(name, method, pair, dataset.averaged)
             rows.append(row)
             if on_row is not None:
                 on_row(row)

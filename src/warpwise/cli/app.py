@@ -6,6 +6,7 @@ from warpwise.cli.apply import apply
 from warpwise.cli.demo import demo
 from warpwise.cli.evaluate import evaluate
 from warpwise.cli.features import features
+from warpwise.cli.methods import methods
 from warpwise.cli.register import register
 from warpwise.cli.report import report
 from warpwise.cli.train import models, train
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (register, apply, evaluate, report, train, models, features, convert, invert, jacobian, demo):
+for verb in (register, apply, evaluate, report, train, methods, models, features, convert, invert, jacobian, demo):
     app.command()(verb)
 
 

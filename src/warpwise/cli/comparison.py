@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from warpwise.errors import InputError
-
 if TYPE_CHECKING:
-    from warpwise.benchmark.compare import Method, Row
+    from warpwise.benchmark.compare import Row
+    from warpwise.cli.method_options import Asked
     from warpwise.io.datasets import Dataset
 
 FILES = ("evaluation.json", "evaluation.md", "dice.png", "dice.svg")
@@ -19,29 +18,29 @@ FILES = ("evaluation.json", "evaluation.md", "dice.png", "dice.svg")
 
 def compare_methods(
     path: Path,
-    models: Sequence[str],
-    presets: Sequence[str],
+    asked: "Asked",
     *,
-    refine: bool,
     pairs: int,
     output: Path | None,
     overwrite: bool,
 ) -> None:
-    """Register all pairs with each model and preset, and with the affine stage alone; print and write what came out.
+    """Register all pairs with each method, and with the affine stage alone; print and write what came out.
 
     Raises:
-        InputError: the dataset, a model or the folder cannot be used.
+        InputError: the dataset, a method or the folder cannot be used.
     """
     from warpwise.benchmark.compare import compare, table
     from warpwise.io.datasets import read_dataset
     from warpwise.io.run_folder import claim_folder, locked
+    from warpwise.methods import Method
     from warpwise.report import available
 
     if output is not None:
         available()
         claim_folder(output, FILES, overwrite=overwrite)
     dataset = read_dataset(path)
-    methods = methods_of(models, presets, refine=refine)
+    affine = Method.named("affine")
+    methods = {"affine": affine, **{Path(name).name: method for name, method in asked.methods().items()}}
 
     def told(row: "Row") -> None:
         typer.echo(f"{row.pair}  {row.method}: Dice {row.mean_dice:.4f}, {row.seconds:.1f} s", err=True)
@@ -53,31 +52,6 @@ def compare_methods(
     if output is not None:
         with locked(output):
             write(output, dataset, rows)
-
-
-def methods_of(models: Sequence[str], presets: Sequence[str], *, refine: bool) -> "list[Method]":
-    """The affine stage, the presets, the models.
-
-    Raises:
-        InputError: a model cannot be read.
-    """
-    from warpwise.benchmark.compare import Method
-
-    if refine and not models:
-        raise InputError("There is nothing to refine without a model.", hint="Name one: --model")
-    methods = [Method("affine", {"transform": "affine"}), *[Method(name, {"preset": name}) for name in presets]]
-    if models:
-        from warpwise.networks.model import Model
-
-        for name in models:
-            model = Model.load(name)
-            label = model.card.name or Path(name).name
-            methods.append(Method(label, {"model": model}))
-            if refine:
-                methods.append(Method(f"{label}, refined", {"model": model, "refine": True}))
-    elif not presets:
-        methods.append(Method("balanced", {"preset": "balanced"}))
-    return methods
 
 
 def write(folder: Path, dataset: "Dataset", rows: "Sequence[Row]") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from warpwise.cli.apply import PointsSpace
-from warpwise.cli.register import Preset
+from warpwise.cli.method_options import Asked, method_options
 
 if TYPE_CHECKING:
     from warpwise.io.images import Geometry
@@ -18,7 +18,9 @@ HINT = (
 )
 
 
+@method_options(several=True)
 def evaluate(
+    asked: Asked,
     fixed_labels: Annotated[Path | None, typer.Option(help="Label map of the fixed image.")] = None,
     warped_labels: Annotated[Path | None, typer.Option(help="Label map brought onto its grid.")] = None,
     fixed_landmarks: Annotated[Path | None, typer.Option(help="Points of the fixed image.")] = None,
@@ -30,22 +32,18 @@ def evaluate(
     moving: Annotated[Path | None, typer.Option(help="Moving image, for landmarks in voxels.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Register and measure all pairs of a dataset.json instead.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="A network to do so with; may be repeated.")] = None,
-    refine: Annotated[bool, typer.Option("--refine", help="Let the solver go on from each network.")] = False,
-    preset: Annotated[list[Preset] | None, typer.Option(help="A solver's preset to compare with; may be repeated.")] = None,
     pairs: Annotated[int, typer.Option(min=0, help="So many pairs of the dataset; 0 is all.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for table and box plots.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Dice and HD95 of every label; the registration error of every landmark; SDlogJ, % det J ≤ 0 and %NDV.
 
-    With --dataset: networks and presets on all of its validation pairs, as a table and box plots.
+    With --dataset: methods (--method, which may be repeated) on all of its validation pairs, as a table and box plots.
     """
     if dataset is not None:
         from warpwise.cli.comparison import compare_methods
 
-        names = [one.value for one in preset or []]
-        compare_methods(dataset, model or [], names, refine=refine, pairs=pairs, output=output, overwrite=overwrite)
+        compare_methods(dataset, asked, pairs=pairs, output=output, overwrite=overwrite)
         return
     import json
 

@@ -26,7 +26,7 @@ def features(
     found = features_of(read_image(image), loaded)
     names = [f"features_{n + 1}.nii.gz" for n in range(len(found))]
     claim_folder(output, [*names, "features.json"], overwrite=overwrite)
-    random = bool(loaded.card.settings().uncertainty)
+    random = bool(loaded.card.network.uncertainty)
     with locked(output), appearing(output, last="features.json") as scratch:
         for name, octave in zip(names, found, strict=True):
             channels = np.moveaxis(octave.data, 0, -1)

@@ -1,15 +1,11 @@
 """What people see of a training, and the settings it runs with."""
 
-import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from warpwise.errors import InputError
-
-EVERY = 50  # steps a line, where there is no terminal
 
 
 def available() -> None:
@@ -18,7 +14,7 @@ def available() -> None:
     Raises:
         InputError: a package is missing.
     """
-    missing = [name for name in ("lightning", "yaml", "tensorboard") if find_spec(name) is None]
+    missing = [name for name in ("torch", "lightning_fabric") if find_spec(name) is None]
     if missing:
         raise InputError(f"Training needs {', '.join(missing)}.", hint="Install them: pip install 'warpwise[learn]'")
 
@@ -40,7 +36,7 @@ def settings_of(
     from warpwise.data.settings import SyntheticSettings
     from warpwise.levels.settings import TrainingSettings, read_settings
     from warpwise.levels.training import CONFIG
-    from warpwise.objective import TermSettings
+    from warpwise.terms.term import parse_terms
 
     given = {k: v for k, v in changes.items() if v is not None}
     if resume:
@@ -52,11 +48,7 @@ def settings_of(
     elif synthetic:
         settings = TrainingSettings(
             synthetic=SyntheticSettings(),
-            objective={
-                "endpoint": TermSettings(),
-                "dice": TermSettings(weight=0.5),
-                "diffusion": TermSettings(weight=0.05),
-            },
+            objective=parse_terms({"endpoint": {}, "dice": {"weight": 0.5}, "diffusion": {"weight": 0.05}}),
             licence="Apache-2.0",
         )
     elif "dataset" in given:
@@ -74,64 +66,3 @@ def settings_of(
     if data:
         settings = settings.replace(data=settings.data.replace(**data))
     return settings.replace(**given) if given else settings
-
-
-class TrainingProgress:
-    """Told of every event of a run; a bar with the time that is left on a terminal, now and then a line elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self.quiet = quiet
-        self._bar: Any = None
-        self._task: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Another process draws a bar of its own.
-        return {"quiet": self.quiet, "_bar": None, "_task": None}
-
-    def __enter__(self) -> "TrainingProgress":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Show an event."""
-        if self.quiet:
-            return
-        if event["kind"] == "note":
-            self._line(event["text"])
-        elif event["kind"] == "step":
-            self._step(event)
-        else:
-            figures = ", ".join(f"{k} {v:.4f}" for k, v in event.items() if isinstance(v, float))
-            self._line(f"step {event['step']}: {figures}{' (best)' if event['best'] else ''}")
-
-    def _step(self, event: dict[str, Any]) -> None:
-        step, steps, loss = event["step"], event["steps"], event["loss"]
-        if not sys.stderr.isatty():
-            if step % EVERY == 0 or step == steps:
-                self._line(f"step {step} of {steps}: loss {loss:.4f}, {event['seconds']:.0f} s")
-            return
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-            self._bar = Progress(
-                TextColumn("step {task.completed} of {task.total}"),
-                BarColumn(),
-                TextColumn("loss {task.fields[loss]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task("train", total=steps, completed=step - 1, loss="")
-            self._bar.start()
-        self._bar.update(self._task, completed=step, loss=f"{loss:.4f}")
-
-    def _line(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(text)
-        else:
-            print(text, file=sys.stderr, flush=True)

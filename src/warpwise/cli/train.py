@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from warpwise.cli.register import Device
+from warpwise.cli.method_options import Device
+from warpwise.networks import NETWORKS
 
 
 def train(
@@ -16,7 +17,7 @@ def train(
     ] = None,
     dataset: Annotated[Path | None, typer.Option(help="dataset.json or its folder; overrides the settings.")] = None,
     spacing: Annotated[float | None, typer.Option(min=0.001, help="Of the network's voxels, mm.")] = None,
-    network: Annotated[str | None, typer.Option(help="pyramid, symmetric, voxelmorph, vm-diff or transmorph.")] = None,
+    network: Annotated[str | None, typer.Option(help=f"{', '.join(NETWORKS)}.")] = None,
     synthetic: Annotated[
         bool, typer.Option("--synthetic", help="Train on random shapes and contrasts: no data are needed.")
     ] = False,
@@ -44,14 +45,15 @@ def train(
         return
     if output is None:
         raise InputError("Where should the run go?", hint="Pass -o FOLDER.")
-    from warpwise.cli.learning import TrainingProgress, available, settings_of
+    from warpwise.cli.learning import available, settings_of
+    from warpwise.cli.progress import Progress
 
     available()
     import logging
 
     import torch
 
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
     from warpwise.levels.training import Run
     from warpwise.levels.training import train as run
@@ -63,7 +65,7 @@ def train(
         runtime.set_threads(threads)
         torch.set_num_threads(threads)
     try:
-        with TrainingProgress(quiet=quiet) as progress:
+        with Progress(quiet=quiet) as progress:
             run(settings, Run(output, cache, resume, overwrite, device.value, processes, progress))
     except KeyboardInterrupt:
         typer.echo(f"Stopped. What was saved last is kept; go on with: warpwise train -o {output} --resume", err=True)
@@ -108,7 +110,7 @@ def models(
         work = model.flops(network, shape, channels=card.channels) / 1e9
         spacing = "×".join(f"{s:g}" for s in card.spacing_mm)
         typer.echo(
-            f"{card.name or folder}: {card.network}, {card.dim}-D, {spacing} mm, {card.contrast or 'contrast unknown'}"
+            f"{card.name or folder}: {card.network.kind}, {card.dim}-D, {spacing} mm, {card.contrast or 'contrast unknown'}"
         )
         typer.echo(
             f"  {count:,} parameters ({megabytes:.1f} MB), {work:.1f} GFLOP for {'×'.join(map(str, shape))} voxels; "

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from zipfile import BadZipFile
 
 import numpy as np
@@ -12,40 +13,25 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.image import normalised, upright
+from warpwise.image import PERCENTILES, upright
 from warpwise.io.checks import whole
-from warpwise.io.datasets import Scan
 from warpwise.io.images import read_geometry, read_image
 from warpwise.io.run_folder import appearing
-from warpwise.methods.presets import preset
+from warpwise.io.scan import Scan, read_both
+from warpwise.methods import Method
 from warpwise.registrars.crop import DARK, around
-from warpwise.registrars.learned.working import at_spacing, labels_at_spacing
+from warpwise.registrars.linear.affine import Freedom, LinearSettings
 from warpwise.registrars.linear.stage import align
-from warpwise.registration.prepare import Inputs, prepare
+from warpwise.registration.prepare import prepare
 from warpwise.resampling import brought
+from warpwise.spacing import at_spacing, embedded_spacing, labels_at_spacing, stretched
+from warpwise.volume import Volume
 
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]
+Alignment = Literal["none", "rigid", "affine"]
 
 VERSION = 1  # of what is kept on disk: another one is made anew
-
-
-@dataclass(frozen=True, eq=False)
-class Volume:
-    """An image at the working spacing, axes upright.
-
-    Attributes:
-        data: (C, X, Y, Z), intensities 0 … 1.2; a plane is (C, X, 1, Y).
-        labels: (X, Y, Z), or None.
-        grid: 3-D, index → mm.
-        dim: axes of the image as it is stored.
-    """
-
-    name: str
-    data: Array
-    labels: NDArray[np.int16] | None
-    grid: Grid
-    dim: int
 
 
 def stamp(*scans: Path, **options: object) -> str:
@@ -67,14 +53,15 @@ class Store:
         Raises:
             InputError: it cannot be read, or its label map does not fit it.
         """
-        files = [scan.image, *([scan.label] if scan.label else [])]
-        place = self.folder / f"{scan.name}-{stamp(*files, spacing=list(spacing_mm))}.npz"
+        files = [path for path in (scan.image, scan.labels) if path is not None]
+        place = self.folder / f"{scan.title}-{stamp(*files, spacing=list(spacing_mm))}.npz"
         if place.exists():
             try:
                 with place.open("rb") as file, np.load(file, allow_pickle=False) as kept:
                     labels = kept.get("labels", None)
                     grid = Grid(kept["data"].shape[1:], kept["affine"])
-                    return Volume(scan.name, kept["data"].astype(np.float32), labels, grid, int(kept["dim"]))
+                    data = kept["data"].astype(np.float32)
+                    return Volume(data, grid, labels=labels, dim=int(kept["dim"]), name=scan.title)
             except (OSError, ValueError, KeyError, BadZipFile):
                 place.unlink(missing_ok=True)  # cut short by a full disk: made anew below
         made = decoded(scan, spacing_mm)
@@ -85,11 +72,11 @@ class Store:
             np.savez(scratch / place.name, **parts)  # type: ignore[arg-type] - numpy's stub takes the names for flags
         return made
 
-    def linear(self, fixed: Scan, moving: Scan, kind: str) -> Matrix:
+    def linear(self, fixed: Scan, moving: Scan, kind: Alignment) -> Matrix:
         """Fixed mm → moving mm (4×4), by the solver's linear stage, now or before; a plane moves within x and y."""
         if kind == "none" or fixed.image == moving.image:
             return np.eye(4)
-        place = self.folder / f"{moving.name}-{stamp(fixed.image, moving.image, linear=kind)}.json"
+        place = self.folder / f"{moving.title}-{stamp(fixed.image, moving.image, linear=kind)}.json"
         if place.exists():
             try:
                 return np.array(json.loads(place.read_text(encoding="utf-8")), np.float64).reshape(4, 4)
@@ -102,29 +89,29 @@ class Store:
 
 
 def decoded(scan: Scan, spacing_mm: Sequence[float]) -> Volume:
-    """Read, turn upright, normalise, cut to the object, bring to the working spacing."""
+    """Read, turn upright, normalise, cut to the object, bring to the working spacing: as a network will be used."""
     image = upright(read_image(scan.image))
-    grid = image.grid.embedded()
-    data = np.stack([normalised(channel) for channel in image.data]).reshape(len(image.data), *grid.shape)
+    data, grid = stretched(image, PERCENTILES)
     start, size = around(np.asarray((data > DARK).any(0)))
     at = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
     part = grid.cropped(start, size)
     if len(spacing_mm) != image.grid.dim:
         raise InputError(f"{scan.image}: is {image.grid.dim}-D, and spacing is given for {len(spacing_mm)} axes.")
-    spacing = spacing_mm if len(spacing_mm) == 3 else (spacing_mm[0], 1.0, spacing_mm[1])
+    spacing = embedded_spacing(spacing_mm)
     labels = None
-    if scan.label is not None:
-        map_ = brought(upright(read_image(scan.label, kind="labels")), image)
+    if scan.labels is not None:
+        map_ = brought(upright(read_image(scan.labels, kind="labels")), image)
         values = whole(map_.data[0], name=map_.name).reshape(grid.shape)[at]
         labels = labels_at_spacing(values, part, spacing)
     out, working = at_spacing(np.ascontiguousarray(data[(slice(None), *at)]), part, spacing)
-    return Volume(scan.name, out, labels, working, image.grid.dim)
+    return Volume(out, working, labels=labels, dim=image.grid.dim, name=scan.title)
 
 
-def aligned(fixed: Scan, moving: Scan, kind: str) -> Matrix:
-    """Fixed mm → moving mm (4×4) by the solver's linear stage, as `register` runs it."""
-    ready = prepare(Inputs((read_image(fixed.image), read_image(moving.image))))
-    return align(ready.pair, preset("balanced").affine.replace(transform=kind)).world
+def aligned(fixed: Scan, moving: Scan, kind: Freedom) -> Matrix:
+    """Fixed mm → moving mm (4×4) by the linear stage of `balanced`, as `register` runs it; guides are not heeded."""
+    method = Method.named("balanced")
+    ready = prepare(read_both(fixed.image, moving.image), method.images)
+    return align(ready.pair, LinearSettings(transform=kind), method.terms()).world
 
 
 def working_spacing(scans: Sequence[Scan], wanted: float | Sequence[float] | None) -> tuple[float, ...]:

@@ -2,31 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from warpwise.errors import InputError
+from warpwise.io.scan import Scan
 
 KNOWN = (
     "name", "training", "validation", "registration_train", "registration_val", "labels", "labelsInEverySubject",
     "modality", "licence", "tensorImageSize",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Scan:
-    """An image, its label map and whose it is."""
-
-    image: Path
-    label: Path | None = None
-    subject: str = ""
-
-    @property
-    def name(self) -> str:
-        """The file's name without suffixes."""
-        return self.image.name.split(".")[0]
 
 
 @dataclass(frozen=True)
@@ -99,6 +86,7 @@ class _Reader:
     file: Path
     content: dict[str, Any]
     allow_outside: bool
+    scans_known: dict[tuple[Path, Path | None], Scan] = field(default_factory=dict[tuple[Path, Path | None], Scan])
 
     def missing(self, key: str) -> InputError:
         near = [k for k in self.content if k not in KNOWN and get_close_matches(k, KNOWN, n=1)]
@@ -129,13 +117,17 @@ class _Reader:
             raise InputError(f"{self.file}: {where}: {found} does not exist.")
         return found
 
+    def scan(self, image: Path, labels: Path | None, subject: str = "") -> Scan:
+        """The one scan of these files, however often they are named."""
+        return self.scans_known.setdefault((image, labels), Scan(image=image, labels=labels, subject=subject))
+
     def scans(self, key: str) -> tuple[Scan, ...]:
         out: list[Scan] = []
         for n, row in enumerate(self.rows(key)):
             image = self.path(row, "image", f"{key}[{n}]")
             assert image is not None
             label = self.path(row, "label", f"{key}[{n}]", needed=False)
-            out.append(Scan(image, label, str(row.get("subject", ""))))
+            out.append(self.scan(image, label, str(row.get("subject", ""))))
         return tuple(out)
 
     def pairs(self, key: str) -> tuple[tuple[Scan, Scan], ...]:
@@ -145,7 +137,7 @@ class _Reader:
             for side in ("fixed", "moving"):
                 image = self.path(row, side, f"{key}[{n}]")
                 assert image is not None
-                two.append(Scan(image, self.path(row, f"{side}_label", f"{key}[{n}]", needed=False)))
+                two.append(self.scan(image, self.path(row, f"{side}_label", f"{key}[{n}]", needed=False)))
             out.append((two[0], two[1]))
         return tuple(out)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ class Board:
     writer: Any
 
     @classmethod
-    def open(cls, folder: Path, step: int) -> "Board":
-        """What was drawn after `step` is drawn anew."""
+    def open(cls, folder: Path, step: int) -> "Board | None":
+        """What was drawn after `step` is drawn anew; None where TensorBoard is not installed."""
+        if find_spec("tensorboard") is None:
+            return None
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - a second to import
 
         return cls(SummaryWriter(folder, purge_step=step + 1 if step else None))

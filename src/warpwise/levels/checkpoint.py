@@ -1,95 +1,122 @@
-"""A training run on disk: what it needs to go on as if nothing had happened, and its model for others."""
+"""A run on disk: what its levels need to go on as if nothing had happened, as one file."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from warpwise.errors import InputError
 from warpwise.io.run_folder import appearing
-from warpwise.networks.model import CARD, ModelCard, adopt, read_tensors, write_model
+from warpwise.networks.model import read_tensors
 
-STATE = "optimizer.safetensors"
-FORMAT = 1
+STATE = "state.safetensors"
+FORMAT = 2
+
+Plain = float | int | str | bool | None
+State = Mapping[str, Tensor | Plain]
+"""What a level is made of at a moment: tensors, and numbers that JSON can hold."""
 
 
-@dataclass
-class Progress:
-    """Where a run is, beside its tensors.
+def save(folder: Path, states: Mapping[str, State], progress: Mapping[str, Any]) -> None:
+    """Write the state of every level, and how far the run is; the file appears whole or not at all.
 
-    Attributes:
-        step: updates done; best, best_step: the best validation score and when; stale: validations since;
-        factor: of the learning rate, for plateaus; seconds: spent in all.
+    Args:
+        states: by the level's name, which holds no dot.
+        progress: of the loop, as JSON can hold it.
     """
-
-    step: int = 0
-    best: float = float("-inf")
-    best_step: int = 0
-    stale: int = 0
-    factor: float = 1.0
-    seconds: float = 0.0
-
-
-def save(folder: Path, network: nn.Module, average: Mapping[str, Tensor], optimizer: Optimizer, progress: Progress) -> None:
-    """Write weights, their average, and the optimizer's state as one file, which appears whole or not at all."""
-    tensors = {f"weights.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"average.{k}": v for k, v in average.items()}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for n, parameter in enumerate(parameters):
-        tensors |= {f"optimizer.{n}.{k}": v for k, v in optimizer.state.get(parameter, {}).items()}
-    told = {"format": FORMAT, **{k: (None if v == float("-inf") else v) for k, v in vars(progress).items()}}
+    tensors = {f"{name}.{k}": v for name, state in states.items() for k, v in state.items() if isinstance(v, Tensor)}
+    plain = {name: {k: v for k, v in state.items() if not isinstance(v, Tensor)} for name, state in states.items()}
+    content = {"format": FORMAT, "progress": dict(progress), "levels": plain}
     with appearing(folder) as scratch:
         save_file(
             {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
             scratch / STATE,
-            metadata={"warpwise": json.dumps(told)},
+            metadata={"warpwise": json.dumps(content)},
         )
 
 
-def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], Progress]:
-    """Put a network and its optimizer back where they were; the average of weights and the rest.
+def load(folder: Path) -> tuple[dict[str, State], dict[str, Any]]:
+    """The state of every level by its name, and the loop's progress.
 
     Raises:
-        InputError: the file is damaged, or of another network or version.
+        InputError: the file is damaged, or not of this version.
     """
     path = folder / STATE
     tensors = read_tensors(path)
     with safe_open(path, framework="pt") as file:
         try:
-            told: dict[str, Any] = json.loads((file.metadata() or {}).get("warpwise", "{}"))
+            content: dict[str, Any] = json.loads((file.metadata() or {}).get("warpwise", "{}"))
         except ValueError:
-            told = {}
-    if told.pop("format", None) != FORMAT:
+            content = {}
+    if content.get("format") != FORMAT:
         raise InputError(f"{path}: is not the state of a training run of this version.")
-    weights = {k.removeprefix("weights."): v for k, v in tensors.items() if k.startswith("weights.")}
-    average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
-    adopt(network, weights, path)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for n, parameter in enumerate(parameters):
-        begin = f"optimizer.{n}."
-        state = {k.removeprefix(begin): v for k, v in tensors.items() if k.startswith(begin)}
-        for name, value in state.items():
-            if value.dim() and value.shape != parameter.shape:
-                raise InputError(f"{path}: {begin}{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}.")
-        if state:
-            device = parameter.device
-            optimizer.state[parameter] = {k: v.to(device) if v.dim() else v for k, v in state.items()}
-    best = told.pop("best", None)
-    return average, Progress(**told, best=float("-inf") if best is None else best)
-
-
-def publish(folder: Path, card: ModelCard, weights: Mapping[str, Tensor]) -> None:
-    """Write a model for use; the card appears last."""
-    with appearing(folder, last=CARD) as scratch:
-        write_model(scratch, card, weights)
+    states: dict[str, State] = {}
+    for name, plain in content["levels"].items():
+        states[name] = plain | {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+    return states, content["progress"]
 
 
 def exists(folder: Path) -> bool:
     """Whether a run can be resumed from here."""
     return (folder / STATE).exists()
+
+
+def part(state: State, name: str) -> dict[str, Tensor]:
+    """The tensors of a state that stand under `name.`, without it."""
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix) and isinstance(v, Tensor)}
+
+
+def under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under `name.`."""
+    return {f"{name}.{k}": v for k, v in tensors.items()}
+
+
+def adopt(variables: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Give variables the values that were saved of them, in place.
+
+    Raises:
+        InputError: one is missing, too many, of another shape, or not finite.
+    """
+    problems = [f"{name} is missing" for name in variables if name not in values]
+    for name, value in values.items():
+        if name not in variables:
+            problems.append(f"{name} is not known")
+        elif value.shape != variables[name].shape:
+            problems.append(f"{name} has shape {tuple(value.shape)}, expected {tuple(variables[name].shape)}")
+        elif not torch.isfinite(value).all():
+            problems.append(f"{name} holds values that are not finite")
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise InputError(f"{'; '.join(problems[:3])}{more}.")
+    with torch.no_grad():
+        for name, variable in variables.items():
+            variable.copy_(values[name])
+
+
+def moments(optimizer: Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers of every parameter, by the parameter's number."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    return {f"{n}.{k}": v for n, p in enumerate(parameters) for k, v in optimizer.state.get(p, {}).items()}
+
+
+def remember(optimizer: Optimizer, values: Mapping[str, Tensor]) -> None:
+    """Give an optimizer its memory back.
+
+    Raises:
+        InputError: it is of other parameters.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for n, parameter in enumerate(parameters):
+        state = part(values, str(n))
+        for name, value in state.items():
+            if value.dim() and value.shape != parameter.shape:
+                raise InputError(f"optimizer.{n}.{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}.")
+        if state:
+            optimizer.state[parameter] = {k: v.to(parameter.device) if v.dim() else v for k, v in state.items()}

@@ -1,4 +1,4 @@
-"""How lower variables answer to upper ones: the estimators of `levels/hypergradient.py`."""
+"""How inner variables answer to outer ones: the estimators of `levels/hypergradient.py`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from warpwise.errors import InputError, RunError
-from warpwise.levels.hypergradient import Found, Loss, Problem, Product, Pull, inner, perhaps, total
+from warpwise.levels.hypergradient import Gradients, Loss, Problem, Product, Pull, dot, perhaps, total
 from warpwise.tables import Table
 
 ESTIMATORS = Table(
@@ -23,7 +23,7 @@ ESTIMATORS = Table(
 
 
 Curvature = Callable[[Problem], Product]
-"""What stands for the Hessian of the lower loss, at a problem's variables; `Problem.hessian` is the Hessian itself."""
+"""What stands for the Hessian of the inner loss, at a problem's variables; `Problem.hessian` is the Hessian itself."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,12 @@ class Descent:
     rate: float | Mapping[str, Tensor]
 
     def __call__(self, problem: Problem, slopes: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Lower variables after the step, and by how much they fall as their slopes rise."""
+        """Inner variables after the step, and by how much they fall as their slopes rise."""
         rates = [
             torch.full_like(w, self.rate) if isinstance(self.rate, int | float) else self.rate[k]
-            for k, w in problem.lower.items()
+            for k, w in problem.inner.items()
         ]
-        moved = {k: (w - r * s).detach() for (k, w), r, s in zip(problem.lower.items(), rates, slopes, strict=True)}
+        moved = {k: (w - r * s).detach() for (k, w), r, s in zip(problem.inner.items(), rates, slopes, strict=True)}
         return moved, rates
 
 
@@ -47,26 +47,26 @@ class AdamStep:
     """The step that an Adam optimizer would make next, without making it.
 
     Attributes:
-        optimizer: its parameters are the lower variables, in their order; moments and step count are read from it.
+        optimizer: its parameters are the inner variables, in their order; moments and step count are read from it.
     """
 
     optimizer: torch.optim.Adam
 
     def __call__(self, problem: Problem, slopes: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Lower variables after the step, and by how much they fall as their slopes rise.
+        """Inner variables after the step, and by how much they fall as their slopes rise.
 
         Raises:
             InputError: the optimizer has other parameters, or decays or amplifies in ways that are not differentiated.
         """
         groups = self.optimizer.param_groups
         owners = [(p, group) for group in groups for p in group["params"]]
-        if len(owners) != len(problem.lower):
-            raise InputError(f"The optimizer has {len(owners)} parameters, the problem {len(problem.lower)} variables.")
+        if len(owners) != len(problem.inner):
+            raise InputError(f"The optimizer has {len(owners)} parameters, the problem {len(problem.inner)} variables.")
         if any(group["weight_decay"] or group["amsgrad"] for group in groups):
             raise InputError("AdamStep knows neither weight_decay nor amsgrad.")
         moved: dict[str, Tensor] = {}
         rates: list[Tensor] = []
-        for (name, w), slope, (owner, group) in zip(problem.lower.items(), slopes, owners, strict=True):
+        for (name, w), slope, (owner, group) in zip(problem.inner.items(), slopes, owners, strict=True):
             state: Any = self.optimizer.state.get(owner, {})
             zero = torch.zeros_like(w)
             count = int(state.get("step", 0)) + 1
@@ -84,7 +84,7 @@ class AdamStep:
 
 @dataclass(frozen=True)
 class OneStep:
-    """The lower variables make one more step.
+    """The inner variables make one more step.
 
     Attributes:
         update: that step: `Descent(rate)`, or `AdamStep(optimizer)` where weights are trained with Adam. The published
@@ -101,7 +101,7 @@ class OneStep:
         slopes = problem.slope()
         moved, rates = self.update(problem, slopes)
 
-        def pull(gradient: list[Tensor]) -> Found:
+        def pull(gradient: list[Tensor]) -> Gradients:
             vector = [-r * g for r, g in zip(rates, gradient, strict=True)]
             return problem.mixed(vector) if self.mixed == "exact" else problem.differenced(vector, self.epsilon)
 
@@ -110,7 +110,7 @@ class OneStep:
 
 @dataclass(frozen=True)
 class Unrolled:
-    """The lower variables make K plain steps from where they stand; all are kept in memory.
+    """The inner variables make K plain steps from where they stand; all are kept in memory.
 
     Exact for what so many steps reach; it nears the gradient of the minimiser as K grows.
     """
@@ -119,16 +119,16 @@ class Unrolled:
     rate: float
 
     def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
-        lower: dict[str, Tensor] = dict(problem.lower)
+        inner: dict[str, Tensor] = dict(problem.inner)
         for _ in range(self.steps):
-            slopes = problem.slope(lower, create_graph=True)
-            lower = {k: w - self.rate * s for (k, w), s in zip(lower.items(), slopes, strict=True)}
-        last = [*lower.values()]
+            slopes = problem.slope(inner, create_graph=True)
+            inner = {k: w - self.rate * s for (k, w), s in zip(inner.items(), slopes, strict=True)}
+        last = [*inner.values()]
 
-        def pull(gradient: list[Tensor]) -> Found:
-            return perhaps(total(last, gradient), problem.upper)
+        def pull(gradient: list[Tensor]) -> Gradients:
+            return perhaps(total(last, gradient), problem.outer)
 
-        return lower, pull
+        return inner, pull
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Neumann:
     curvature: Curvature = Problem.hessian
 
     def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
-        return problem.lower, lambda gradient: problem.mixed([-v for v in self.inverse(problem, gradient)])
+        return problem.inner, lambda gradient: problem.mixed([-v for v in self.inverse(problem, gradient)])
 
     def inverse(self, problem: Problem, vector: list[Tensor]) -> list[Tensor]:
         """H⁻¹·vector, nearly."""
@@ -174,40 +174,40 @@ class ConjugateGradient:
     curvature: Curvature = Problem.hessian
 
     def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
-        return problem.lower, lambda gradient: problem.mixed([-v for v in self.inverse(problem, gradient)])
+        return problem.inner, lambda gradient: problem.mixed([-v for v in self.inverse(problem, gradient)])
 
     def inverse(self, problem: Problem, vector: list[Tensor]) -> list[Tensor]:
         """H⁻¹·vector, nearly."""
         product = self.curvature(problem)
         solution = [torch.zeros_like(g) for g in vector]
         residual = p = vector
-        first = now = inner(residual, residual)
+        first = now = dot(residual, residual)
         for _ in range(self.iterations):
             if now <= self.tolerance**2 * first:
                 break
             q = [h + self.damping * v for h, v in zip(product(p), p, strict=True)]
-            curve = inner(p, q)
+            curve = dot(p, q)
             if not curve > 0:
                 raise RunError(
-                    f"The lower loss bends by {curve:.3g} along a direction: its variables are at no minimum.",
+                    f"The inner loss bends by {curve:.3g} along a direction: its variables are at no minimum.",
                     hint="Solve it further, give damping, or a GaussNewton curvature.",
                 )
             alpha = now / curve
             solution = [s + alpha * v for s, v in zip(solution, p, strict=True)]
             residual = [r - alpha * v for r, v in zip(residual, q, strict=True)]
-            before, now = now, inner(residual, residual)
+            before, now = now, dot(residual, residual)
             p = [r + now / before * v for r, v in zip(residual, p, strict=True)]
         return solution
 
 
 @dataclass(frozen=True)
 class GaussNewton:
-    """Curvature of a lower loss ½·‖r‖² + rest: JᵀJ + the rest's Hessian.
+    """Curvature of an inner loss ½·‖r‖² + rest: JᵀJ + the rest's Hessian.
 
     First derivatives of r suffice, so r may warp linearly; and it is never indefinite.
 
     Attributes:
-        residuals: (lower, upper) → r, a tensor of any shape.
+        residuals: (outer, inner) → r, a tensor of any shape.
         rest: the regularizer, whose Hessian is taken as it is; None where there is none.
     """
 
@@ -215,15 +215,15 @@ class GaussNewton:
     rest: Loss | None = None
 
     def __call__(self, problem: Problem) -> Product:
-        found = self.residuals(problem.lower, problem.upper)
-        seed = torch.zeros_like(found, requires_grad=True)
+        residuals = self.residuals(problem.outer, problem.inner)
+        seed = torch.zeros_like(residuals, requires_grad=True)
         # J·v is the derivative, by the seed, of v·(Jᵀ·seed), which is linear in it.
-        adjoint = torch.autograd.grad(found, [*problem.lower.values()], seed, create_graph=True)
-        beside = None if self.rest is None else Problem(self.rest, problem.lower, problem.upper).hessian()
+        adjoint = torch.autograd.grad(residuals, [*problem.inner.values()], seed, create_graph=True)
+        beside = None if self.rest is None else Problem(self.rest, problem.outer, problem.inner).hessian()
 
         def product(vector: list[Tensor]) -> list[Tensor]:
             along = torch.autograd.grad(adjoint, seed, vector, retain_graph=True)[0]
-            out = torch.autograd.grad(found, [*problem.lower.values()], along, retain_graph=True)
+            out = torch.autograd.grad(residuals, [*problem.inner.values()], along, retain_graph=True)
             return [*out] if beside is None else [a + b for a, b in zip(out, beside(vector), strict=True)]
 
         return product

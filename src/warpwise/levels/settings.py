@@ -9,10 +9,10 @@ from pydantic import Field
 
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.errors import InputError
-from warpwise.networks import NETWORKS
-from warpwise.networks.base import NetworkSettings
-from warpwise.objective import TermSettings
+from warpwise.networks.model import AnyNetwork
+from warpwise.networks.pyramid import PyramidSettings
 from warpwise.settings import Settings
+from warpwise.terms.term import Terms, parse_terms
 
 
 class OptimizerSettings(Settings):
@@ -39,8 +39,8 @@ class TrainingSettings(Settings):
     """A training run.
 
     Attributes:
-        network: name of the network, options: its settings.
-        objective: terms by name, see `objective.TermSettings`.
+        network: its settings, `kind` among them, or its name alone.
+        objective: terms by name, see `terms.TERMS`.
         steps: updates of the weights.
         batch: pairs a process looks at together; accumulate: such batches an update.
         validate_every: steps between validations; validation_pairs: at most so many (0: all).
@@ -50,14 +50,8 @@ class TrainingSettings(Settings):
         licence: under which the weights may be used, for the model's card.
     """
 
-    network: str = "pyramid"
-    options: dict[str, Any] = Field(default_factory=dict)
-    objective: dict[str, TermSettings] = Field(
-        default_factory=lambda: {
-            "lncc": TermSettings(options={"radius": 3}),
-            "diffusion": TermSettings(weight=0.3),
-        }
-    )
+    network: AnyNetwork = Field(default_factory=PyramidSettings)
+    objective: Terms = Field(default_factory=lambda: parse_terms({"lncc": {"radius": 3}, "diffusion": {"weight": 0.3}}))
     data: DataSettings = DataSettings()
     synthetic: SyntheticSettings | None = None
     augmentation: AugmentationSettings = AugmentationSettings()
@@ -71,14 +65,6 @@ class TrainingSettings(Settings):
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     seed: int = 0
     licence: str = ""
-
-    def network_settings(self) -> NetworkSettings:
-        """The network's own settings.
-
-        Raises:
-            InputError: the network or one of its options is not known.
-        """
-        return NETWORKS[self.network].parse(self.options)
 
 
 def read_settings(path: Path) -> TrainingSettings:
@@ -101,5 +87,4 @@ def read_settings(path: Path) -> TrainingSettings:
         given = getattr(settings.data, key)
         if given is not None and not given.is_absolute():
             changes[key] = (path.parent / given).resolve()
-    settings.network_settings()
     return settings.replace(data=settings.data.replace(**changes)) if changes else settings

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from warpwise.grid import Grid
-from warpwise.io.datasets import Dataset, Scan, read_dataset
-from warpwise.io.images import read_geometry, read_image
+from warpwise.io.datasets import Dataset, read_dataset
+from warpwise.io.images import read_geometry
+from warpwise.io.scan import Scan, read_both
+from warpwise.methods import ImageSettings
+from warpwise.networks import NETWORKS
 from warpwise.registrars.linear.contrast import ALIKE, agreement
-from warpwise.registration.prepare import Inputs, prepare
+from warpwise.registration.prepare import prepare
 
 LOOKED_AT = 24  # images at most whose headers are read
 VOXELS = 1.2e6  # that a network sees at full resolution; more, and the spacing is doubled
@@ -57,10 +60,10 @@ def on_one_grid(one: Scan, other: Scan) -> bool:
 
 def same(pair: Sequence[Scan]) -> float:
     """Agreement of contrast of two scans, as `register` judges it after bringing their middles together."""
-    images = read_image(pair[0].image), read_image(pair[1].image)
-    ready = prepare(Inputs(images)).pair
-    middles = [(np.array(grid.shape) - 1) / 2 for grid in (ready.grid, ready.moving_grid)]
-    matrix = ready.moving_grid.inverse_affine @ ready.grid.affine
+    ready = prepare(read_both(pair[0].image, pair[1].image), ImageSettings()).pair
+    grids = ready.fixed.grid, ready.moving.grid
+    middles = [(np.array(grid.shape) - 1) / 2 for grid in grids]
+    matrix = grids[1].inverse_affine @ grids[0].affine
     matrix[:3, 3] = middles[1] - matrix[:3, :3] @ middles[0]
     return agreement(ready.moved(matrix))
 
@@ -78,13 +81,13 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
     mixed = seen.alike <= ALIKE
     voxels = np.prod([n * a / b for n, a, b in zip(seen.shapes[1], seen.spacing_mm, spacing, strict=True)])
     batch = 2 if voxels < 2e5 else 1
-    labelled = any(s.label for s in (*dataset.training, *(x for p in dataset.training_pairs for x in p)))
+    labelled = any(s.labels for s in (*dataset.training, *(x for p in dataset.training_pairs for x in p)))
     grid = Grid(seen.shapes[1], np.eye(len(spacing) + 1))
     small = [n for n in grid.shape if n < SPAN]
     terms = [
         "  mind: {weight: 1.0}              # contrasts differ, so structure is compared"
         if mixed
-        else "  lncc: {weight: 1.0, options: {radius: 3}}",
+        else "  lncc: {weight: 1.0, radius: 3}",
         "  diffusion: {weight: 0.1}         # more: smoother",
     ]
     if labelled:
@@ -103,8 +106,8 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
             else []
         ),
         "",
-        "network: pyramid                   # or symmetric, voxelmorph, vm-diff, transmorph, features, cascade",
-        "options: {}                        # of the network: features, hidden, iterations, uncertainty, labels …",
+        f"network: {{kind: pyramid}}           # or {', '.join(name for name in NETWORKS if name != 'pyramid')};",
+        "#                                    its options beside kind: features, hidden, iterations, uncertainty, labels …",
         "data:",
         f"  dataset: {path}",
         f"  pairs: {pairs}                    # all, subject, listed (registration_train), atlas",

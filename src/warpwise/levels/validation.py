@@ -1,6 +1,6 @@
 """How good a network is at the working spacing: overlap, folds, non-diffeomorphic volume."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,27 +11,33 @@ from torch import Tensor, nn
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.data.batches import Batch, Sample, Sampler, sampled, stacked
-from warpwise.data.volumes import Matrix, Volume
-from warpwise.evaluation.metrics import dice, percent_ndv
+from warpwise.data.volumes import Matrix
+from warpwise.evaluation.metrics import dice, percent_ndv, shared_labels
 from warpwise.objective import Objective
 from warpwise.ops import kernels
+from warpwise.prediction import Prediction
 from warpwise.registrars.learned.working import array
+from warpwise.volume import Volume
+
+Predict = Callable[[Tensor, Tensor, torch.Generator | None], Prediction]
+"""Fixed and moving images, and a generator for what is random → a network's prediction: a network is such a function."""
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """What a validation found; `score` is higher where it went better."""
+    """How a network did; `score` is higher where it went better."""
 
     score: float
     figures: dict[str, float]
     shown: dict[str, Any]
 
 
-def alignment_of(batch: Batch, network: nn.Module, generator: torch.Generator | None = None) -> Alignment:
-    """A batch under what the network says of it."""
-    seen = (batch.fixed, batch.moving) if batch.seen_fixed is None else (batch.seen_fixed, batch.seen_moving)
-    prediction = network(*seen, generator)
-    displacement: Tensor = prediction["displacement"].float()
+def alignment_of(batch: Batch, predict: Predict, generator: torch.Generator | None = None) -> Alignment:
+    """A batch under what a network says of it."""
+    fixed = batch.fixed if batch.seen_fixed is None else batch.seen_fixed
+    moving = batch.moving if batch.seen_moving is None else batch.seen_moving
+    prediction = predict(fixed, moving, generator)
+    displacement: Tensor = prediction.displacement.float()
     labels = None if batch.moving_labels is None else ops.warp(batch.moving_labels, displacement)
     return Alignment(
         batch.fixed,
@@ -75,7 +81,7 @@ def judge(
         row["ndv_percent"] = percent_ndv(field)
         if fixed.labels is not None and moving.labels is not None:
             warped = kernels.resample(moving.labels[None], field, across, method="nearest")[0]
-            both = [k for k in labels if (fixed.labels == k).any() and (moving.labels == k).any()]
+            both = shared_labels(fixed.labels, moving.labels, labels)
             if both:
                 assert sample.moving_labels is not None
                 for name, map_ in (("dice", warped), ("dice_before", sample.moving_labels)):

@@ -1,40 +1,43 @@
-"""What every network is: settings that build a module, which maps two images to a dictionary of tensors."""
+"""What every network is: settings that build a module, which maps two images to a `Prediction`."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from warpwise.networks.body import Body
+from warpwise.networks.heads import Head, LabelHead, WithHeads
+from warpwise.prediction import Prediction
 from warpwise.settings import Settings
-
-Prediction = dict[str, Tensor]
-"""What a network returns; images are (B, C, *space), padded inside to whatever it needs.
-
-- displacement (B, D, *space): voxels; always there.
-- inverse (B, D, *space): displacement of the inverse map, where the network makes one.
-- velocity (B, D, *nodes): whose exponential the displacement is, voxels of its own nodes.
-- mean, log_variance (B, D, *nodes): posterior of the velocity, or of the last update.
-- labels (B, K, *space): logits of the fixed image's labels.
-- fixed_features_N, moving_features_N (B, C, *nodes): features at octave N, every 2^N-th voxel.
-- features_have_variance: there where the first half of those channels are means, the second log-variances.
-- stiffness: 0-dim, of the finest octave's registration, for what is to be known of its certainty.
-"""
 
 
 class NetworkSettings(Settings, ABC):
     """Settings of a network.
 
     Attributes:
+        kind: the network's name; each narrows it to its own.
         uncertainty: also predict a variance of the velocity, and sample from it in training.
         labels: how many labels of the fixed image to predict beside the deformation (background not counted); 0: none.
     """
 
+    kind: Any
     uncertainty: bool = False
     labels: int = 0
 
     @abstractmethod
+    def body(self, *, dim: int, channels: int) -> Body:
+        """The network without heads, for images of this many axes and channels."""
+
     def build(self, *, dim: int, channels: int) -> nn.Module:
-        """A network for images of this many axes and channels; weights are not set, see `initialise`."""
+        """The network with its heads, images (B, C, *space) × 2 → `Prediction`; weights are not set, see `initialise`."""
+        body = self.body(dim=dim, channels=channels)
+        heads: dict[str, nn.Module] = {}
+        if self.labels:
+            heads["labels"] = LabelHead(dim, body.width, self.labels)
+        return WithHeads(body, heads) if heads else body
 
 
 SMALL = 1e-5  # standard deviation of a head's first weights: training begins at the identity
@@ -45,8 +48,6 @@ def initialise(network: nn.Module, generator: torch.Generator) -> nn.Module:
 
     Source: He et al., ICCV 2015.
     """
-    from warpwise.networks.heads import Head  # noqa: PLC0415 - heads are built of this module
-
     heads = {id(part) for module in network.modules() if isinstance(module, Head) for part in module.modules()}
     with torch.no_grad():
         for module in network.modules():
@@ -60,3 +61,22 @@ def initialise(network: nn.Module, generator: torch.Generator) -> nn.Module:
                 if module.bias is not None:
                     module.bias.zero_()
     return network
+
+
+def predict(
+    network: nn.Module,
+    weights: Mapping[str, Tensor],
+    fixed: Tensor,
+    moving: Tensor,
+    *,
+    generator: torch.Generator | None = None,
+) -> Prediction:
+    """What a network says of images (B, C, *space) with these weights: a function of them, to be differentiated.
+
+    Args:
+        network: only its structure counts, and its own values for names that `weights` leaves out.
+        weights: by the names of `network.named_parameters()`; none is changed.
+        fixed, moving: on one grid.
+        generator: draws what is uncertain.
+    """
+    return functional_call(network, dict(weights), (fixed, moving, generator))

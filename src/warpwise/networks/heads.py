@@ -1,11 +1,14 @@
 """What networks end in: velocities, their variance, labels. A further head is one more class here."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.base import Prediction
 from warpwise.networks.blocks import conv, double_field, doubled
+from warpwise.networks.body import Body
+from warpwise.prediction import Posterior, Prediction
 
 FIRST_LOG_VARIANCE = -10.0  # of a velocity in voxels: training begins with nearly no noise
 
@@ -33,53 +36,66 @@ class GaussianHead(nn.Module):
         self.mean = Head(dim, features, dim)
         self.log_variance = Head(dim, features, dim) if uncertain else None
 
-    def forward(self, features: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Prediction]:
+    def forward(self, features: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Posterior | None]:
         """The velocity, and the posterior it comes from where there is one."""
         mean = self.mean(features)
         if self.log_variance is None:
-            return mean, {}
-        log_variance = self.log_variance(features) + FIRST_LOG_VARIANCE
-        posterior = {"mean": mean, "log_variance": log_variance}
-        return sample(mean, log_variance, generator), posterior
+            return mean, None
+        posterior = Posterior(mean, self.log_variance(features) + FIRST_LOG_VARIANCE)
+        return sample(posterior, generator), posterior
 
 
-def sample(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None) -> Tensor:
+def sample(posterior: Posterior, generator: torch.Generator | None) -> Tensor:
     """A draw from a diagonal Gaussian; its mean where there is no generator."""
+    mean, log_variance = posterior
     if generator is None:
         return mean
     noise = torch.randn(mean.shape, generator=generator, dtype=torch.float32).to(mean)
     return mean + noise * (0.5 * log_variance).exp()
 
 
+class VelocityDecoder(nn.Module):
+    """From features at half resolution to a deformation at full: velocity, scaling and squaring, upsampling."""
+
+    def __init__(self, dim: int, features: int, *, squarings: int, uncertain: bool) -> None:
+        super().__init__()
+        self.squarings = squarings
+        self.velocity = GaussianHead(dim, features, uncertain=uncertain)
+
+    def forward(self, features: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Prediction:
+        """Displacement, velocity and its posterior, for images of this shape."""
+        velocity, posterior = self.velocity(features, generator)
+        velocity = velocity.float()
+        return Prediction(self.displacement(velocity, shape), velocity=velocity, posterior=posterior)
+
+    def displacement(self, velocity: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """(B, D, *shape), voxels, of a velocity (B, D, *nodes) at half resolution."""
+        return double_field(ops.exponential(velocity, squarings=self.squarings), shape)
+
+
 class LabelHead(nn.Module):
-    """Logits of the fixed image's labels at full resolution, from features at half or another octave."""
+    """Logits of the fixed image's labels at full resolution."""
 
     def __init__(self, dim: int, features: int, labels: int) -> None:
         super().__init__()
         self.logits = Head(dim, features, labels + 1, kernel=1)
 
-    def forward(self, features: Tensor, shape: tuple[int, ...], octave: int = 1) -> Prediction:
-        """Background first."""
-        return {"labels": doubled(self.logits(features), shape, times=octave)}
+    def forward(self, features: Tensor, shape: tuple[int, ...], *, octave: int) -> Tensor:
+        """(B, labels + 1, *shape), background first, of features (B, C, *nodes) at an octave."""
+        return doubled(self.logits(features), shape, times=octave)
 
 
-class VelocityDecoder(nn.Module):
-    """From features at half resolution to a deformation at full: velocity, scaling and squaring, upsampling."""
+class WithHeads(nn.Module):
+    """A body, and heads that read its features; each head is called what it predicts is called in `Prediction`."""
 
-    def __init__(self, dim: int, features: int, *, squarings: int, uncertain: bool, labels: int) -> None:
+    def __init__(self, body: Body, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.squarings = squarings
-        self.velocity = GaussianHead(dim, features, uncertain=uncertain)
-        self.labels = LabelHead(dim, features, labels) if labels else None
+        self.body = body
+        self.heads = nn.ModuleDict(heads)
 
-    def forward(self, features: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Prediction:
-        """Displacement, inverse and what else there are heads for, for images of this shape."""
-        velocity, out = self.velocity(features, generator)
-        velocity = velocity.float()
-        out["velocity"] = velocity
-        for name, sign in (("displacement", 1), ("inverse", -1)):
-            half = ops.exponential(sign * velocity, squarings=self.squarings)
-            out[name] = double_field(half, shape)
-        if self.labels is not None:
-            out |= self.labels(features, shape)
-        return out
+    def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
+        """How images (B, C, *space) move, and what the heads say."""
+        prediction, features = self.body.motion(fixed, moving, generator)
+        shape = tuple(fixed.shape[2:])
+        known = {name: head(features, shape, octave=self.body.octave) for name, head in self.heads.items()}
+        return prediction._replace(**known)

@@ -5,27 +5,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor, nn
 
 from warpwise.errors import InputError
-from warpwise.networks import NETWORKS
-from warpwise.networks.base import NetworkSettings, Prediction
+from warpwise.image import PERCENTILES
+from warpwise.networks import parse_network
+from warpwise.networks.base import NetworkSettings
+from warpwise.prediction import Prediction
 from warpwise.settings import Settings
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)
+
+
+def settings_of(given: Any) -> Any:
+    """A network's settings from plain data; settings as they are."""
+    return given if isinstance(given, NetworkSettings) else parse_network(given)
+
+
+AnyNetwork = Annotated[SerializeAsAny[NetworkSettings], BeforeValidator(settings_of)]
+"""A field of settings: those of any network, written as a mapping of `kind` and options, or as the name alone."""
 
 
 class ModelCard(Settings):
     """What is known of a trained network.
 
     Attributes:
-        format: of the folder; this version reads 1.
-        network, options: what to build; dim, channels: for which images.
+        format: of the folder; this version reads 1 and 2, and writes 2.
+        network: what to build, its kind and options; dim, channels: for which images.
         spacing_mm: of the voxels it works on, one number an upright axis.
         alignment: how images are brought together before the network sees them.
         percentiles: between which intensities were stretched to 0 … 1.
@@ -39,13 +51,12 @@ class ModelCard(Settings):
 
     format: int = FORMAT
     name: str = ""
-    network: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    network: AnyNetwork
     dim: int = Field(ge=2, le=3)
     channels: int = Field(default=1, ge=1)
     spacing_mm: tuple[float, ...]
     alignment: Literal["none", "rigid", "affine"] = "affine"
-    percentiles: tuple[float, float] = (0.5, 99.5)
+    percentiles: tuple[float, float] = PERCENTILES
     contrast: str = ""
     any_contrast: bool = False
     intensities: tuple[float, ...] = ()
@@ -54,10 +65,6 @@ class ModelCard(Settings):
     labels: tuple[int, ...] = ()
     training: dict[str, Any] = Field(default_factory=dict)
     validation: dict[str, Any] = Field(default_factory=dict)
-
-    def settings(self) -> NetworkSettings:
-        """The network's settings."""
-        return NETWORKS[self.network].parse(self.options)
 
     def fits(self, channels: int, *, dim: int) -> None:
         """Refuse images that the network cannot take.
@@ -72,7 +79,7 @@ class ModelCard(Settings):
 
     def build(self) -> nn.Module:
         """The network; its weights are not set."""
-        return self.settings().build(dim=self.dim, channels=self.channels)
+        return self.network.build(dim=self.dim, channels=self.channels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +106,8 @@ class Model:
         folder = find(name_or_folder)
         card = read_card(folder / CARD)
         network = card.build()
-        adopt(network, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
+        weights = read_tensors(folder / WEIGHTS)
+        adopt(network, renamed(weights) if card.network.labels else weights, folder / WEIGHTS)
         return cls(card, network.eval().to(device), folder)
 
     def __call__(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
@@ -165,16 +173,36 @@ def read_card(path: Path) -> ModelCard:
         raise InputError(f"{path}: cannot be read as JSON ({error}).") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no object.")
-    if content.get("format") != FORMAT:
-        raise InputError(f"{path}: is of format {content.get('format')}, this version reads {FORMAT}.")
+    if content.get("format") not in READ:
+        raise InputError(f"{path}: is of format {content.get('format')}, this version reads 1 and 2.")
     try:
-        card = ModelCard.parse(content)
-        card.settings()
+        card = ModelCard.parse(converted(content) if content["format"] == 1 else content)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     if len(card.spacing_mm) != card.dim:
         raise InputError(f"{path}: spacing_mm {card.spacing_mm} for {card.dim} axes.")
     return card
+
+
+def converted(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A card of format 1, where a network's name and options stood side by side, in the present one."""
+    options = content.get("options", {})
+    if not isinstance(options, dict):
+        raise InputError(f"options: {options!r} is no object.")
+    # The scalar that was called stiffness is a weight of diffusion.
+    network = {"diffusion" if key == "stiffness" else key: value for key, value in options.items()}
+    rest = {key: value for key, value in content.items() if key != "options"}
+    return {**rest, "format": FORMAT, "network": {"kind": content.get("network"), **network}}
+
+
+def renamed(weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Weights of a network with a head of labels, which format 1 kept inside the body, by their present names."""
+    if any(name.startswith("body.") for name in weights):
+        return weights
+    head = "labels.logits."
+    return {
+        f"heads.{name[name.index(head) :]}" if head in name else f"body.{name}": tensor for name, tensor in weights.items()
+    }
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

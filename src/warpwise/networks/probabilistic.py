@@ -1,6 +1,7 @@
 """Features as random variables: a Siamese encoder that gives every voxel a diagonal Gaussian, at several octaves."""
 
 import math
+from abc import ABC
 from typing import Literal, Self
 
 import torch
@@ -8,20 +9,21 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.base import NetworkSettings, Prediction
+from warpwise.networks.base import NetworkSettings
 from warpwise.networks.blocks import block, conv, double, double_field, doubled
-from warpwise.networks.heads import Head, LabelHead, sample
-from warpwise.similarity.posterior import FIXED, MOVING, VARIED
+from warpwise.networks.body import Body
+from warpwise.networks.heads import Head, sample
+from warpwise.prediction import FeatureOctave, Features, Posterior, Prediction
 
 LONGEST = 6.0  # of a log-variance, either way: exp of more would drown all other evidence
 FIRST = -2.0  # log-variance before training: with more, noise drowns the first features
 WINDOW = 2  # voxels round the one whose intensity is normalised
 FLAT = 5e-3  # variance of noise, as in `ops.lncc`
-PACE = 10.0  # the stiffness's logarithm learns so many times faster than weights do
+PACE = 10.0  # the logarithm of a weight of diffusion learns so many times faster than weights do
 REACH = 2.0  # voxels: no step is longer
 
 
-class FeatureSettings(NetworkSettings):
+class FeatureSettings(NetworkSettings, ABC):
     """An encoder's sizes.
 
     Attributes:
@@ -128,8 +130,8 @@ class IntensityFeatures(nn.Module):
 
 def of_both(encoder: nn.Module, fixed: Tensor, moving: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Features of two images at every octave, fine to coarse."""
-    found = encoder(torch.cat([fixed, moving]))  # one batch: PyTorch's convolutions are slow on a batch of one
-    return [(one, other) for one, other in (features.chunk(2) for features in found)]
+    both = encoder(torch.cat([fixed, moving]))  # one batch: PyTorch's convolutions are slow on a batch of one
+    return [(of_fixed, of_moving) for of_fixed, of_moving in (features.chunk(2) for features in both)]
 
 
 def means(features: Tensor, *, uncertain: bool) -> Tensor:
@@ -142,14 +144,14 @@ def drawn(features: Tensor, generator: torch.Generator | None, *, uncertain: boo
     if generator is None or not uncertain:
         return features
     mean, log_variance = features.chunk(2, 1)
-    return torch.cat([sample(mean, log_variance, generator), log_variance], 1)
+    return torch.cat([sample(Posterior(mean, log_variance), generator), log_variance], 1)
 
 
 def nearby(fixed: Tensor, warped: Tensor, *, radius: int, uncertain: bool) -> Tensor:
     """How far the fixed features of a voxel are from the warped ones of each neighbour: ((2·radius + 1)^D channels).
 
     The symmetrised KL of two Gaussians, nats, or the squared distance of plain features, a dimension. Both are inner
-    products of vectors that each side makes on its own, so all neighbours are one local correlation.
+    products of vectors that each side makes on its own, so all neighbours are one cost volume.
     """
     if not uncertain:
         one = torch.ones_like(fixed)
@@ -163,19 +165,16 @@ def nearby(fixed: Tensor, warped: Tensor, *, radius: int, uncertain: bool) -> Te
             [pw, vw, one, pw, mw, mw * pw, mw**2, mw**2 * pw],
         )
         sides = [0.25 * x for x in sides[0]], sides[1]
-    # The correlation is a mean over channels, of which every dimension of the features has as many as there are terms.
-    near = ops.correlation(torch.cat(sides[0], 1), torch.cat(sides[1], 1), radius=radius)
-    return len(sides[0]) * near
+    # A cost volume is a mean over channels, of which every dimension of the features has as many as there are terms.
+    cost_volume = ops.cost_volume(torch.cat(sides[0], 1), torch.cat(sides[1], 1), radius=radius)
+    return len(sides[0]) * cost_volume
 
 
-def told(octaves: list[tuple[Tensor, Tensor]], finest: int, stiffness: Tensor, *, uncertain: bool) -> Prediction:
-    """Features as part of a prediction, by the octave they belong to."""
-    out: Prediction = {"stiffness": stiffness}
-    if uncertain:
-        out[VARIED] = torch.ones(())
-    for n, (one, other) in enumerate(octaves):
-        out[f"{FIXED}{n + finest}"], out[f"{MOVING}{n + finest}"] = one, other
-    return out
+def numbered(octaves: list[tuple[Tensor, Tensor]], finest: int, *, uncertain: bool) -> Features:
+    """Features of two images, fine to coarse, as part of a prediction: with the octaves they belong to."""
+    return Features(
+        tuple(FeatureOctave(n, fixed, moving) for n, (fixed, moving) in enumerate(octaves, start=finest)), uncertain
+    )
 
 
 def shortened(step: Tensor) -> Tensor:
@@ -188,18 +187,19 @@ class MatchingSettings(FeatureSettings):
     """An encoder, and the solver that registers its features.
 
     Attributes:
-        encoder: learned; or intensity: local normalisation, of which only the solver's stiffness is learned.
+        encoder: learned; or intensity: local normalisation, where only the weight of diffusion is learned.
         data: kl, the symmetrised divergence of the two posteriors; or means, the squared distance of their means.
         stages: Gauss-Newton steps at each octave, fine to coarse; each is composed on what is known so far.
         solves: conjugate gradients of a step.
-        stiffness: weight of the diffusion energy before training; it is learned, one an octave.
+        diffusion: weight of the diffusion energy before training; it is learned, one an octave.
     """
 
+    kind: Literal["features"] = "features"
     encoder: Literal["learned", "intensity"] = "learned"
     data: Literal["kl", "means"] = "kl"
     stages: tuple[int, ...] = (4, 4, 4)
     solves: int = Field(default=12, ge=1)
-    stiffness: float = Field(default=10.0, gt=0)
+    diffusion: float = Field(default=10.0, gt=0)
 
     @model_validator(mode="after")
     def _stages(self) -> Self:
@@ -209,11 +209,11 @@ class MatchingSettings(FeatureSettings):
             raise ValueError("labels cannot be told from intensities: nothing is learned of them")
         return self
 
-    def build(self, *, dim: int, channels: int) -> nn.Module:
+    def body(self, *, dim: int, channels: int) -> Body:
         return FeatureMatching(self, dim=dim, channels=channels)
 
 
-class FeatureMatching(nn.Module):
+class FeatureMatching(Body):
     """Two levels in one module: features are learned so that the solver that registers *them* registers the images.
 
     The upper level minimises the divergence of the posteriors and the displacement's diffusion energy, octave by octave;
@@ -231,15 +231,14 @@ class FeatureMatching(nn.Module):
             self.encoder = FeatureEncoder(settings, dim=dim, channels=channels)
         else:
             self.encoder = IntensityFeatures(len(settings.widths), finest=settings.finest)
-        self.labels = LabelHead(dim, settings.features, settings.labels) if settings.labels else None
-        self.pace = nn.Parameter(torch.full((count,), math.log(settings.stiffness) / PACE))
+        self.pace = nn.Parameter(torch.full((count,), math.log(settings.diffusion) / PACE))
+        self.width, self.octave = settings.features, settings.finest
 
-    def stiffness(self, octave: int) -> Tensor:
-        """Of the octaves of features, 0 the finest; 0-dim."""
+    def diffusion(self, octave: int) -> Tensor:
+        """Weight of the diffusion energy, of the octaves of features, 0 the finest; 0-dim."""
         return (PACE * self.pace[octave]).exp()
 
-    def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Images (B, C, *space) of any size; a generator draws the features from their posterior."""
+    def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
         settings = self.settings
         octaves = of_both(self.encoder, fixed, moving)
         uncertain = settings.uncertainty and settings.encoder == "learned"
@@ -249,17 +248,16 @@ class FeatureMatching(nn.Module):
         field = coarsest.new_zeros(len(coarsest), coarsest.dim() - 2, *coarsest.shape[2:])
         with torch.autocast(fixed.device.type, enabled=False):
             for n in reversed(range(len(octaves))):
-                one, other = (drawn(features, generator, uncertain=sampled) for features in octaves[n])
+                of_fixed, of_moving = (drawn(features, generator, uncertain=sampled) for features in octaves[n])
                 if data == "means":
-                    one, other = (means(features, uncertain=uncertain) for features in (one, other))
+                    of_fixed, of_moving = (means(features, uncertain=uncertain) for features in (of_fixed, of_moving))
                 if n + 1 < len(octaves):
-                    field = double_field(field, one.shape[2:])
+                    field = double_field(field, of_fixed.shape[2:])
                 for _ in range(settings.stages[n]):
-                    warped = ops.warp(other, field)
-                    step = ops.match(one, warped, self.stiffness(n), data=data, solves=settings.solves)
+                    warped = ops.warp(of_moving, field)
+                    step = ops.match(of_fixed, warped, self.diffusion(n), data=data, solves=settings.solves)
                     field = ops.compose(field, shortened(step))
             field = 2**settings.finest * doubled(field, fixed.shape[2:], times=settings.finest)
-            known = told(octaves, settings.finest, self.stiffness(0), uncertain=uncertain)
-        if self.labels is not None:
-            known |= self.labels(means(octaves[0][0], uncertain=uncertain), tuple(fixed.shape[2:]), settings.finest)
-        return {"displacement": field, **known}
+            features = numbered(octaves, settings.finest, uncertain=uncertain)
+            prediction = Prediction(field, features=features, diffusion=self.diffusion(0))
+        return prediction, means(octaves[0][0], uncertain=uncertain)

@@ -1,13 +1,16 @@
 """Learned propagation: the steps of an energy's minimisation as a short cascade of small networks, coarse to fine."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.base import Prediction
 from warpwise.networks.blocks import SLOPE, block, conv, double, double_field, doubled
-from warpwise.networks.heads import Head, LabelHead
-from warpwise.networks.probabilistic import FeatureEncoder, FeatureSettings, drawn, means, nearby, of_both, told
+from warpwise.networks.body import Body
+from warpwise.networks.heads import Head
+from warpwise.networks.probabilistic import FeatureEncoder, FeatureSettings, drawn, means, nearby, numbered, of_both
+from warpwise.prediction import Prediction
 
 FAINT = 0.01  # nats: costs that differ by less are noise
 
@@ -20,21 +23,22 @@ class CascadeSettings(FeatureSettings):
         context: channels of the dilated layers that regularise it.
         radius: voxels round its own place in which a voxel's features are compared.
         squarings: of each exponential.
-        stiffness: of the solver that stands for the cascade where the certainty of its matches is asked for.
+        diffusion: weight of that energy in the solver that stands for the cascade where certainty is asked for.
     """
 
+    kind: Literal["cascade"] = "cascade"
     matching: tuple[int, ...] = (32, 24, 16)
     context: tuple[int, ...] = (24, 24, 16)
     radius: int = 1
     squarings: int = 7
-    stiffness: float = 10.0
+    diffusion: float = 10.0
 
-    def build(self, *, dim: int, channels: int) -> nn.Module:
+    def body(self, *, dim: int, channels: int) -> Body:
         return Cascade(self, dim=dim, channels=channels)
 
 
 class DataMatching(nn.Module):
-    """Matching cost, fixed features and what the coarser scale said → velocity and hidden features."""
+    """Matching cost, fixed features and what the coarser octave said → velocity and hidden features."""
 
     def __init__(self, dim: int, inputs: int, widths: tuple[int, ...], *, kernel: int) -> None:
         super().__init__()
@@ -76,7 +80,7 @@ def dilated(dim: int, inputs: int, outputs: int, dilation: int) -> nn.Module:
     return out
 
 
-class Cascade(nn.Module):
+class Cascade(Body):
     """Data matching, regularisation and an exponential at every octave; each begins with the coarser one's velocity.
 
     The matching cost is the divergence of a voxel's two posteriors (of plain features: the squared distance), also with
@@ -92,16 +96,15 @@ class Cascade(nn.Module):
         self.encoder = FeatureEncoder(settings, dim=dim, channels=channels)
         count = len(settings.widths) - settings.finest
         handed = settings.matching[-1]
-        seen = (2 * settings.radius + 1) ** dim + settings.features
-        said = [seen + (dim + handed if n < count - 1 else 0) for n in range(count)]
+        compared = (2 * settings.radius + 1) ** dim + settings.features
+        inputs = [compared + (dim + handed if n < count - 1 else 0) for n in range(count)]
         self.matching = nn.ModuleList([
-            DataMatching(dim, inputs, settings.matching, kernel=settings.kernel) for inputs in said
+            DataMatching(dim, number, settings.matching, kernel=settings.kernel) for number in inputs
         ])
-        self.labels = LabelHead(dim, settings.features, settings.labels) if settings.labels else None
         self.context = nn.ModuleList([Context(dim, settings.context) for _ in range(count)])
+        self.width, self.octave = settings.features, settings.finest
 
-    def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Images (B, C, *space) of any size; a generator draws the features from their posterior."""
+    def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
         settings = self.settings
         octaves = of_both(self.encoder, fixed, moving)
         random = settings.uncertainty and settings.sampled
@@ -109,29 +112,32 @@ class Cascade(nn.Module):
         hidden: Tensor | None = None
         field: Tensor | None = None
         for n in reversed(range(len(octaves))):
-            one, other = (drawn(features, generator, uncertain=random) for features in octaves[n])
-            space = one.shape[2:]
-            mean = means(one, uncertain=settings.uncertainty)
+            of_fixed, of_moving = (drawn(features, generator, uncertain=random) for features in octaves[n])
+            space = of_fixed.shape[2:]
+            mean = means(of_fixed, uncertain=settings.uncertainty)
             if velocity is None or hidden is None or field is None:
-                found, hidden = self.matching[n](torch.cat([self.cost(one, other), mean], 1))
-                velocity = found.float()
+                update, hidden = self.matching[n](torch.cat([self.cost(of_fixed, of_moving), mean], 1))
+                velocity = update.float()
             else:
                 velocity, field = (double_field(x, space) for x in (velocity, field))
-                warped = ops.warp(other, field)
-                found, hidden = self.matching[n](
-                    torch.cat([self.cost(one, warped), mean, velocity, double(hidden, space).float()], 1)
+                warped = ops.warp(of_moving, field)
+                update, hidden = self.matching[n](
+                    torch.cat([self.cost(of_fixed, warped), mean, velocity, double(hidden, space).float()], 1)
                 )
-                velocity = velocity + found.float()
+                velocity = velocity + update.float()
             velocity = self.context[n](velocity)
             field = ops.exponential(velocity, squarings=settings.squarings)
         assert field is not None
         assert velocity is not None
         shape = tuple(fixed.shape[2:])
         whole = 2**settings.finest * doubled(field, shape, times=settings.finest)
-        known = told(octaves, settings.finest, whole.new_tensor(settings.stiffness), uncertain=settings.uncertainty)
-        if self.labels is not None:
-            known |= self.labels(means(octaves[0][0], uncertain=settings.uncertainty), shape, settings.finest)
-        return {"displacement": whole, "velocity": velocity, **known}
+        prediction = Prediction(
+            whole,
+            velocity=velocity,
+            features=numbered(octaves, settings.finest, uncertain=settings.uncertainty),
+            diffusion=whole.new_tensor(settings.diffusion),
+        )
+        return prediction, means(octaves[0][0], uncertain=settings.uncertainty)
 
     def cost(self, fixed: Tensor, warped: Tensor) -> Tensor:
         """What the matching layers look at: (B, (2·radius + 1)^D, *space), mean 0 and about unit variance at each voxel.

@@ -1,24 +1,28 @@
 """A dual-stream pyramid: features of each image apart, warped and compared with their neighbours, coarse to fine."""
 
+from abc import ABC
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.base import NetworkSettings, Prediction
+from warpwise.networks.base import NetworkSettings
 from warpwise.networks.blocks import block, double_field, unit
-from warpwise.networks.heads import GaussianHead, LabelHead
+from warpwise.networks.body import Body
+from warpwise.networks.heads import GaussianHead
+from warpwise.prediction import Posterior, Prediction
 
 
-class PyramidSettings(NetworkSettings):
-    """Sizes, coarse details last.
+class DualStreamSettings(NetworkSettings, ABC):
+    """Sizes of a pyramid of features of each image, coarse scales last.
 
     Attributes:
         features: channels of each image's features at half, quarter … resolution.
         hidden: channels of the layers that turn a comparison into an update.
-        iterations: updates at each of those levels.
-        radius: of the local correlation, voxels.
+        iterations: updates at each of those scales.
+        radius: of the cost volume, voxels.
         kernel: of every convolution.
-        squarings: of each update's exponential.
     """
 
     features: tuple[int, ...] = (16, 24, 32, 32)
@@ -26,9 +30,19 @@ class PyramidSettings(NetworkSettings):
     iterations: tuple[int, ...] = (2, 2, 2, 2)
     radius: int = 1
     kernel: int = 3
+
+
+class PyramidSettings(DualStreamSettings):
+    """The pyramid whose updates are exponentials.
+
+    Attributes:
+        squarings: of each update's exponential.
+    """
+
+    kind: Literal["pyramid"] = "pyramid"
     squarings: int = 5
 
-    def build(self, *, dim: int, channels: int) -> nn.Module:
+    def body(self, *, dim: int, channels: int) -> Body:
         return Pyramid(self, dim=dim, channels=channels)
 
 
@@ -51,8 +65,8 @@ class Encoder(nn.Module):
         out: list[tuple[Tensor, Tensor]] = []
         for stage in self.stages:
             both = stage(both)
-            one, other = both.chunk(2)
-            out.append((one, other))
+            of_fixed, of_moving = both.chunk(2)
+            out.append((of_fixed, of_moving))
         return out
 
 
@@ -70,15 +84,15 @@ class Comparison(nn.Module):
 
     def forward(self, fixed: Tensor, warped: Tensor) -> Tensor:
         """Hidden features (B, hidden, *space)."""
-        near = ops.correlation(unit(fixed).float(), unit(warped).float(), radius=self.radius)
-        return self.layers(torch.cat([near.to(fixed), fixed, warped], 1))
+        cost_volume = ops.cost_volume(unit(fixed).float(), unit(warped).float(), radius=self.radius)
+        return self.layers(torch.cat([cost_volume.to(fixed), fixed, warped], 1))
 
 
-class Pyramid(nn.Module):
-    """Warping, local correlation and iterative refinement, after PWC-Net and the studies that found these to matter.
+class Pyramid(Body):
+    """Warping, a cost volume and iterative refinement, after PWC-Net and the studies that found these to matter.
 
-    At every level the moving features are warped by what is known so far, compared with the fixed ones, and the
-    exponential of the predicted velocity is composed on: φ ← φ∘exp(v). Weights are shared by the updates of a level.
+    At every scale the moving features are warped by what is known so far, compared with the fixed ones, and the
+    exponential of the predicted velocity is composed on: φ ← φ∘exp(v). Weights are shared by the updates of a scale.
 
     Sources: Sun et al., CVPR 2018; Jena et al., "Deep learning in medical image registration: magic or mirage?", 2024.
     """
@@ -94,26 +108,21 @@ class Pyramid(nn.Module):
         self.update = nn.ModuleList([
             GaussianHead(dim, hidden, uncertain=settings.uncertainty and n == 0) for n in range(len(widths))
         ])
-        self.labels = LabelHead(dim, widths[0], settings.labels) if settings.labels else None
+        self.width, self.octave = widths[0], 1
 
-    def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Images (B, C, *space) of any size; a generator draws the finest updates from their posterior."""
-        levels = self.encoder(fixed, moving)
-        posterior: Prediction = {}
+    def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
+        scales = self.encoder(fixed, moving)
+        posterior: Posterior | None = None
         field: Tensor | None = None
-        for level in reversed(range(len(self.compare))):
-            still, move = levels[level]
+        for scale in reversed(range(len(self.compare))):
+            of_fixed, of_moving = scales[scale]
             if field is None:
-                field = torch.zeros_like(still[:, : still.dim() - 2], dtype=torch.float32)
+                field = torch.zeros_like(of_fixed[:, : of_fixed.dim() - 2], dtype=torch.float32)
             else:
-                field = double_field(field, still.shape[2:])
-            for _ in range(self.iterations[level]):
-                warped = ops.warp(move.float(), field).to(move)
-                velocity, posterior = self.update[level](self.compare[level](still, warped), generator)
+                field = double_field(field, of_fixed.shape[2:])
+            for _ in range(self.iterations[scale]):
+                warped = ops.warp(of_moving.float(), field).to(of_moving)
+                velocity, posterior = self.update[scale](self.compare[scale](of_fixed, warped), generator)
                 field = ops.compose(field, ops.exponential(velocity.float(), squarings=self.squarings))
         assert field is not None
-        shape = tuple(fixed.shape[2:])
-        out = {"displacement": double_field(field, shape), **posterior}
-        if self.labels is not None:
-            out |= self.labels(levels[0][0], shape)
-        return out
+        return Prediction(double_field(field, tuple(fixed.shape[2:])), posterior=posterior), scales[0][0]

@@ -1,21 +1,25 @@
 """The pyramid in a form that is symmetric, inverse-consistent and free of folds by construction."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.base import Prediction
 from warpwise.networks.blocks import double_field
-from warpwise.networks.heads import GaussianHead, LabelHead, sample
-from warpwise.networks.pyramid import Comparison, Encoder, PyramidSettings
+from warpwise.networks.body import Body
+from warpwise.networks.heads import GaussianHead, sample
+from warpwise.networks.pyramid import Comparison, DualStreamSettings, Encoder
+from warpwise.prediction import Posterior, Prediction
 
 
-class SymmetricSettings(PyramidSettings):
+class SymmetricSettings(DualStreamSettings):
     """Of the same sizes; updates are short, so there are more of them."""
 
+    kind: Literal["symmetric"] = "symmetric"
     iterations: tuple[int, ...] = (3, 3, 3, 3)
 
-    def build(self, *, dim: int, channels: int) -> nn.Module:
+    def body(self, *, dim: int, channels: int) -> Body:
         return SymmetricPyramid(self, dim=dim, channels=channels)
 
 
@@ -35,10 +39,10 @@ def antisymmetric(both: Tensor) -> Tensor:
     return 0.5 * (there - back)
 
 
-class SymmetricPyramid(nn.Module):
+class SymmetricPyramid(Body):
     """Both images are moved towards a middle, by a and by b; φ = b∘a⁻¹ and its inverse a∘b⁻¹.
 
-    At every level both features are warped into the middle, and the update w = g(A, B) − g(B, A) moves one by −w/2 and
+    At every scale both features are warped into the middle, and the update w = g(A, B) − g(B, A) moves one by −w/2 and
     the other by +w/2: exchanging the images exchanges a and b, bit for bit, and so φ with its inverse. Every update is
     bounded so that it is invertible (`bounded`).
 
@@ -56,44 +60,43 @@ class SymmetricPyramid(nn.Module):
         for head in heads:
             head.mean.conv.register_parameter("bias", None)  # it would cancel in the difference
         self.update = nn.ModuleList(heads)
-        self.labels = LabelHead(dim, widths[0], settings.labels) if settings.labels else None
+        self.width, self.octave = widths[0], 1
 
     def halves(
-        self, levels: list[tuple[Tensor, Tensor]], generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Prediction]:
+        self, scales: list[tuple[Tensor, Tensor]], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Posterior | None]:
         """Displacements from the middle to the fixed and to the moving image, at half resolution; and the posterior."""
-        posterior: Prediction = {}
-        one: Tensor | None = None
-        other: Tensor | None = None
-        for level in reversed(range(len(self.compare))):
-            still, move = levels[level]
-            if one is None or other is None:
-                one = other = torch.zeros_like(still[:, : still.dim() - 2], dtype=torch.float32)
+        posterior: Posterior | None = None
+        to_fixed: Tensor | None = None
+        to_moving: Tensor | None = None
+        for scale in reversed(range(len(self.compare))):
+            fixed, moving = scales[scale]
+            if to_fixed is None or to_moving is None:
+                to_fixed = to_moving = torch.zeros_like(fixed[:, : fixed.dim() - 2], dtype=torch.float32)
             else:
-                one, other = (double_field(half, still.shape[2:]) for half in (one, other))
-            for _ in range(self.iterations[level]):
-                a, b = ops.warp(still.float(), one).to(still), ops.warp(move.float(), other).to(move)
-                both = self.compare[level](torch.cat([a, b]), torch.cat([b, a]))
-                velocity, found = self.update[level](both)
+                to_fixed, to_moving = (double_field(half, fixed.shape[2:]) for half in (to_fixed, to_moving))
+            for _ in range(self.iterations[scale]):
+                a = ops.warp(fixed.float(), to_fixed).to(fixed)
+                b = ops.warp(moving.float(), to_moving).to(moving)
+                both = self.compare[scale](torch.cat([a, b]), torch.cat([b, a]))
+                velocity, of_both = self.update[scale](both)
                 step = antisymmetric(velocity).float()
-                if found:
-                    there, back = found["log_variance"].chunk(2)
-                    log_variance = 0.5 * (there + back)
-                    posterior = {"mean": step, "log_variance": log_variance}
-                    step = sample(step, log_variance, generator)
-                one = ops.compose(one, bounded(-step))
-                other = ops.compose(other, bounded(step))
-        assert one is not None
-        assert other is not None
-        return one, other, posterior
+                if of_both is not None:
+                    there, back = of_both.log_variance.chunk(2)
+                    posterior = Posterior(step, 0.5 * (there + back))
+                    step = sample(posterior, generator)
+                to_fixed = ops.compose(to_fixed, bounded(-step))
+                to_moving = ops.compose(to_moving, bounded(step))
+        assert to_fixed is not None
+        assert to_moving is not None
+        return to_fixed, to_moving, posterior
 
-    def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Images (B, C, *space) of any size."""
-        levels = self.encoder(fixed, moving)
-        one, other, out = self.halves(levels, generator)
+    def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
+        scales = self.encoder(fixed, moving)
+        to_fixed, to_moving, posterior = self.halves(scales, generator)
         shape = tuple(fixed.shape[2:])
-        for name, first, second in (("displacement", one, other), ("inverse", other, one)):
-            out[name] = double_field(ops.compose(second, ops.inverse(first)), shape)
-        if self.labels is not None:
-            out |= self.labels(levels[0][0], shape)
-        return out
+        there, back = (
+            double_field(ops.compose(outer, ops.inverse(inner)), shape)
+            for outer, inner in ((to_moving, to_fixed), (to_fixed, to_moving))
+        )
+        return Prediction(there, inverse=back, posterior=posterior), scales[0][0]

@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from warpwise.networks.base import NetworkSettings, Prediction
+from warpwise.networks.base import NetworkSettings
 from warpwise.networks.blocks import block, conv, double
+from warpwise.networks.body import Body
 from warpwise.networks.heads import VelocityDecoder
+from warpwise.prediction import Prediction
 
 
 class TransMorphSettings(NetworkSettings):
@@ -24,6 +27,7 @@ class TransMorphSettings(NetworkSettings):
         squarings: of the exponential.
     """
 
+    kind: Literal["transmorph"] = "transmorph"
     width: int = 32
     stages: int = 3
     heads: int = 4
@@ -31,7 +35,7 @@ class TransMorphSettings(NetworkSettings):
     decoder: tuple[int, ...] = (64, 32, 32)
     squarings: int = 7
 
-    def build(self, *, dim: int, channels: int) -> nn.Module:
+    def body(self, *, dim: int, channels: int) -> Body:
         return TransMorph(self, dim=dim, channels=channels)
 
 
@@ -85,9 +89,9 @@ class WindowAttention(nn.Module):
         q, k, v = self.qkv(self.norm(tokens)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         bias = self.bias[:, self.index][None]
         bias = bias.masked_fill(~there[:, None, None], -1e4)
-        found = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        found = self.out(found.transpose(1, 2).flatten(2))
-        return merged(found, x.shape[2:], self.window, self.shift)
+        values = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        attended = self.out(values.transpose(1, 2).flatten(2))
+        return merged(attended, x.shape[2:], self.window, self.shift)
 
 
 class AttentionBlock(nn.Module):
@@ -104,7 +108,7 @@ class AttentionBlock(nn.Module):
         return x + self.mlp(x.movedim(1, -1)).movedim(-1, 1)
 
 
-class TransMorph(nn.Module):
+class TransMorph(Body):
     """After Chen et al., Medical Image Analysis 2022: both images together, a velocity at half resolution."""
 
     def __init__(self, settings: TransMorphSettings, *, dim: int, channels: int) -> None:
@@ -131,12 +135,10 @@ class TransMorph(nn.Module):
             skip = skips.pop()
             self.up.append(block(dim, before + skip, wide))
             before = wide
-        self.head = VelocityDecoder(
-            dim, before, squarings=settings.squarings, uncertain=settings.uncertainty, labels=settings.labels
-        )
+        self.head = VelocityDecoder(dim, before, squarings=settings.squarings, uncertain=settings.uncertainty)
+        self.width, self.octave = before, 1
 
-    def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Images (B, C, *space) of any size; a generator draws the velocity from its posterior."""
+    def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
         x = self.stem(torch.cat([fixed, moving], 1))
         skips = [x]
         for embed, stage in zip(self.embed, self.stages, strict=True):
@@ -146,4 +148,4 @@ class TransMorph(nn.Module):
         for up in self.up:
             skip = skips.pop()
             x = up(torch.cat([double(x, skip.shape[2:]), skip], 1))
-        return self.head(x, tuple(fixed.shape[2:]), generator)
+        return self.head(x, tuple(fixed.shape[2:]), generator), x

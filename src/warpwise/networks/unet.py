@@ -1,14 +1,19 @@
 """VoxelMorph: a U-Net on both images at once, and a stationary velocity at half resolution."""
 
+from abc import ABC
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from warpwise.networks.base import NetworkSettings, Prediction
+from warpwise.networks.base import NetworkSettings
 from warpwise.networks.blocks import block, double
+from warpwise.networks.body import Body
 from warpwise.networks.heads import VelocityDecoder
+from warpwise.prediction import Prediction
 
 
-class VoxelMorphSettings(NetworkSettings):
+class UNetSettings(NetworkSettings, ABC):
     """Channels of each stage.
 
     Attributes:
@@ -23,23 +28,30 @@ class VoxelMorphSettings(NetworkSettings):
     kernel: int = 3
     squarings: int = 7
 
-    def build(self, *, dim: int, channels: int) -> nn.Module:
+    def body(self, *, dim: int, channels: int) -> Body:
         return VoxelMorph(self, dim=dim, channels=channels)
 
 
-class VMDiffSettings(VoxelMorphSettings):
+class VoxelMorphSettings(UNetSettings):
+    """The deterministic form."""
+
+    kind: Literal["voxelmorph"] = "voxelmorph"
+
+
+class VMDiffSettings(UNetSettings):
     """The probabilistic form: a posterior of the velocity."""
 
+    kind: Literal["vm-diff"] = "vm-diff"
     uncertainty: bool = True
 
 
-class VoxelMorph(nn.Module):
+class VoxelMorph(Body):
     """The network of Balakrishnan et al. (IEEE TMI 2019) and, with `uncertainty`, Dalca et al. (MedIA 2019).
 
     Stages at full resolution hold most of its cost and hardly help: the decoder ends at half, where the velocity lies.
     """
 
-    def __init__(self, settings: VoxelMorphSettings, *, dim: int, channels: int) -> None:
+    def __init__(self, settings: UNetSettings, *, dim: int, channels: int) -> None:
         super().__init__()
         widths, kernel = settings.encoder, settings.kernel
         self.encoder = nn.ModuleList()
@@ -56,12 +68,10 @@ class VoxelMorph(nn.Module):
         for width in settings.decoder[len(widths) - 2 :]:
             self.rest.append(block(dim, before, width, kernel=kernel))
             before = width
-        self.head = VelocityDecoder(
-            dim, before, squarings=settings.squarings, uncertain=settings.uncertainty, labels=settings.labels
-        )
+        self.head = VelocityDecoder(dim, before, squarings=settings.squarings, uncertain=settings.uncertainty)
+        self.width, self.octave = before, 1
 
-    def forward(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
-        """Images (B, C, *space) of any size; a generator draws the velocity from its posterior."""
+    def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
         x = torch.cat([fixed, moving], 1)
         skips: list[Tensor] = []
         for stage in self.encoder:
@@ -73,4 +83,4 @@ class VoxelMorph(nn.Module):
             x = torch.cat([double(stage(x), skip.shape[2:]), skip], 1)
         for stage in self.rest:
             x = stage(x)
-        return self.head(x, tuple(fixed.shape[2:]), generator)
+        return self.head(x, tuple(fixed.shape[2:]), generator), x

@@ -7,7 +7,7 @@ from typing import Any
 
 _NAMES = (
     "warp", "warp_with_gradient", "compose", "exponential", "inverse", "gaussian", "box", "pyramid", "lncc", "ncc",
-    "mse", "mutual_information", "mind_ssc", "correlation", "symmetric_kl",
+    "mse", "mutual_information", "mind_ssc", "cost_volume", "symmetric_kl",
     "diffusion", "bending", "jacobian_determinant", "digital_determinants",
 )  # fmt: skip
 _MATCHING = ("match", "match_deviation")

@@ -9,24 +9,26 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from warpwise.errors import InputError
-from warpwise.ops.cpu import bridge
-from warpwise.ops.operation import Kernels, Operation
+from warpwise.ops.cpu import bridges
+from warpwise.ops.operation import Operation
 from warpwise.ops.reference import energies, features, filters, matching, sampling, similarity
 
-_warp = Operation(sampling.warp, Kernels(bridge.warp, bridge.warp_backward))
-_warp_exact = Operation(sampling.warp, Kernels(bridge.warp))
-_warp_with_gradient = Operation(sampling.warp_with_gradient, Kernels(bridge.warp_with_gradient))
-_inverse = Operation(sampling.inverse, Kernels(bridge.inverse, bridge.inverse_backward))
-_correlation = Operation(features.correlation, Kernels(bridge.local_correlation, bridge.local_correlation_backward))
-_gaussian = Operation(filters.gaussian, Kernels(bridge.smooth, bridge.smooth_backward))
-_gaussian_strided = Operation(filters.gaussian, Kernels(bridge.smooth))
-_box = Operation(filters.box, Kernels(bridge.smooth, bridge.smooth_backward))
-_lncc = Operation(similarity.lncc, Kernels(bridge.lncc, bridge.lncc_backward))
-_ncc = Operation(similarity.ncc, Kernels(bridge.ncc, bridge.kept_backward))
-_mse = Operation(similarity.mse, Kernels(bridge.mse, bridge.mse_backward))
-_mutual_information = Operation(similarity.mutual_information, Kernels(bridge.mutual_information, bridge.kept_backward))
-_symmetric_kl = Operation(matching.symmetric_kl, Kernels(bridge.symmetric_kl, bridge.symmetric_kl_backward))
-_jacobian_determinant = Operation(energies.jacobian_determinant, Kernels(bridge.jacobian_determinant))
+_warp = Operation(sampling.warp, forward=bridges.Warp.forward, backward=bridges.Warp.backward)
+_warp_exact = Operation(sampling.warp, forward=bridges.Warp.forward)
+_warp_with_gradient = Operation(sampling.warp_with_gradient, forward=bridges.WarpWithGradient.forward)
+_inverse = Operation(sampling.inverse, forward=bridges.Inverse.forward, backward=bridges.Inverse.backward)
+_gaussian = Operation(filters.gaussian, forward=bridges.Gaussian.forward, backward=bridges.Gaussian.backward)
+_gaussian_strided = Operation(filters.gaussian, forward=bridges.Gaussian.forward)
+_box = Operation(filters.box, forward=bridges.Box.forward, backward=bridges.Box.backward)
+_lncc = Operation(similarity.lncc, forward=bridges.LNCC.forward, backward=bridges.LNCC.backward)
+_ncc = Operation(similarity.ncc, forward=bridges.NCC.forward, backward=bridges.NCC.backward)
+_mse = Operation(similarity.mse, forward=bridges.MSE.forward, backward=bridges.MSE.backward)
+_mutual_information = Operation(
+    similarity.mutual_information, forward=bridges.MutualInformation.forward, backward=bridges.MutualInformation.backward
+)
+_symmetric_kl = Operation(matching.symmetric_kl, forward=bridges.SymmetricKL.forward, backward=bridges.SymmetricKL.backward)
+_cost_volume = Operation(features.cost_volume, forward=bridges.CostVolume.forward, backward=bridges.CostVolume.backward)
+_jacobian_determinant = Operation(energies.jacobian_determinant, forward=bridges.JacobianDeterminant.forward)
 
 INTERPOLATIONS = ("linear", "nearest", "cubic")
 
@@ -154,15 +156,15 @@ def mind_ssc(image: Tensor, *, radius: int = 1, dilation: int = 2) -> Tensor:
     return similarity.mind_ssc(image, radius=radius, dilation=dilation, mean_filter=box)
 
 
-def correlation(fixed: Tensor, moving: Tensor, *, radius: int = 1) -> Tensor:
-    """Local correlation of features (B, C, *space): the mean over channels of fixed(x)·moving(x + d), for every d of at
+def cost_volume(fixed: Tensor, moving: Tensor, *, radius: int = 1) -> Tensor:
+    """Cost volume of features (B, C, *space): the mean over channels of fixed(x)·moving(x + d), for every d of at
     most `radius` voxels an axis, as channels (B, (2·radius + 1)^D, *space), d's last axis running fastest; 0 beyond the
     border.
 
     Source: Dosovitskiy et al. (FlowNet), ICCV 2015.
     """
     check_images(fixed, moving, None)
-    return _correlation(fixed, moving, radius=whole_radius(fixed, radius))
+    return _cost_volume(fixed, moving, radius=whole_radius(fixed, radius))
 
 
 def diffusion(displacement: Tensor) -> Tensor:

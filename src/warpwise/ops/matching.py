@@ -1,91 +1,23 @@
 """The displacement that matches two feature maps, as an operator with an exact gradient."""
 
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from warpwise.errors import InputError
-from warpwise.ops import kernels
-from warpwise.ops.cpu.bridge import components, each, field3, volumes
+from warpwise.ops.cpu import bridges
 from warpwise.ops.functions import check_images
+from warpwise.ops.operation import Operation
 from warpwise.ops.reference import matching
 
+# The heavy parts. A matrix field is an affair of the form that made it: whichever it was also solves with it.
+_curved = Operation(matching.curved, forward=bridges.Curved.forward)
+_normal_field = Operation(matching.normal_field, forward=bridges.NormalField.forward)
+_normal_solve = Operation(matching.normal_solve, forward=bridges.NormalSolve.forward)
+_match_gradient = Operation(matching.match_gradient, forward=bridges.MatchGradient.forward)
+
 DATA = ("kl", "means")
-
-
-class Numerics(Protocol):
-    """The heavy parts, for tensors of some kind; a matrix field is kept as each likes it."""
-
-    def curved(self, fixed: Tensor, warped: Tensor, weight: Tensor | None, *, probabilistic: bool) -> tuple[Tensor, Tensor]:
-        """First and second derivative of the divergence by the moving features."""
-        ...
-
-    def normal_field(self, derivative: Tensor, curvature: Tensor, moving: Tensor) -> tuple[Tensor, Any]:
-        """Gradient by the displacement, and Gauss-Newton matrix."""
-        ...
-
-    def normal_solve(self, matrix: Any, right: Tensor, stiffness: Tensor, *, iterations: int) -> Tensor:
-        """(A + stiffness·L)⁻¹·right."""
-        ...
-
-    def match_gradient(
-        self, fixed: Tensor, moving: Tensor, weight: Tensor | None, u: Tensor, v: Tensor, *, probabilistic: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Derivative of Σ v·g + vᵀ·A·u by both features."""
-        ...
-
-
-class Kernels:
-    """float32 on a CPU."""
-
-    @staticmethod
-    def curved(fixed: Tensor, warped: Tensor, weight: Tensor | None, *, probabilistic: bool) -> tuple[Tensor, Tensor]:
-        if not probabilistic:
-            return matching.curved(fixed, warped, weight, probabilistic=False)
-        given = zip(volumes(fixed.numpy()), volumes(warped.numpy()), weights(weight, len(fixed)), strict=True)
-        found = [kernels.symmetric_kl(*one)[1:] for one in given]
-        derivative, curvature = (torch.from_numpy(np.stack(k)).reshape(fixed.shape) for k in zip(*found, strict=True))
-        return derivative, curvature
-
-    @staticmethod
-    def normal_field(derivative: Tensor, curvature: Tensor, moving: Tensor) -> tuple[Tensor, Any]:
-        given = [volumes(t.numpy()) for t in (derivative, curvature, moving)]
-        found = [kernels.normal_field(*one) for one in zip(*given, strict=True)]
-        dim = moving.dim() - 2
-        gradient = components(np.stack([g for g, _ in found]), (len(moving), dim, *moving.shape[2:]))
-        return torch.from_numpy(gradient), [matrix for _, matrix in found]
-
-    @staticmethod
-    def normal_solve(matrix: Any, right: Tensor, stiffness: Tensor, *, iterations: int) -> Tensor:
-        s = float(stiffness)
-        found = [kernels.normal_solve(m, r, s, iterations=iterations)
-                 for m, r in zip(matrix, field3(right.numpy()), strict=True)]  # fmt: skip
-        return torch.from_numpy(components(np.stack(found), tuple(right.shape)))
-
-    @staticmethod
-    def match_gradient(
-        fixed: Tensor, moving: Tensor, weight: Tensor | None, u: Tensor, v: Tensor, *, probabilistic: bool
-    ) -> tuple[Tensor, Tensor]:
-        curves = [volumes(t.numpy()) for t in Kernels.curved(fixed, moving, weight, probabilistic=probabilistic)]
-        given = zip(
-            volumes(fixed.numpy()), volumes(moving.numpy()), weights(weight, len(fixed)), zip(*curves, strict=True),
-            field3(u.numpy()), field3(v.numpy()), strict=True,
-        )  # fmt: skip
-        found = [kernels.match_gradient(*one, probabilistic=probabilistic) for one in given]
-        by_fixed, by_moving = (torch.from_numpy(np.stack(k)).reshape(fixed.shape) for k in zip(*found, strict=True))
-        return by_fixed, by_moving
-
-
-def weights(weight: Tensor | None, batch: int) -> list[Any]:
-    """One weight (1, X, Y, Z), or None, for each item."""
-    return each(None if weight is None else weight.numpy(), batch)
-
-
-def numerics(tensor: Tensor) -> Numerics:
-    """Kernels where there are some."""
-    return Kernels() if tensor.dtype == torch.float32 and tensor.device.type == "cpu" else matching  # type: ignore[return-value]
 
 
 def match(
@@ -118,18 +50,21 @@ def match(
     check_images(fixed, moving, weight)
     if data not in DATA or (data == "kl" and fixed.shape[1] % 2):
         raise InputError(f"match: data term {data!r} for {fixed.shape[1]} channels.", hint=f"Known: {', '.join(DATA)}.")
+    # One type for all, so that the same form makes the matrix and solves with it.
+    stiffness, weight = stiffness.to(fixed), None if weight is None else weight.to(fixed)
+    options = data == "kl", solves
     if torch.compiler.is_compiling():  # an exported program must hold operators others have
-        return step(matching, fixed, moving, stiffness, weight, (data == "kl", solves))[0]  # type: ignore[arg-type]
-    return _Match.apply(fixed, moving, stiffness, weight, (data == "kl", solves))  # type: ignore[no-any-return]
+        return _step(fixed, moving, stiffness, weight, options)[0]
+    return _Match.apply(fixed, moving, stiffness, weight, options)  # type: ignore[no-any-return]
 
 
-def step(
-    how: Numerics, fixed: Tensor, moving: Tensor, stiffness: Tensor, weight: Tensor | None, options: tuple[bool, int]
-) -> tuple[Tensor, Any]:
+def _step(
+    fixed: Tensor, moving: Tensor, stiffness: Tensor, weight: Tensor | None, options: tuple[bool, int]
+) -> tuple[Tensor, Tensor]:
     """The displacement, and the Gauss-Newton matrix that it was solved with; options: probabilistic, solves."""
     probabilistic, solves = options
-    gradient, matrix = how.normal_field(*how.curved(fixed, moving, weight, probabilistic=probabilistic), moving)
-    return -how.normal_solve(matrix, gradient, stiffness, iterations=solves), matrix
+    gradient, matrix = _normal_field(*_curved(fixed, moving, weight, probabilistic=probabilistic), moving)
+    return -_normal_solve(matrix, gradient, stiffness, iterations=solves), matrix
 
 
 def match_deviation(
@@ -157,12 +92,12 @@ def match_deviation(
     Source: perturb and optimise, Papandreou and Yuille, NIPS 2010.
     """
     check_images(fixed, moving, None)
-    how, probabilistic = numerics(fixed), data == "kl"
+    stiffness = stiffness.to(fixed)
     with torch.no_grad():
         fixed, moving = fixed.contiguous(), moving.contiguous()
-        derivative, curvature = how.curved(fixed, moving, None, probabilistic=probabilistic)
-        gradient, matrix = how.normal_field(derivative, curvature, moving)
-        left = how.normal_solve(matrix, gradient, stiffness, iterations=solves).square().sum(1, keepdim=True)
+        derivative, curvature = _curved(fixed, moving, None, probabilistic=data == "kl")
+        gradient, matrix = _normal_field(derivative, curvature, moving)
+        left = _normal_solve(matrix, gradient, stiffness, iterations=solves).square().sum(1, keepdim=True)
         slopes, root = matching.slopes(moving), curvature.sqrt()
         total = torch.zeros_like(moving[:, :1])
 
@@ -176,7 +111,7 @@ def match_deviation(
                     edges = stiffness.sqrt() * noise(right.narrow(axis, 1, right.shape[axis] - 1))
                     right.narrow(axis, 1, right.shape[axis] - 1).add_(edges)
                     right.narrow(axis, 0, right.shape[axis] - 1).sub_(edges)
-            drawn = how.normal_solve(matrix, right.contiguous(), stiffness, iterations=solves)
+            drawn = _normal_solve(matrix, right.contiguous(), stiffness, iterations=solves)
             total += drawn.square().sum(1, keepdim=True)
     return (total / samples + left).sqrt()
 
@@ -191,18 +126,18 @@ class _Match(torch.autograd.Function):
         weight: Tensor | None,
         options: tuple[bool, int],
     ) -> Tensor:
-        fixed, moving, stiffness = fixed.detach().contiguous(), moving.detach().contiguous(), stiffness.detach()
-        field, matrix = step(numerics(fixed), fixed, moving, stiffness, weight, options)
-        ctx.save_for_backward(fixed, moving, stiffness, field, *([] if weight is None else [weight]))
-        ctx.matrix, (ctx.probabilistic, ctx.solves) = matrix, options
+        fixed, moving = fixed.contiguous(), moving.contiguous()
+        field, matrix = _step(fixed, moving, stiffness, weight, options)
+        ctx.save_for_backward(fixed, moving, stiffness, field, matrix, *([] if weight is None else [weight]))
+        ctx.probabilistic, ctx.solves = options
         return field
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        fixed, moving, stiffness, field, *rest = ctx.saved_tensors
-        how, weight = numerics(fixed), rest[0] if rest else None
-        adjoint = -how.normal_solve(ctx.matrix, gradients[0].contiguous(), stiffness, iterations=ctx.solves)
-        by_fixed, by_moving = how.match_gradient(fixed, moving, weight, field, adjoint, probabilistic=ctx.probabilistic)
+        fixed, moving, stiffness, field, matrix, *rest = ctx.saved_tensors
+        weight = rest[0] if rest else None
+        adjoint = -_normal_solve(matrix, gradients[0].contiguous(), stiffness, iterations=ctx.solves)
+        by_fixed, by_moving = _match_gradient(fixed, moving, weight, field, adjoint, probabilistic=ctx.probabilistic)
         by_stiffness = (adjoint * matching.laplacian(field)).sum().reshape(stiffness.shape)
         return by_fixed, by_moving, by_stiffness, None, None

@@ -1,47 +1,50 @@
 """One differentiable operator out of a reference and its kernels."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-Arrays = list[Any]
+Array = NDArray[np.float32]
+Forward = Callable[..., tuple[Array | tuple[Array, ...], object]]
+Backward = Callable[..., Sequence[Array | None]]
 
 
-@dataclass(frozen=True)
-class Kernels:
-    """CPU kernels of one operator, on float32 arrays of the tensors' shapes (None where a tensor is None).
-
-    Attributes:
-        forward: (arrays, options) → outputs, and whatever backward wants to find again.
-        backward: (arrays, kept, gradients of the outputs, which inputs need one, options) → gradients of the inputs
-            (None where not needed); None where it is left to the reference.
+def kernels_serve(tensors: Iterable[Tensor | None]) -> bool:
+    """Whether kernels compute on these tensors: on float32 on a CPU, unless a program is being exported, which must hold
+    operators that others have. The one place where this is decided.
     """
-
-    forward: Callable[[Arrays, dict[str, Any]], tuple[tuple[Any, ...], Any]]
-    backward: Callable[[Arrays, Any, Arrays, list[bool], dict[str, Any]], Arrays] | None = None
+    present = [t for t in tensors if t is not None]
+    return not torch.compiler.is_compiling() and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in present)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """A function of tensors: float32 on a CPU runs the kernels, everything else the reference.
+    """A function of tensors: kernels where `kernels_serve`, everything else the reference.
 
     If a graph is being built in backward, the reference is differentiated, so second derivatives are right: a kernel's
     backward is a constant to autograd.
+
+    Attributes:
+        reference: (*tensors, **options) → tensor, or a tuple of them, in plain PyTorch.
+        forward: (*arrays, **options) → the value, and whatever backward wants to keep; arrays have the tensors' shapes,
+            None where a tensor is None.
+        backward: (*arrays, gradient, kept, needs, **options) → a gradient for each array, None where it needs none. It is
+            of operators with one value, and left to the reference where it is None.
     """
 
     reference: Callable[..., Any]
-    kernels: Kernels | None = None
+    _: KW_ONLY
+    forward: Forward
+    backward: Backward | None = None
 
     def __call__(self, *tensors: Tensor | None, **options: Any) -> Any:
         """The operator's value; tensors that are not needed may be None."""
-        present = [t for t in tensors if t is not None]
-        fast = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in present)
-        fast = fast and not torch.compiler.is_compiling()  # an exported program must hold operators others have
-        if self.kernels is None or not fast:
+        if not kernels_serve(tensors):
             return self.reference(*tensors, **options)
         return _Function.apply(self, options, *tensors)
 
@@ -49,35 +52,38 @@ class Operation:
 class _Function(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, operation: Operation, options: dict[str, Any], *tensors: Tensor | None) -> Any:
-        assert operation.kernels is not None
-        outputs, kept = operation.kernels.forward(_arrays(tensors), options)
-        ctx.operation, ctx.options, ctx.kept = operation, options, kept
+        value, ctx.kept = operation.forward(*_arrays(tensors), **options)
+        ctx.operation, ctx.options = operation, options
         ctx.present = [t is not None for t in tensors]
         ctx.save_for_backward(*[t for t in tensors if t is not None])
-        found = [torch.from_numpy(np.ascontiguousarray(out)) for out in outputs]
-        return tuple(found) if len(found) > 1 else found[0]
+        return tuple(_tensor(v) for v in value) if isinstance(value, tuple) else _tensor(value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        operation, options = ctx.operation, ctx.options
+        operation: Operation = ctx.operation
         saved = iter(ctx.saved_tensors)
-        tensors = [next(saved) if present else None for present in ctx.present]
+        tensors: list[Tensor | None] = [next(saved) if present else None for present in ctx.present]
         needs: list[bool] = list(ctx.needs_input_grad[2:])
-        if torch.is_grad_enabled() or operation.kernels.backward is None:
-            return (None, None, *_differentiate(operation.reference, tensors, needs, gradients, options))
-        found = operation.kernels.backward(_arrays(tensors), ctx.kept, _arrays(gradients), needs, options)
-        return (None, None, *[None if g is None else torch.from_numpy(np.ascontiguousarray(g)) for g in found])
+        if torch.is_grad_enabled() or operation.backward is None:
+            return (None, None, *_differentiate(operation.reference, tensors, needs, gradients, ctx.options))
+        (gradient,) = _arrays(gradients)
+        by = operation.backward(*_arrays(tensors), gradient=gradient, kept=ctx.kept, needs=needs, **ctx.options)
+        return (None, None, *[None if g is None else _tensor(g) for g in by])
 
 
-def _arrays(tensors: Any) -> Arrays:
+def _arrays(tensors: Iterable[Tensor | None]) -> list[Array | None]:
     return [None if t is None else t.detach().contiguous().numpy() for t in tensors]
+
+
+def _tensor(array: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _differentiate(
     reference: Callable[..., Any],
-    tensors: list[Tensor | None],
-    needs: list[bool],
-    gradients: tuple[Tensor, ...],
+    tensors: Sequence[Tensor | None],
+    needs: Sequence[bool],
+    gradients: Sequence[Tensor],
     options: dict[str, Any],
 ) -> list[Tensor | None]:
     again = torch.is_grad_enabled()
@@ -89,5 +95,5 @@ def _differentiate(
         outputs = out if isinstance(out, tuple) else (out,)
         wanted = [c for c, need in zip(copies, needs, strict=True) if need and c is not None]
         # unused: the field of a nearest-neighbour warp, which has no slope
-        found = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=again, allow_unused=True))
-    return [next(found) if need and c is not None else None for c, need in zip(copies, needs, strict=True)]
+        by = iter(torch.autograd.grad(outputs, wanted, gradients, create_graph=again, allow_unused=True))
+    return [next(by) if need and c is not None else None for c, need in zip(copies, needs, strict=True)]

@@ -1,12 +1,5 @@
-"""Level 0: registration of one pair."""
+"""Level 0: registration of one pair, arrays in and arrays out.
 
-from warpwise.tables import Table
-
-REGISTRARS = Table(
-    "deformable transform",
-    {
-        "greedy": "warpwise.registrars.deformable.greedy:Greedy",
-        "svf": "warpwise.registrars.deformable.svf:SVF",
-        "symmetric": "warpwise.registrars.deformable.svf:SymmetricSVF",
-    },
-)
+`linear` finds where to begin and a rigid or affine map, `deformable` descends, `learned` asks a network. `base` says what
+each takes and gives; how they are chosen and set is a `methods.Method`.
+"""

@@ -1,82 +1,77 @@
 """What solvers take and give."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from warpwise.events import Event, OnEvent, ignore
 from warpwise.pair import Pair
 
 Array = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Step:
-    """One iteration, as told to `on_step`."""
-
-    stage: str
-    level: int
-    iteration: int
-    iterations: int
-    energy: float
-
-
-OnStep = Callable[[Step], None]
-
-
-def ignore(step: Step) -> None:
-    """The callback for those who do not want to know."""
-
-
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """What a deformable solver found, in voxels of the pair's fixed grid.
+    """What a registrar answers, in voxels of the pair's fixed grid.
 
     Attributes:
         field: (3, X, Y, Z); moves fixed points before `pair.to_moving`.
         velocity: the same for a stationary velocity field whose exponential `field` is, else None.
         history: every step, in order.
-        stops: why each level ended, coarse to fine.
+        stops: why each scale ended, coarse to fine.
         uncertainty: (X, Y, Z), mm: standard deviation of where a voxel goes, where it is known.
         feature_uncertainty: (X, Y, Z): standard deviation of the fixed image's learned features, where they have one.
     """
 
     field: Array
     velocity: Array | None = None
-    history: tuple[Step, ...] = ()
+    history: tuple[Event, ...] = ()
     stops: tuple[str, ...] = ()
     uncertainty: Array | None = None
     feature_uncertainty: Array | None = None
 
 
 class Registrar(Protocol):
-    """A deformable solver: frozen settings with one method."""
+    """A way to deform, ready to be used on any pair."""
 
-    def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
-        """The field that brings the moving image onto the fixed one."""
+    @property
+    def stage(self) -> str:
+        """What its events and its part of a record are called."""
+        ...
+
+    def fits(self, pair: Pair) -> tuple[str, ...]:
+        """Words on how a pair differs from what this registrar is for.
+
+        Raises:
+            InputError: it cannot be registered so at all.
+        """
+        ...
+
+    def solve(self, pair: Pair, *, start: Solution | None = None, on_step: OnEvent = ignore) -> Solution:
+        """The field that brings the moving image onto the fixed one, from a start where one is given."""
         ...
 
 
 @dataclass
 class Recorder:
-    """Keeps the history of a run and judges whether a level still gets better."""
+    """Keeps the history of a run and judges whether a scale still gets better."""
 
-    on_step: OnStep
+    on_step: OnEvent
     stage: str
     tolerance: float
     window: int = 10
-    steps: list[Step] = field(default_factory=list[Step])
+    steps: list[Event] = field(default_factory=list[Event])
     energies: list[float] = field(default_factory=list[float])
 
     def begin(self) -> None:
-        """A new level: forget its predecessor's energies."""
+        """A new scale: forget its predecessor's energies."""
         self.energies.clear()
 
-    def add(self, level: int, iterations: int, energy: float) -> bool:
+    def add(self, scale: int, iterations: int, energy: float) -> bool:
         """Note one iteration; True once the best energy of the last `window` is not better than before them."""
-        step = Step(self.stage, level, len(self.energies) + 1, iterations, energy)
+        step = Event(self.stage, len(self.energies) + 1, iterations, {"energy": energy}, scale)
         self.steps.append(step)
         self.energies.append(energy)
         self.on_step(step)

@@ -1,4 +1,4 @@
-"""Work only where there is something: the box round both foregrounds, and back to the full grid."""
+"""Work only where there is something: which voxels count, the box round both foregrounds, and back to the full grid."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from warpwise.grid import occupied
 from warpwise.ops import kernels
-from warpwise.pair import Pair, Triple
+from warpwise.pair import Pair
+from warpwise.volume import Triple
 
 Array = NDArray[np.float32]
 
@@ -50,16 +51,16 @@ class Box:
 
 def foreground(pair: Pair) -> Box:
     """The box of both foregrounds and all landmarks with a margin: it does not depend on how much empty space is stored."""
-    shape = pair.grid.shape
-    warped = np.empty((len(pair.moving), *shape), np.float32)
-    kernels.warp_affine(pair.moving, pair.to_moving, out=warped)
-    bright = np.asarray(((pair.fixed > DARK) | (warped > DARK)).any(0))
-    if pair.landmarks is not None:
-        at = np.clip(np.rint(pair.landmarks.fixed), 0, np.array(shape) - 1).astype(np.int64)
+    shape = pair.fixed.grid.shape
+    warped = np.empty((len(pair.moving.data), *shape), np.float32)
+    kernels.warp_affine(pair.moving.data, pair.to_moving, out=warped)
+    bright = np.asarray(((pair.fixed.data > DARK) | (warped > DARK)).any(0))
+    if pair.fixed.points is not None:
+        at = np.clip(np.rint(pair.fixed.points), 0, np.array(shape) - 1).astype(np.int64)
         bright[tuple(at.T)] = True
     start, size = around(bright)
     # Levels keep every eighth voxel or so: which ones must depend on the fixed object alone.
-    anchor, _ = around(np.asarray((pair.fixed > DARK).any(0)))
+    anchor, _ = around(np.asarray((pair.fixed.data > DARK).any(0)))
     first = [s - (s - a) % COARSEST for s, a in zip(start, anchor, strict=True)]
     first = [f if f >= 0 else f + COARSEST for f in first]
     size = tuple(s + n - f for f, s, n in zip(first, start, size, strict=True))
@@ -80,14 +81,27 @@ def around(bright: NDArray[np.bool_]) -> tuple[Triple, Triple]:
     return (start[0], start[1], start[2]), (size[0], size[1], size[2])
 
 
+def overlap(pair: Pair) -> Array | None:
+    """Weight (1, X, Y, Z) of the voxels that count: fixed mask, moving field of view and mask; None where all do."""
+    fixed, moving = pair.fixed, pair.moving
+    out = np.empty(fixed.shape, np.float32)
+    kernels.overlap_weight(fixed.mask, moving.shape, pair.to_moving, out=out)
+    if moving.mask is not None:
+        warped = np.empty((1, *out.shape), np.float32)
+        out *= kernels.warp_affine(moving.mask[None], pair.to_moving, out=warped)[0]
+    elif fixed.mask is None and float(out.min()) == 1.0:
+        return None
+    return out[None]
+
+
 def focused(pair: Pair) -> Pair:
     """The pair with each image cut down to the box of its own foreground."""
-    pair = pair.cropped(*around(np.asarray((pair.fixed > DARK).any(0))))
-    return pair.moving_cropped(*around(np.asarray((pair.moving > DARK).any(0))))
+    pair = pair.cropped(*around(np.asarray((pair.fixed.data > DARK).any(0))))
+    return pair.moving_cropped(*around(np.asarray((pair.moving.data > DARK).any(0))))
 
 
 def anchored(pair: Pair) -> Pair:
     """The pair with its moving image begun so that coarse levels keep the same voxels however much air is stored."""
-    first, _ = around(np.asarray((pair.moving > DARK).any(0)))
+    first, _ = around(np.asarray((pair.moving.data > DARK).any(0)))
     start = [n % COARSEST for n in first]
-    return pair.moving_cropped(start, [n - s for n, s in zip(pair.moving.shape[1:], start, strict=True)])
+    return pair.moving_cropped(start, [n - s for n, s in zip(pair.moving.shape, start, strict=True)])

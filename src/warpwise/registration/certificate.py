@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from warpwise.errors import RunError
 from warpwise.grid import occupied
 from warpwise.ops import kernels
-from warpwise.pair import Triple
 from warpwise.registrars.deformable import fold
+from warpwise.volume import Triple
 
 Array = NDArray[np.float32]
 
@@ -65,7 +65,7 @@ def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1)
     Besides folds, nodes are softened where forward and inverse miss each other by more than `limit`.
     """
     repaired = 0
-    for attempt in range(12):
+    for attempt in range(fold.ROUNDS):
         first, start, size = support(field, factors, shape)
         part = np.ascontiguousarray(field[(slice(None), *first)])
         full = kernels.upsample(part, size, factors)
@@ -86,8 +86,7 @@ def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1)
         # A miss shows up where the map arrives; the cause lies round there or where it comes from.
         nodes = fold.nodes_round(bad, factors, part.shape[1:]) + np.array([n.start for n in first])
         field = field.copy()
-        for cluster in fold.clusters(nodes):
-            fold.soften(field, cluster, width=1.0 + 0.25 * attempt)
+        fold.calm(field, nodes, attempt)
     else:
         raise RunError("The deformation could not be made invertible.", hint="Please report this with the two images.")
     file = lengths(kernels.compose(inverse, full, out=spare))

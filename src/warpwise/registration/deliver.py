@@ -1,15 +1,16 @@
 """From voxels back to the world: transforms in mm, certified, and the warped image."""
 
 import time
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.grid import Grid
 from warpwise.image import Image
+from warpwise.io.scan import Scans
 from warpwise.ops import kernels
-from warpwise.pair import Pair, Triple
+from warpwise.pair import Pair
 from warpwise.registrars.base import Solution
 from warpwise.registration.certificate import Certificate, certify
 from warpwise.registration.prepare import Prepared
@@ -18,6 +19,7 @@ from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Composite, Transform
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.velocity import VelocityField
+from warpwise.volume import Triple
 
 
 class Clock:
@@ -34,59 +36,61 @@ class Clock:
         self._since = now
 
 
-def deliver(
-    images: tuple[Image, Image],
-    ready: Prepared,
-    pair: Pair,
-    solution: Solution | None,
-    clock: Clock,
-    *,
-    initial: Transform | None,
-) -> dict[str, Any]:
-    """Transforms in mm, certified, and the warped image."""
-    fixed, moving = images
-    dim = fixed.grid.dim
-    keep = [*range(dim), 3]
-    matrix = pair.moving_grid.affine @ pair.to_moving @ pair.grid.inverse_affine
-    linear = Affine(matrix[np.ix_(keep, keep)])
-    after: tuple[Transform, ...] = (linear,) if initial is None else (linear, initial)
+@dataclass(frozen=True, eq=False)
+class Delivered:
+    """What a registration comes to, in the world; see `Result`."""
+
+    transform: Transform
+    inverse: Transform
+    inverse_on_grid: Transform
+    warped: Image
+    displacement_mm: NDArray[np.float32]
+    affine_only: NDArray[np.float64]
+    certificate: Certificate
+    velocity: VelocityField | None = None
+    uncertainty: Image | None = None
+    feature_uncertainty: Image | None = None
+
+
+def deliver(scans: Scans, prepared: Prepared, pair: Pair, solution: Solution | None, clock: Clock) -> Delivered:
+    """Transforms in mm, certified, and the warped image.
+
+    Args:
+        scans: fixed and moving, as they are stored.
+        prepared: what was made of them; pair: the same under the linear map that was found.
+        solution: what deforms, or None where nothing does.
+        clock: told when the parts are done.
+    """
+    fixed, moving = (scan.image for scan in scans)
+    grid = fixed.grid
+    keep = [*range(grid.dim), 3]
+    linear = Affine(pair.world[np.ix_(keep, keep)])
+    after: tuple[Transform, ...] = (linear,) if prepared.applied is None else (linear, prepared.applied)
+    certificate, velocity, maps = Certificate(), None, {}
     if solution is None:
-        transform: Transform = linear if initial is None else Composite(after)
+        transform: Transform = linear if prepared.applied is None else Composite(after)
         inverse = on_grid = transform.inverse()
-        certificate, velocity = Certificate(), None
     else:
-        x, y, z = pair.grid.shape
-        sound = certify(solution.field, (1, 1, 1), (x, y, z))
+        voxels = pair.fixed.grid
+        sound = certify(solution.field, (1, 1, 1), pair.fixed.shape)
         certificate = sound.certificate
-        forward = on_image(in_mm(sound.field, pair.grid), ready.factors, fixed.grid)
-        inverse_grid = pair.grid.cropped(sound.start, sound.inverse.shape[1:])
-        backward = in_plane(in_mm(sound.inverse, pair.grid), inverse_grid, fixed.grid.dim)
+        forward = on_image(in_mm(sound.field, voxels), prepared.factors, grid)
+        inverse_grid = voxels.cropped(sound.start, sound.inverse.shape[1:])
+        backward = in_plane(in_mm(sound.inverse, voxels), inverse_grid, grid.dim)
         transform = Composite((forward, *after))
         inverse = transform.inverse()
         undo = tuple(part.inverse() for part in reversed(after))
         on_grid = Composite((*undo, backward))
-        velocity = None
         if solution.velocity is not None:
-            v = on_image(in_mm(solution.velocity, pair.grid), ready.factors, fixed.grid)
+            v = on_image(in_mm(solution.velocity, voxels), prepared.factors, grid)
             velocity = VelocityField(v.vectors, v.grid)
+        for name in ("uncertainty", "feature_uncertainty"):
+            maps[name] = on_fixed(name.replace("_", " "), getattr(solution, name), voxels, grid)
     clock.lap("inverse and certificate")
-    displacement = transform.displacement(fixed.grid)
-    warped = resample(moving, fixed.grid, transform, displacement=displacement)
+    displacement = transform.displacement(grid)
+    warped = resample(moving, grid, transform, displacement=displacement)
     clock.lap("resampling")
-    return {
-        "transform": transform,
-        "inverse": inverse,
-        "inverse_on_grid": on_grid,
-        "warped": warped,
-        "displacement_mm": displacement,
-        "affine_only": linear.matrix,
-        "certificate": certificate,
-        "velocity": velocity,
-        "uncertainty": on_fixed("uncertainty", None if solution is None else solution.uncertainty, pair.grid, fixed.grid),
-        "feature_uncertainty": on_fixed(
-            "feature uncertainty", None if solution is None else solution.feature_uncertainty, pair.grid, fixed.grid
-        ),
-    }
+    return Delivered(transform, inverse, on_grid, warped, displacement, linear.matrix, certificate, velocity, **maps)
 
 
 def on_fixed(name: str, values: NDArray[np.float32] | None, voxels: Grid, grid: Grid) -> Image | None:

@@ -1,77 +1,48 @@
-"""Register a pair of images: the front door."""
+"""Register a pair of scans: the front door."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from warpwise.errors import InputError
-from warpwise.io.adapt import ImageLike, PointsLike, TransformLike, as_image, as_points, as_transform
-from warpwise.methods.presets import Preset
-from warpwise.methods.presets import preset as named_preset
+from warpwise.events import Event, OnEvent, ignore
+from warpwise.io.adapt import ImageLike, TransformLike, as_transform
+from warpwise.io.images import Geometry, read_geometry
+from warpwise.io.scan import Scan, Scans, read_both
+from warpwise.methods import Method
+from warpwise.objective import SolverTerms
 from warpwise.ops.runtime import get_threads, release_memory
 from warpwise.pair import Pair
-from warpwise.registrars import REGISTRARS
-from warpwise.registrars.base import OnStep, Registrar, Solution, Step, ignore
-from warpwise.registrars.linear import affine
+from warpwise.registrars.base import Registrar, Solution
 from warpwise.registrars.linear.contrast import ALIKE, agreement
-from warpwise.registrars.linear.stage import align, unaligned
+from warpwise.registrars.linear.stage import Aligned, align
 from warpwise.registration.deliver import Clock, deliver
-from warpwise.registration.prepare import Inputs, affordable, predicted_memory_mb, prepare
+from warpwise.registration.memory import affordable, predicted_memory_mb, words
+from warpwise.registration.prepare import Prepared, prepare
+from warpwise.registration.record import Choices
 from warpwise.registration.result import Result
 from warpwise.registration.scores import scored
 from warpwise.registration.trust import suspicions
-from warpwise.similarity import SIMILARITIES
-
-if TYPE_CHECKING:
-    from warpwise.networks.model import Model
-
-LINEAR = ("rigid", "affine")
-NEITHER = (None, None)
+from warpwise.transforms.base import Transform
 
 
-def register(  # noqa: PLR0913 - the front door: what users set stands here by name
-    fixed: ImageLike,
-    moving: ImageLike,
+def register(
+    fixed: Scan | ImageLike,
+    moving: Scan | ImageLike,
     *,
-    preset: str | Preset = "balanced",
-    transform: str = "greedy",
-    similarity: str = "auto",
-    masks: tuple[ImageLike | None, ImageLike | None] = NEITHER,
-    exclude: tuple[ImageLike | None, ImageLike | None] = NEITHER,
-    labels: tuple[ImageLike | None, ImageLike | None] = NEITHER,
-    landmarks: tuple[PointsLike, PointsLike] | None = None,
-    weights: Mapping[str, float] | None = None,
+    method: Method | str | Path = "balanced",
     initial: TransformLike | None = None,
-    channel_weights: Sequence[float] | None = None,
-    percentiles: tuple[float, float] = (0.5, 99.5),
-    bias_field: bool = False,
-    fit_memory: bool = False,
-    model: "str | Path | Model | None" = None,
-    refine: bool = False,
-    on_step: OnStep = ignore,
+    on_step: OnEvent = ignore,
 ) -> Result:
     """Align a moving image with a fixed one.
 
     Args:
-        fixed, moving: paths, `Image`s, nibabel or SimpleITK images, arrays (1 mm voxels) or (array, affine); 2-D or
-            3-D, of one or several channels.
-        preset: fast, balanced or accurate, or settings of your own.
-        transform: rigid, affine, greedy, svf or symmetric.
-        similarity: lncc, ncc, mse, mi or mind; auto takes lncc where the images show tissue alike, else mind.
-        masks: fixed and moving; only voxels > 0 count.
-        exclude: fixed and moving; voxels > 0 do not count: lesions, implants.
-        labels: fixed and moving label maps that should overlap, as a further term.
-        landmarks: fixed and moving points (n, dim), mm RAS+, or their files, that should meet, as a further term.
-        weights: of labels and landmarks against the similarity, 1 each by default; with 0 they are only judged.
+        fixed, moving: paths, `Image`s, nibabel or SimpleITK images, arrays (1 mm voxels) or (array, affine), 2-D or 3-D,
+            of one or several channels; or `Scan`s, which carry masks, lesions, labels and landmarks as well.
+        method: fast, balanced or accurate; an installed or trained model; a YAML file; or a `Method` of your own.
         initial: a transform (or its file) to begin with; the search for a start is then left out.
-        channel_weights: importance of the channels, any positive scale.
-        percentiles: intensities outside are cut: the darkest, and the brightest of what is brighter.
-        bias_field: estimate and divide out slow shading first (N4); the warped image keeps its own intensities.
-        fit_memory: where memory does not suffice, work on every second or fourth voxel instead of refusing.
-        model: a trained network (an installed one's name, its folder, or a training run) instead of the solver.
-        refine: let the solver go on from what the network says.
         on_step: told of every iteration.
 
     Raises:
@@ -81,159 +52,138 @@ def register(  # noqa: PLR0913 - the front door: what users set stands here by n
     Example:
         >>> from warpwise.synthetic.phantoms import brain_pair
         >>> pair = brain_pair(shape=(32, 36, 32), seed=1)
-        >>> register(pair.fixed, pair.moving, preset="fast").certificate.percent_folded
+        >>> register(pair.fixed, pair.moving, method="fast").certificate.percent_folded
         0.0
     """
+    method = Method.named(method)
+    registrar = method.build()  # refuses what cannot work before anything is read
+    chain = None if initial is None else as_transform(initial)
+    return register_scans(read_both(fixed, moving), method, registrar, initial=chain, on_step=on_step)
+
+
+def register_scans(
+    scans: Scans,
+    method: Method,
+    registrar: Registrar | None,
+    *,
+    initial: Transform | None = None,
+    on_step: OnEvent = ignore,
+) -> Result:
+    """`register` for scans that were read; the registrar is what `method.build()` gives."""
     clock = Clock()
-    settings = named_preset(preset) if isinstance(preset, str) else preset
-    if transform not in (*LINEAR, *REGISTRARS):
-        raise InputError(f"Unknown transform {transform!r}.", hint=f"Known: {', '.join((*LINEAR, *REGISTRARS))}.")
-    if similarity not in ("auto", *SIMILARITIES):
-        raise InputError(f"Unknown similarity {similarity!r}.", hint=f"Known: auto, {', '.join(SIMILARITIES)}.")
-    if model is not None and transform in LINEAR:
-        raise InputError(f"A model predicts a deformation; transform is {transform!r}.", hint="Leave one of both out.")
-    if refine and model is None:
-        raise InputError("There is nothing to refine without a model.", hint="Name one: model, or --model.")
-    network = loaded(model)
-    images = as_image(fixed, name="fixed"), as_image(moving, name="moving")
-    inputs = Inputs(
-        images,
-        _two(masks, "mask"),
-        _two(exclude, "mask"),
-        _two(labels, "labels"),
-        None if landmarks is None else (as_points(landmarks[0], "fixed"), as_points(landmarks[1], "moving")),
-        {"labels": 1.0, "landmarks": 1.0, **(weights or {})},
-        None if initial is None else as_transform(initial),
-        channel_weights,
-        percentiles,
-        bias_field,
-    )
-    reduction = affordable(images[0].grid, images[1].grid, len(images[0].data), fit=fit_memory)
-    ready = prepare(inputs, reduction=reduction)
+    reduction = affordable(scans, fit=method.images.fit_memory)
+    prepared = prepare(scans, method.images, method.terms(), initial=initial, reduction=reduction)
+    unlike = () if registrar is None else registrar.fits(prepared.pair)
     clock.lap("preparing")
-    pair = ready.pair
-    if network is not None:
-        network.card.fits(len(pair.fixed), dim=2 if pair.planar else 3)
-    # A network is given what it was trained on: images that were brought together in the same way.
-    kind = transform if transform in LINEAR else ("affine" if network is None else network.card.alignment)
-    if kind == "none":
-        found = unaligned(pair)
-    else:
-        linear_settings = settings.affine.replace(transform=kind)
-        found = align(pair, linear_settings, similarity=similarity, given=initial is not None, on_step=on_step)
-    linear, seen = found.solution, found.seen
+    aligned = align(prepared.pair, method.linear, method.terms(), given=initial is not None, on_step=on_step)
     clock.lap("affine")
-    if not np.isfinite(linear.value):
+    if not np.isfinite(aligned.solution.value):
         raise InputError(
-            f"{images[0].name} and {images[1].name} do not overlap where the registration begins.",
+            f"{scans[0].image.name} and {scans[1].image.name} do not overlap where the registration begins.",
             hint="Check the masks and the initial transform, or leave them out.",
         )
-    pair = pair.moved(affine.lift(linear.to_moving, seen, pair))
-    solution: Solution | None = None
-    stage, unlike = transform, ()
-    alike = agreement(pair)
-    if similarity == "auto":
-        similarity = "lncc" if alike > ALIKE else "mind"
-    if transform not in LINEAR:
-        plain, after = (settings.deformable, settings.refining) if alike > ALIKE else (settings.cautious, settings.cautious)
-        if network is None:
-            solver: Registrar = REGISTRARS[transform](plain, similarity)
-        else:
-            solver = learned(network, REGISTRARS[transform](after, similarity) if refine else None)
-            stage, unlike = (transform if refine else "predicted"), mismatches_of(network, pair)
-        solution = solver.solve(pair, on_step=on_step)
+    pair = aligned.applied(prepared.pair)
+    deformed = deform(pair, method, registrar, on_step=on_step)
+    if deformed.solution is not None:
         clock.lap("deformable")
-    result = deliver(images, ready, pair, solution, clock, initial=inputs.initial if ready.warped_first else None)
+    delivered = deliver(scans, prepared, pair, deformed.solution, clock)
     release_memory()
-    history = (*linear.history, *(solution.history if solution else ()))
-    scores = scored(inputs, result["transform"]) if inputs.labels[0] is not None or landmarks is not None else None
+    history = (*aligned.solution.history, *deformed.history)
+    paths = [None if scan.source is None else scan.source.path for scan in scans]
+    sources = ["" if path is None else str(path.absolute()) for path in paths]
     return Result(
-        **result,
-        scores=scores,
+        **vars(delivered),
+        method=method,
+        choices=choices_of(prepared, aligned, deformed, reduction),
+        scores=scored(scans, delivered.transform),
         history=history,
-        stops={"affine": linear.stops, **({stage: solution.stops} if solution else {})},
+        stops={"affine": aligned.solution.stops, **deformed.stops},
         similarity=energies(history),
-        settings={
-            "transform": transform,
-            **({} if model is None else {"model": str(model_name(model)), "refine": refine}),
-            "similarity": similarity,
-            "affine_similarity": found.similarity,
-            "start": found.start.name,
-            "contrast_agreement": round(alike, 3),
-            "guides": guides(pair),
-            "percentiles": list(percentiles),
-            "bias_field": bias_field,
-            "voxels_used": "all" if reduction == 1 else f"one in {'×'.join(map(str, ready.factors))}",
-            "threads": get_threads(),
-            **settings.model_dump(mode="json"),
-        },
         timings_s=clock.laps,
-        warnings=(
-            *ready.notes,
-            *thinned(reduction),
-            *unlike,
-            *suspicions(seen.moved(linear.to_moving), pair, found.start, result["displacement_mm"]),
-        ),
-        predicted_memory_mb=predicted_memory_mb(images[0].grid, images[1].grid, len(images[0].data), reduction=reduction),
+        warnings=(*prepared.notes, *words(reduction), *unlike, *suspicions(aligned, pair, delivered.displacement_mm)),
+        predicted_memory_mb=predicted_memory_mb(scans, reduction=reduction),
+        sources=(sources[0], sources[1]),
+        geometry=geometry_of(scans),
     )
 
 
-def loaded(model: "str | Path | Model | None") -> "Model | None":
-    """A network, read if need be; nothing where there is none."""
-    if model is None:
+@dataclass(frozen=True, eq=False)
+class Deformed:
+    """What the deformable stage answers.
+
+    Attributes:
+        solution: None where the method has no registrar.
+        stage: what it is called; terms: what it minimised.
+        agreement: of the images' contrast, 1 is the same.
+    """
+
+    solution: Solution | None
+    stage: str
+    terms: SolverTerms
+    agreement: float
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """Every step."""
+        return () if self.solution is None else self.solution.history
+
+    @property
+    def stops(self) -> dict[str, tuple[str, ...]]:
+        """Why each scale ended."""
+        return {} if self.solution is None else {self.stage: self.solution.stops}
+
+
+def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on_step: OnEvent = ignore) -> Deformed:
+    """Deform a pair that was brought together linearly, by what a method says for images of such contrast.
+
+    Args:
+        pair: under the linear map; method: how to deform.
+        registrar: what `method.build()` gives, where it is at hand.
+        on_step: told of every iteration.
+    """
+    likeness = agreement(pair)
+    alike = likeness > ALIKE
+    terms = method.terms().settled(alike=alike)
+    if registrar is None or not (alike or method.cautious is None):
+        registrar = method.build(alike=alike)
+    if registrar is None:
+        return Deformed(None, "", terms, likeness)
+    return Deformed(registrar.solve(pair, on_step=on_step), registrar.stage, terms, likeness)
+
+
+def choices_of(prepared: Prepared, aligned: Aligned, deformed: Deformed, reduction: int) -> Choices:
+    """What was decided on the way."""
+    pair, terms = prepared.pair, deformed.terms
+    guides: dict[str, float] = {}
+    if terms.landmarks is not None and pair.fixed.points is not None:
+        guides["landmarks"] = terms.landmarks.weight
+    if terms.labels is not None and pair.fixed.codes is not None:
+        guides["labels"] = terms.labels.weight
+    return Choices(
+        similarity="+".join(term.row() for term in terms.similarities),
+        linear_measure=aligned.measure,
+        start=aligned.start.name,
+        contrast_agreement=round(deformed.agreement, 3),
+        guides=guides,
+        voxels="all" if reduction == 1 else f"one in {'×'.join(map(str, prepared.factors))}",
+        threads=get_threads(),
+    )
+
+
+def geometry_of(scans: Scans) -> Geometry | None:
+    """How the fixed image's file says where a plane lies; None for volumes and for images in memory."""
+    source = scans[0].source
+    if scans[0].image.grid.dim == 3 or source is None or source.path is None:
         return None
-    from warpwise.networks.model import Model  # noqa: PLC0415 - solvers must not pay for importing torch
-
-    return model if isinstance(model, Model) else Model.load(model)
+    return read_geometry(source.path, source.reading)
 
 
-def learned(network: "Model", solver: Any) -> Registrar:
-    """A network as registrar, followed by a solver where there is one."""
-    from warpwise.registrars.learned.predicted import Predicted, Refined  # noqa: PLC0415 - imports torch
-
-    predicted = Predicted(network)
-    return predicted if solver is None else Refined(predicted, solver)
-
-
-def mismatches_of(network: "Model", pair: Pair) -> tuple[str, ...]:
-    """How a pair differs from what a network was trained on."""
-    from warpwise.registrars.learned.predicted import mismatches  # noqa: PLC0415 - imports torch
-
-    return mismatches(network.card, pair)
-
-
-def model_name(model: Any) -> Any:
-    """What a model is called in a result."""
-    return model if isinstance(model, str | Path) else model.path or model.card.name
-
-
-def _two(given: tuple[ImageLike | None, ImageLike | None], kind: str) -> tuple[Any, Any]:
-    fixed, moving = (None if one is None else as_image(one, name=kind, kind=kind) for one in given)  # type: ignore[arg-type]
-    return fixed, moving
-
-
-def thinned(reduction: int) -> tuple[str, ...]:
-    """A word about voxels that were left out."""
-    if reduction == 1:
-        return ()
-    return (f"Memory is short: the registration saw one voxel in {reduction} along each axis, so it is less accurate.",)
-
-
-def guides(pair: Pair) -> dict[str, float]:
-    """What guided the registration besides the images, and its weight."""
-    out: dict[str, float] = {}
-    if pair.landmarks is not None:
-        out["landmarks"] = pair.landmarks.weight
-    if pair.labels is not None:
-        out["labels"] = pair.labels.weight
-    return out
-
-
-def energies(history: Sequence[Step]) -> dict[str, float]:
-    """First and last energy of the finest level of each stage."""
+def energies(history: Sequence[Event]) -> dict[str, float]:
+    """First and last energy of the finest scale of each stage."""
     out: dict[str, float] = {}
     for stage in dict.fromkeys(step.stage for step in history):
-        finest = min(step.level for step in history if step.stage == stage)
-        values = [step.energy for step in history if step.stage == stage and step.level == finest]
+        steps = [(step.scale or 0, step.energy) for step in history if step.stage == stage]
+        finest = min(scale for scale, _ in steps)
+        values = [energy for scale, energy in steps if scale == finest]
         out[f"{stage}_before"], out[f"{stage}_after"] = values[0], values[-1]
     return out

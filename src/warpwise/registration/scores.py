@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from warpwise.evaluation.metrics import dice, target_errors
-from warpwise.image import Image
+from warpwise.evaluation.metrics import label_overlap, target_errors
 from warpwise.io.points import matched
-from warpwise.registration.prepare import Inputs
-from warpwise.resampling import brought, resample
+from warpwise.io.scan import Scans
+from warpwise.resampling import brought
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 
@@ -19,7 +18,7 @@ class Scores:
     """Before (through the headers alone) and after a registration.
 
     Attributes:
-        dice_before, dice_after: of every label of either map but 0.
+        dice_before, dice_after: of every label but 0 that both maps hold (`label_overlap`).
         tre_before_mm, tre_after_mm: target registration error of each landmark, by name.
     """
 
@@ -45,21 +44,22 @@ class Scores:
         return out
 
 
-def scored(inputs: Inputs, transform: Transform) -> Scores:
-    """Overlap of the label maps and distance of the landmarks that were given."""
+def scored(scans: Scans, transform: Transform) -> Scores | None:
+    """Overlap of the label maps and distance of the landmarks that were given; None where there are neither."""
+    if scans[0].labels is None and scans[0].landmarks is None:
+        return None
     still = Affine(np.eye(transform.dim + 1))
-    before, after = (overlap(inputs.labels, map_, inputs.images[0]) for map_ in (still, transform))
-    if inputs.landmarks is None:
+    before, after = (overlap(scans, map_) for map_ in (still, transform))
+    if scans[0].landmarks is None or scans[1].landmarks is None:
         return Scores(before, after, {}, {})
-    fixed, moving, names = matched(*inputs.landmarks)
+    fixed, moving, names = matched(scans[0].landmarks, scans[1].landmarks)
     errors = [dict(zip(names, target_errors(map_, fixed, moving).tolist(), strict=True)) for map_ in (still, transform)]
     return Scores(before, after, errors[0], errors[1])
 
 
-def overlap(labels: tuple[Image | None, Image | None], transform: Transform, image: Image) -> dict[int, float]:
-    """Dice of each label on the grid of the fixed image."""
-    fixed, moving = labels
+def overlap(scans: Scans, transform: Transform) -> dict[int, float]:
+    """Dice of each label that both maps hold, on the grid of the fixed image."""
+    fixed, moving = (scan.labels for scan in scans)
     if fixed is None or moving is None:
         return {}
-    fixed = brought(fixed, image)
-    return dice(fixed.data[0], resample(moving, image.grid, transform, interpolation="label").data[0])
+    return label_overlap(brought(fixed, scans[0].image), moving, transform)

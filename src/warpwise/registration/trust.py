@@ -5,21 +5,22 @@ from numpy.typing import NDArray
 
 from warpwise.pair import Pair
 from warpwise.registrars.linear import starts
+from warpwise.registrars.linear.stage import Aligned
 
 
-def suspicions(pair: Pair, whole: Pair, start: starts.Start, displacement_mm: NDArray[np.float32]) -> tuple[str, ...]:
-    """Warnings about a finished registration; both pairs carry the affine that was found.
+def suspicions(aligned: Aligned, whole: Pair, displacement_mm: NDArray[np.float32]) -> tuple[str, ...]:
+    """Warnings about a finished registration.
 
     Args:
-        pair: what the linear stage saw, the two objects alone.
-        whole: the images with all of their fields of view.
-        start: where it began.
+        aligned: the linear stage, which saw the two objects alone.
+        whole: the images with all of their fields of view, under the affine that was found.
         displacement_mm: where it ended.
     """
+    pair, start = aligned.objects.moved(aligned.solution.to_moving), aligned.start
     out: list[str] = []
     small = starts.coarsest(pair)
     information, _ = starts.ranking(small, small.to_moving[None])
-    linear = pair.moving_grid.affine @ pair.to_moving @ pair.grid.inverse_affine
+    linear = pair.world
     turned = starts.rotation_degrees(linear[:3, :3])
     if turned > starts.TURNED:
         out.append(
@@ -47,8 +48,8 @@ def suspicions(pair: Pair, whole: Pair, start: starts.Start, displacement_mm: ND
 def overlap_share(pair: Pair) -> float:
     """Share of the fixed foreground that `pair.to_moving` maps into the moving grid."""
     matrix = pair.to_moving
-    at = np.argwhere(pair.fixed[0] > 0.1)
+    at = np.argwhere(pair.fixed.data[0] > 0.1)
     if len(at) == 0:
         return 0.0
     moved = at @ matrix[:3, :3].T + matrix[:3, 3]
-    return float(((moved >= -0.5) & (moved <= np.array(pair.moving.shape[1:]) - 0.5)).all(1).mean())
+    return float(((moved >= -0.5) & (moved <= np.array(pair.moving.shape) - 0.5)).all(1).mean())

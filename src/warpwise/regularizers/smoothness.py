@@ -1,29 +1,32 @@
 """Smoothness of the displacement."""
 
-from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from warpwise import ops
-from warpwise.alignment import Alignment
+from warpwise.terms.term import Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warpwise.alignment import Alignment
 
 
-@dataclass(frozen=True)
-class Diffusion:
+class Diffusion(Loss):
     """Mean of ‖∇u‖² over voxels and pairs."""
 
-    def __call__(self, alignment: Alignment) -> Tensor:
-        """0-dim tensor, voxels."""
+    term: Literal["diffusion"] = "diffusion"
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         return ops.diffusion(alignment.displacement).mean()
 
 
-@dataclass(frozen=True)
-class Bending:
+class Bending(Loss):
     """Mean of the squared second derivatives of u over voxels and pairs.
 
     Source: Rueckert et al., IEEE TMI 1999.
     """
 
-    def __call__(self, alignment: Alignment) -> Tensor:
-        """0-dim tensor, voxels."""
+    term: Literal["bending"] = "bending"
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         return ops.bending(alignment.displacement).mean()

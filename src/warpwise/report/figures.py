@@ -85,7 +85,7 @@ def difference(seen: Material) -> Figure | None:
 @styled
 def deformation(seen: Material) -> Figure | None:
     """A regular grid of the fixed image, carried to where the deformable part takes it."""
-    nonlinear = seen.displacement_mm - Affine(np.array(seen.summary["affine"])).displacement(seen.grid)
+    nonlinear = seen.displacement_mm - Affine(np.array(seen.record.affine)).displacement(seen.grid)
     if not float(np.abs(nonlinear).max()) > 1e-3:
         return None
     figure, axes, planes = canvas(seen, 1)
@@ -130,20 +130,20 @@ def uncertainty(seen: Material) -> Figure | None:
 
 @styled
 def convergence(seen: Material) -> Figure | None:
-    """The energy over the iterations of every level, stages side by side."""
-    steps = seen.summary["energies"]
-    stages = list(dict.fromkeys(step["stage"] for step in steps))
+    """The energy over the iterations of every scale, stages side by side."""
+    steps = seen.record.energies
+    stages = list(dict.fromkeys(step.stage for step in steps))
     if not stages:
         return None
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     for axis, stage in zip(np.atleast_1d(figure.subplots(1, len(stages))), stages, strict=True):
-        mine = [step for step in steps if step["stage"] == stage]
+        mine = [step for step in steps if step.stage == stage]
         at = np.arange(1, len(mine) + 1)
-        first = [n for n, step in enumerate(mine) if step["iteration"] == 1]
+        first = [n for n, step in enumerate(mine) if step.iteration == 1]
         for n, start in enumerate(first):
             end = [*first, len(mine)][n + 1]
-            label = f"level {mine[start]['level']}"
-            axis.plot(at[start:end], [step["energy"] for step in mine[start:end]], ".-", label=label, lw=1.2, ms=3)
+            label = f"scale {mine[start].scale}"
+            axis.plot(at[start:end], [step.energy for step in mine[start:end]], ".-", label=label, lw=1.2, ms=3)
         axis.set(title=stage, xlabel="iteration", ylabel="energy" if stage == stages[0] else "")
         axis.legend(frameon=False, fontsize=7)
     return figure
@@ -152,14 +152,14 @@ def convergence(seen: Material) -> Figure | None:
 @styled
 def labels(seen: Material) -> Figure | None:
     """Dice of every label before and after; a box plot where there are many."""
-    scores = seen.summary.get("scores", {}).get("dice")
+    scores = seen.record.scores.get("dice")
     return None if not scores else paired(scores, "Dice", "label")
 
 
 @styled
 def landmarks(seen: Material) -> Figure | None:
     """Error of every landmark before and after."""
-    scores = seen.summary.get("scores", {}).get("tre_mm")
+    scores = seen.record.scores.get("tre_mm")
     return None if not scores else paired(scores, "registration error, mm", "landmark")
 
 

@@ -1,7 +1,5 @@
 """What a report is made of, from a result in memory or from a folder that holds one."""
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from warpwise.image import Image
 from warpwise.io.checks import first_line
 from warpwise.io.images import Reading, read_image
 from warpwise.io.transforms import read_transform
+from warpwise.registration.record import Record, find
 from warpwise.registration.result import MAPS, Result
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
@@ -35,7 +34,7 @@ class Material:
             overlap), and after the linear stage; None where the moving image is not at hand.
         shifted: whether `before` had to be brought over.
         displacement_mm: (dim, X, Y[, Z]); log_jacobian: of the whole map.
-        summary: result.json.
+        record: result.json.
         uncertainty, feature_uncertainty: (X, Y[, Z]), of networks that know theirs.
         notes: what could not be shown.
     """
@@ -48,15 +47,15 @@ class Material:
     shifted: bool
     displacement_mm: Volume
     log_jacobian: Volume
-    summary: Mapping[str, Any]
+    record: Record
     notes: tuple[str, ...] = ()
     uncertainty: Volume | None = None
     feature_uncertainty: Volume | None = None
 
     @classmethod
-    def of_result(cls, result: Result, images: tuple[Image, Image], summary: Mapping[str, Any]) -> "Material":
+    def of_result(cls, result: Result, images: tuple[Image, Image], record: Record) -> "Material":
         """From a registration that has just been made."""
-        made = cls.built(images[0], result.warped, images[1], result.transform, summary, result.displacement_mm)
+        made = cls.built(images[0], result.warped, images[1], result.transform, record, result.displacement_mm)
         known = {name: getattr(result, name) for name in MAPS}
         return replace(made, **{name: _shown(map_) for name, map_ in known.items() if map_ is not None})
 
@@ -67,10 +66,10 @@ class Material:
         Raises:
             InputError: the folder holds no result, or its fixed image cannot be found.
         """
-        summary = described(folder)
-        files: Mapping[str, str] = summary["files"]
-        names = [Path(str(summary[key])) for key in ("fixed", "moving")]
-        fixed_path, moving_path = (found(path, folder) for path in names)
+        record = Record.read(find(folder))
+        files = record.files
+        names = [Path(path) for path in (record.fixed, record.moving)]
+        fixed_path, moving_path = (located(path, folder) for path in names)
         if fixed_path is None:
             raise InputError(f"{folder}: the fixed image {names[0]} is not there any more.", hint="Put it back.")
         warped = read_image(folder / files["warped"])
@@ -84,7 +83,7 @@ class Material:
             notes = (f"The moving image {names[1].name} is not there any more: nothing is shown before registration.",)
         if fixed.grid.shape != warped.grid.shape:
             raise InputError(f"{fixed_path}: has {fixed.grid.shape} voxels, the result {warped.grid.shape}.")
-        made = cls.built(fixed, warped, moving, transform, summary, transform.displacement(fixed.grid), notes)
+        made = cls.built(fixed, warped, moving, transform, record, transform.displacement(fixed.grid), notes)
         maps = {name: folder / f"{name}.nii.gz" for name in MAPS}
         return replace(made, **{name: _shown(read_image(path)) for name, path in maps.items() if path.exists()})
 
@@ -95,7 +94,7 @@ class Material:
         warped: Image,
         moving: Image | None,
         transform: Transform,
-        summary: Mapping[str, Any],
+        record: Record,
         displacement_mm: Any,
         notes: tuple[str, ...] = (),
     ) -> "Material":
@@ -105,7 +104,7 @@ class Material:
         if moving is not None:
             start, shifted = overlapping(fixed, moving)
             before = _shown(resample(moving, fixed.grid, start))
-            affine = _shown(resample(moving, fixed.grid, Affine(np.array(summary["affine"]))))
+            affine = _shown(resample(moving, fixed.grid, Affine(np.array(record.affine))))
         return cls(
             fixed.grid,
             _shown(fixed),
@@ -115,34 +114,12 @@ class Material:
             shifted,
             np.asarray(displacement_mm, np.float32),
             jacobian_map(transform, fixed.grid, log=True),
-            summary,
+            record,
             notes,
         )
 
 
-def described(folder: Path) -> dict[str, Any]:
-    """The result.json of a folder, under whatever name BIDS gave it.
-
-    Raises:
-        InputError: there is none, or it is not one.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder.")
-    plain = folder / "result.json"
-    candidates = [plain] if plain.exists() else sorted(folder.glob("*_xfm.json"))
-    if len(candidates) != 1:
-        problem = "no result.json" if not candidates else f"{len(candidates)} results"
-        raise InputError(f"{folder}: {problem} here.", hint="Give a folder that warpwise register wrote.")
-    try:
-        summary = json.loads(candidates[0].read_text(encoding="utf-8"))
-        for key in ("fixed", "moving", "files", "affine", "settings", "certificate", "timings_s", "energies", "warnings"):
-            summary[key]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
-        raise InputError(f"{candidates[0]}: not a result of warpwise register.") from None
-    return summary
-
-
-def found(path: Path, folder: Path) -> Path | None:
+def located(path: Path, folder: Path) -> Path | None:
     """An image where result.json says, or beside or above the results."""
     return next((p for p in (path, folder / path.name, folder.parent / path.name) if p.exists()), None)
 

@@ -1,8 +1,7 @@
 """The page itself: one file that opens from disk and asks nothing of any network."""
 
 import base64
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib.image import imsave
 
 from warpwise import __version__
+from warpwise.registration.record import Record
 from warpwise.report import FIGURES
 from warpwise.report.figures import drawn
 from warpwise.report.material import Material
@@ -33,13 +33,6 @@ CAPTIONS = {
 SVG = ("convergence", "labels", "landmarks")  # lines and words; the others are pictures
 
 
-SHOWN = (
-    "model", "refine", "preset", "transform", "similarity", "affine_similarity", "start", "voxels_used", "threads",
-    "device",
-)  # fmt: skip
-"""Settings that the page lists, where a registration has them."""
-
-
 def page(seen: Material) -> str:
     """report.html as text."""
     source = files("warpwise.report") / "templates"
@@ -50,10 +43,10 @@ def page(seen: Material) -> str:
         css=(source / "report.css").read_text(encoding="utf-8"),
         flicker_js=(source / "flicker.js").read_text(encoding="utf-8"),
         viewer_js=(source / "viewer.js").read_text(encoding="utf-8"),
-        title=f"{Path(str(seen.summary['moving'])).name} → {Path(str(seen.summary['fixed'])).name}",
+        title=f"{named(seen.record.moving, 'moving')} → {named(seen.record.fixed, 'fixed')}",
         version=__version__,
-        verdict=verdict(seen.summary),
-        warnings=[*seen.summary["warnings"], *seen.notes],
+        verdict=verdict(seen.record),
+        warnings=[*seen.record.warnings, *seen.notes],
         tables=[(title, rows) for title, rows in tables(seen) if rows],
         flicker=flicker(seen),
         shifted=seen.shifted,
@@ -62,7 +55,7 @@ def page(seen: Material) -> str:
         layers=[{"name": v.name, "colours": v.colours, "low": v.low, "high": v.high} for v in volumes],
         volumes=[v.file for v in volumes] if module else [],
         planar=seen.grid.dim == 2,
-        settings=json.dumps(seen.summary["settings"], indent=2, ensure_ascii=False),
+        settings=seen.record.method.yaml(),
     )
 
 
@@ -115,12 +108,16 @@ def _png(levels: Any) -> str:
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode('ascii')}"
 
 
-def verdict(summary: Mapping[str, Any]) -> tuple[str, str]:
+def named(path: str, role: str) -> str:
+    """A file's name; an image in memory is called by its role."""
+    return Path(path).name or role
+
+
+def verdict(record: Record) -> tuple[str, str]:
     """A word and a colour for the whole."""
-    certificate = summary["certificate"]
-    if certificate["percent_folded"] or certificate["percent_ndv"]:
+    if record.certificate["percent_folded"] or record.certificate["percent_ndv"]:
         return "folded", "bad"
-    return ("look closely", "doubt") if summary["warnings"] else ("nothing suspicious", "good")
+    return ("look closely", "doubt") if record.warnings else ("nothing suspicious", "good")
 
 
 Rows = Sequence[tuple[str, str]]
@@ -128,13 +125,13 @@ Rows = Sequence[tuple[str, str]]
 
 def tables(seen: Material) -> list[tuple[str, Rows]]:
     """What is worth reading of result.json, in words."""
-    s = seen.summary
-    c, settings, scores = s["certificate"], s["settings"], s.get("scores", {})
+    record = seen.record
+    c, scores = record.certificate, record.scores
     spacing = "×".join(f"{v:.3g}" for v in seen.grid.spacing_mm)
     length = np.sqrt(np.square(seen.displacement_mm).sum(0))
     images: Rows = [
-        ("fixed", Path(str(s["fixed"])).name),
-        ("moving", Path(str(s["moving"])).name),
+        ("fixed", named(record.fixed, "fixed")),
+        ("moving", named(record.moving, "moving")),
         ("fixed grid", f"{'×'.join(map(str, seen.grid.shape))} voxels of {spacing} mm"),
         ("displacement", f"{float(length.mean()):.1f} mm on average, {float(length.max()):.1f} mm at most"),
     ]
@@ -149,12 +146,21 @@ def tables(seen: Material) -> list[tuple[str, Rows]]:
     for name, title, unit in (("dice", "mean Dice", ""), ("tre_mm", "mean landmark error", " mm")):
         if name in scores:
             quality.append((title, f"{scores[name]['mean_before']:.3f} → {scores[name]['mean_after']:.3f}{unit}"))
-    for stage in dict.fromkeys(step["stage"] for step in s["energies"]):
-        found = s["similarity"]
-        if f"{stage}_before" in found:
-            quality.append((f"energy, {stage}", f"{found[f'{stage}_before']:.4f} → {found[f'{stage}_after']:.4f}"))
-    used: Rows = [(name.replace("_", " "), str(settings[name])) for name in SHOWN if name in settings]
-    timings: Rows = [(name, f"{value:.2f} s") for name, value in s["timings_s"].items() if name != "report"]
-    memory = s.get("memory_mb", {})
-    timings = [*timings, ("memory at most", f"{memory['peak']:.0f} MB")] if memory.get("peak") else timings
+    for stage in dict.fromkeys(step.stage for step in record.energies):
+        energy = record.similarity
+        if f"{stage}_before" in energy:
+            quality.append((f"energy, {stage}", f"{energy[f'{stage}_before']:.4f} → {energy[f'{stage}_after']:.4f}"))
+    registrar = record.method.registrar
+    linear = record.method.linear
+    kind = ("none" if linear is None else linear.transform) if registrar is None else registrar.kind
+    choices = [(name.replace("_", " "), shown(value)) for name, value in record.choices if value not in ({}, "")]
+    timings: Rows = [(name, f"{value:.2f} s") for name, value in record.timings_s.items() if name != "report"]
+    peak = record.memory_mb.get("peak")
+    timings = timings if not peak else [*timings, ("memory at most", f"{peak:.0f} MB")]
+    used: Rows = [("deformation", kind), *choices]
     return [("Images", images), ("Quality", quality), ("Settings", used), ("Time", timings)]
+
+
+def shown(value: object) -> str:
+    """A value for people: a mapping as a list of what is in it."""
+    return ", ".join(f"{k} ({v:g})" for k, v in value.items()) if isinstance(value, dict) else str(value)

@@ -1,39 +1,44 @@
 """The interface of a similarity, in two forms: a term on tensors, and a fused evaluation for solvers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from warpwise.alignment import Alignment
+from warpwise.terms.term import Loss
 
 Array = NDArray[np.float32]
 
 Fused = Callable[[Array, Array], float]
 """(warped, gradient to be filled) → value: images (C, X, Y, Z); buffers live as long as the closure."""
 
+LinearMeasure = Literal["lncc", "ncc", "mse", "mi"]
+"""What the linear stage can compare by."""
 
-class Similarity(Protocol):
-    """A frozen dataclass of its settings.
+
+class Similarity(Loss, ABC):
+    """A term that solvers have a kernel for.
 
     Attributes:
         directed: whether `channels` describe directions along the grid's axes; both images must lie on one grid first.
+        linear: what stands for it in the linear stage: where the images show tissue alike, and where they do not.
     """
 
-    directed: bool
+    directed: ClassVar[bool] = False
+    linear: ClassVar[tuple[LinearMeasure, LinearMeasure]]
 
-    def __call__(self, alignment: "Alignment") -> "Tensor":
-        """0-dim tensor for a `Alignment`; differentiable, twice."""
-        ...
-
+    @abstractmethod
     def channels(self, image: Array) -> Array:
         """What is compared in place of the image: itself, or descriptors (C', X, Y, Z)."""
-        ...
 
-    def fused(self, fixed: Array, weight: Array | None, channel_weights: Array) -> Fused:
-        """Value and gradient for one fixed image (C, X, Y, Z); weight (1, X, Y, Z) or None."""
-        ...
+    @abstractmethod
+    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
+        """Value and gradient for one fixed image.
+
+        Args:
+            fixed: (C, X, Y, Z), as `channels` made it.
+            weight: (1, X, Y, Z) of voxels, or None where all count.
+            shares: of the channels of the image (not of `channels`), in the value.
+        """

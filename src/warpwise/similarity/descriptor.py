@@ -1,12 +1,12 @@
 """MIND-SSC: self-similarity descriptors, for images of different contrast."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from warpwise.ops import kernels
-from warpwise.similarity.base import Array, Fused
+from warpwise.similarity.base import Array, Fused, LinearMeasure, Similarity
 from warpwise.similarity.intensity import MSE
 
 if TYPE_CHECKING:
@@ -19,18 +19,19 @@ _AXES = [(a, s) for a in range(3) for s in (1, -1)]
 PAIRS = [(p, q) for i, p in enumerate(_AXES) for q in _AXES[i + 1 :] if p[0] != q[0]]
 
 
-@dataclass(frozen=True)
-class MIND:
+class MIND(Similarity):
     """Mean squared difference of MIND-SSC descriptors (12 channels in 3-D, 4 in 2-D).
 
-    Solvers compute the moving descriptors once a level and warp them; the term on tensors describes the warped image.
+    Solvers compute the moving descriptors once a scale and warp them; the term on tensors describes the warped image.
 
     Source: Heinrich et al., MICCAI 2013.
     """
 
-    radius: int = 1
-    dilation: int = 2
+    term: Literal["mind"] = "mind"
+    radius: int = Field(default=1, ge=0)
+    dilation: int = Field(default=2, ge=1)
     directed: ClassVar[bool] = True
+    linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("lncc", "mi")
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
@@ -42,8 +43,8 @@ class MIND:
     def channels(self, image: Array) -> Array:
         return np.concatenate([describe(channel, self.radius, self.dilation) for channel in image])
 
-    def fused(self, fixed: Array, weight: Array | None, channel_weights: Array) -> Fused:
-        share = np.repeat(channel_weights, len(fixed) // len(channel_weights)) * len(channel_weights) / len(fixed)
+    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
+        share = np.repeat(shares, len(fixed) // len(shares)) * len(shares) / len(fixed)
         return MSE().fused(fixed, weight, share.astype(np.float32))
 
 

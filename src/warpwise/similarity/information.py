@@ -1,13 +1,13 @@
 """Mutual information."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from warpwise.ops import kernels
 from warpwise.ops.statistics import information
-from warpwise.similarity.base import Array, Fused
+from warpwise.similarity.base import Array, Fused, LinearMeasure, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from warpwise.alignment import Alignment
 
 
-@dataclass(frozen=True)
-class MutualInformation:
+class MutualInformation(Similarity):
     """Mutual information with cubic B-spline Parzen windows, negated, in nats.
 
     Intensities of 0 … 1.2 fill the inner bins (see `image.normalised`).
@@ -24,8 +23,9 @@ class MutualInformation:
     Source: Mattes et al., IEEE TMI 2003.
     """
 
-    bins: int = 32
-    directed: ClassVar[bool] = False
+    term: Literal["mi"] = "mi"
+    bins: int = Field(default=32, ge=8)
+    linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("mi", "mi")
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
@@ -40,7 +40,7 @@ class MutualInformation:
         scale = (self.bins - 3) / 1.2
         return np.array([0.0, scale, 0.0, scale], np.float32)
 
-    def fused(self, fixed: Array, weight: Array | None, channel_weights: Array) -> Fused:
+    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
         ranges = self.ranges()
         mask = None if weight is None else weight[0]
 
@@ -49,7 +49,7 @@ class MutualInformation:
             for n in range(len(fixed)):
                 counts = kernels.joint_histogram(fixed[n], warped[n], mask, ranges=ranges, bins=self.bins)
                 value, potential = information(counts)
-                share = float(channel_weights[n])
+                share = float(shares[n])
                 total -= share * value
                 scale = -share * float(ranges[3])
                 kernels.histogram_gradient(

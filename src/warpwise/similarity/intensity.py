@@ -1,13 +1,12 @@
 """Similarities of intensities themselves: squared difference and global correlation."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
 from warpwise.ops import kernels
 from warpwise.ops.statistics import correlation
-from warpwise.similarity.base import Array, Fused
+from warpwise.similarity.base import Array, Fused, LinearMeasure, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,11 +14,11 @@ if TYPE_CHECKING:
     from warpwise.alignment import Alignment
 
 
-@dataclass(frozen=True)
-class MSE:
+class MSE(Similarity):
     """Mean squared difference over the mask."""
 
-    directed: ClassVar[bool] = False
+    term: Literal["mse"] = "mse"
+    linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("mse", "mse")
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
@@ -29,9 +28,9 @@ class MSE:
     def channels(self, image: Array) -> Array:
         return image
 
-    def fused(self, fixed: Array, weight: Array | None, channel_weights: Array) -> Fused:
+    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
         voxels = float(np.prod(fixed.shape[1:])) if weight is None else float(weight.sum(dtype=np.float64))
-        share = channel_weights / max(voxels, 1.0)
+        share = shares / max(voxels, 1.0)
 
         def evaluate(warped: Array, gradient: Array) -> float:
             return float(kernels.squared_difference(fixed, warped, weight, scale=2 * share, gradient=gradient) @ share)
@@ -39,11 +38,11 @@ class MSE:
         return evaluate
 
 
-@dataclass(frozen=True)
-class NCC:
+class NCC(Similarity):
     """Global normalised cross-correlation over the mask, negated."""
 
-    directed: ClassVar[bool] = False
+    term: Literal["ncc"] = "ncc"
+    linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("ncc", "ncc")
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
@@ -53,14 +52,14 @@ class NCC:
     def channels(self, image: Array) -> Array:
         return image
 
-    def fused(self, fixed: Array, weight: Array | None, channel_weights: Array) -> Fused:
+    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
         def evaluate(warped: Array, gradient: Array) -> float:
             total = 0.0
             coefficients = np.zeros((fixed.shape[0], 3))
             for n, sums in enumerate(kernels.moments(fixed, warped, weight)):
                 value, coefficients[n] = correlation(sums)
-                total -= float(channel_weights[n]) * value
-                coefficients[n] *= -float(channel_weights[n])
+                total -= float(shares[n]) * value
+                coefficients[n] *= -float(shares[n])
             kernels.blend(fixed, warped, weight, coefficients, out=gradient)
             return total
 

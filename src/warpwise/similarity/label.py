@@ -1,23 +1,73 @@
-"""What known labels and known deformations say: terms for training."""
+"""What known labels and known deformations say."""
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-import torch.nn.functional as F
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from warpwise.alignment import Alignment
 from warpwise.errors import InputError
+from warpwise.terms.term import Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warpwise.alignment import Alignment
 
 
-@dataclass(frozen=True)
-class SoftDice:
+class LabelOverlap(Loss):
+    """Squared difference of label maps, as channels, over the fixed ones' squares: about 2 − 2·Dice of all labels at once.
+
+    Solvers have a kernel for it, and code many labels in few channels (`encoded`). 0 where no labels are known.
+    """
+
+    term: Literal["labels"] = "labels"
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
+        fixed, warped = alignment.fixed_labels, alignment.warped_labels
+        if fixed is None or warped is None:
+            return alignment.displacement.new_zeros(())
+        squares = ((fixed - warped) ** 2).flatten(1).sum(1)
+        return (squares / (fixed**2).flatten(1).sum(1).clamp(min=1)).mean()
+
+    def share(self, codes: NDArray[np.float32]) -> float:
+        """Factor of Σ (fixed − moving)² for these fixed codes (K, X, Y, Z), the weight in it."""
+        return self.weight / max(float((codes**2).sum(dtype=np.float64)), 1.0)
+
+
+def encoded(
+    fixed: NDArray[np.integer], moving: NDArray[np.integer], *, channels: int = 8
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Codes (K, …) of the labels that both maps (X, Y, Z) hold, 0 left out.
+
+    Few labels get a channel each. Many get directions in `channels` dimensions, so that the squared distance of two
+    labels is about as large as with a channel each, at a fraction of the cost (Johnson and Lindenstrauss, 1984).
+    """
+    shared = np.intersect1d(np.unique(fixed), np.unique(moving))
+    shared = shared[shared != 0]
+    if len(shared) <= channels:
+        codes = np.eye(max(len(shared), 1), dtype=np.float32)[: len(shared)]
+    else:
+        codes = np.random.default_rng(0).normal(size=(len(shared), channels)).astype(np.float32)
+        codes /= np.linalg.norm(codes, axis=1, keepdims=True)
+    table = np.concatenate([np.zeros((1, codes.shape[1]), np.float32), codes])
+
+    def channels_of(labels: NDArray[np.integer]) -> NDArray[np.float32]:
+        at = np.searchsorted(shared, labels)
+        at = np.where(np.isin(labels, shared), at + 1, 0)
+        return np.ascontiguousarray(np.moveaxis(table[at], -1, 0))
+
+    return channels_of(fixed), channels_of(moving)
+
+
+class SoftDice(Loss):
     """One minus the mean Dice of the labels a pair holds, counted by shares of voxels; 0 where no labels are known.
 
     Source: Milletari et al., 3DV 2016 (with squares in the denominator).
     """
 
-    def __call__(self, alignment: Alignment) -> Tensor:
-        """0-dim tensor."""
+    term: Literal["dice"] = "dice"
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         if alignment.fixed_labels is None or alignment.warped_labels is None:
             return alignment.displacement.new_zeros(())
         fixed, warped = alignment.fixed_labels.flatten(2), alignment.warped_labels.flatten(2)
@@ -31,19 +81,21 @@ class SoftDice:
         return 1 - of_pair.mean()
 
 
-@dataclass(frozen=True)
-class Segmentation:
+class Segmentation(Loss):
     """Cross-entropy of a network's labels with the fixed image's; 0 where no labels are known.
 
     Raises:
         InputError: the network predicts none, or not so many.
     """
 
-    def __call__(self, alignment: Alignment) -> Tensor:
-        """0-dim tensor, nats."""
+    term: Literal["segmentation"] = "segmentation"
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
+        import torch.nn.functional as F  # noqa: PLC0415 - settings are read without torch
+
         if alignment.fixed_labels is None:
             return alignment.displacement.new_zeros(())
-        logits = alignment.prediction.get("labels")
+        logits = None if alignment.prediction is None else alignment.prediction.labels
         count = alignment.fixed_labels.shape[1]
         if logits is None or logits.shape[1] != count + 1:
             have = 0 if logits is None else logits.shape[1] - 1
@@ -57,12 +109,12 @@ class Segmentation:
         return -(shares * logits.log_softmax(1)).sum(1).mean()
 
 
-@dataclass(frozen=True)
-class EndpointError:
+class EndpointError(Loss):
     """Mean distance between the displacement and the true one, voxels, of each pair by weight; 0 where none is known."""
 
-    def __call__(self, alignment: Alignment) -> Tensor:
-        """0-dim tensor."""
+    term: Literal["endpoint"] = "endpoint"
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
         if alignment.truth is None:
             return alignment.displacement.new_zeros(())
         squared = ((alignment.displacement - alignment.truth) ** 2).sum(1, keepdim=True)

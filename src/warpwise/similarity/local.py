@@ -1,12 +1,12 @@
 """Local normalised cross-correlation."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from warpwise.ops import kernels
-from warpwise.similarity.base import Array, Fused
+from warpwise.similarity.base import Array, Fused, LinearMeasure, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,21 +14,25 @@ if TYPE_CHECKING:
     from warpwise.alignment import Alignment
 
 
-@dataclass(frozen=True)
-class LNCC:
+RADIUS = 2
+
+
+class LNCC(Similarity):
     """Local normalised cross-correlation in boxes of 2·radius + 1 voxels, negated, averaged over the mask.
 
     The squared form ignores the sign of the correlation, so tissue may be bright in one image and dark in the other.
     `epsilon` is the variance (intensities 0 … 1) of noise that both windows are taken to share: where there is less than
-    that, noise would otherwise pull as hard as anatomy. See `ops.lncc`.
+    that, noise would otherwise pull as hard as anatomy. See `ops.lncc`. Without a radius it is
+    2, or what a solver's scale has.
 
     Source: Avants et al., Medical Image Analysis 2008.
     """
 
-    radius: int = 2
+    term: Literal["lncc"] = "lncc"
+    radius: int | None = Field(default=None, ge=0)
     signed: bool = False
-    epsilon: float = 5e-3
-    directed: ClassVar[bool] = False
+    epsilon: float = Field(default=5e-3, gt=0)
+    linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("lncc", "mi")
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
@@ -36,7 +40,7 @@ class LNCC:
         value = ops.lncc(
             alignment.fixed,
             alignment.warped,
-            radius=self.radius,
+            radius=RADIUS if self.radius is None else self.radius,
             weight=alignment.mask,
             signed=self.signed,
             epsilon=self.epsilon,
@@ -46,17 +50,18 @@ class LNCC:
     def channels(self, image: Array) -> Array:
         return image
 
-    def fused(self, fixed: Array, weight: Array | None, channel_weights: Array) -> Fused:
+    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
         maps = np.empty((fixed.shape[0], 3, *fixed.shape[1:]), np.float32)
         voxels = float(np.prod(fixed.shape[1:])) if weight is None else float(weight.sum(dtype=np.float64))
-        share = channel_weights / max(voxels, 1.0)
-        radius = tuple(self.radius if n > 1 else 0 for n in fixed.shape[1:])
+        share = shares / max(voxels, 1.0)
+        near = RADIUS if self.radius is None else self.radius
+        x, y, z = (near if n > 1 else 0 for n in fixed.shape[1:])
 
         def evaluate(warped: Array, gradient: Array) -> float:
             total = kernels.lncc(
                 fixed,
                 warped,
-                radius=(radius[0], radius[1], radius[2]),
+                radius=(x, y, z),
                 weight=weight,
                 signed=self.signed,
                 epsilon=self.epsilon,
@@ -67,3 +72,8 @@ class LNCC:
             return -float(total @ share)
 
         return evaluate
+
+
+def windowed(similarity: Similarity, radius: int) -> Similarity:
+    """A similarity with windows of this radius, if it has windows and names none of its own."""
+    return similarity.replace(radius=radius) if isinstance(similarity, LNCC) and similarity.radius is None else similarity

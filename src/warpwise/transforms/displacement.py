@@ -80,7 +80,7 @@ class DisplacementField(Transform):
         """Voxels of `grid` a node, where this field's nodes are that grid's voxels 0, f, 2f, … to the end."""
         steps = np.array(self.grid.spacing_mm) / np.array(grid.spacing_mm)
         whole = tuple(max(1, int(s)) for s in np.rint(steps))
-        if not self.grid.same_as(grid.coarser(whole)):
+        if not self.grid.same_as(grid.nodes(whole)):
             return None
         return (whole[0], whole[1], whole[2]) if self.dim == 3 else (whole[0], 1, whole[1])
 

@@ -44,8 +44,13 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def helper(function: Callable[..., Any]) -> Any:
-    """Compile a piece that kernels call and that is merged into them."""
-    return numba.njit(nogil=True, fastmath=FAST, error_model="numpy", inline="never")(function)
+    """Compile a piece that is merged into every kernel that calls it.
+
+    Merged always, not where LLVM finds it worth while: a call that stays goes to a symbol that kernels share, and which of
+    its definitions answers, each optimised in another place, depends on what this process compiled and what it loaded from
+    disk. The first run then differed from the second in the last bits.
+    """
+    return numba.njit(nogil=True, fastmath=FAST, error_model="numpy", forceinline=True)(function)
 
 
 def compiled() -> bool:

@@ -7,14 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.ops import kernels
-from warpwise.pair import Triple
+from warpwise.volume import Triple
 
 Array = NDArray[np.float32]
 
 # Cells whose smallest determinant is below this are repaired: above 0, so that rounding to a file's float32 and the
 # linear inverse (steeper by one over the determinant) stay sound.
 FLOOR = 0.05
-LOCAL_ROUNDS = 60
+ROUNDS = 60
+GROWTH = 0.05  # nodes that the Gaussian of a repair grows by from round to round, up to WIDEST
+WIDEST = 4.0
 BLOCK = 32  # nodes: folds that lie further apart are worked on apart
 
 
@@ -29,10 +31,10 @@ def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR
     marked, changed = folded_nodes(field, factors, shape, floor)
     if changed:
         field = field.copy()
-    for attempt in range(LOCAL_ROUNDS):
+    for attempt in range(ROUNDS):
         if not len(marked):
             return field, changed
-        regions = [soften(field, part, width=min(1.0 + 0.05 * attempt, 2.0)) for part in clusters(marked)]
+        regions = calm(field, marked, attempt)
         # What lies outside these boxes has not changed, and was sound.
         found = [folded_nodes_in(field, region, factors, shape, floor) for region in regions]
         marked = np.unique(np.concatenate(found), axis=0)
@@ -70,6 +72,18 @@ def nodes_round(bad: NDArray[Any], factors: Triple, nodes: tuple[int, ...]) -> N
     low = np.argwhere(bad) // np.array(factors)
     corners = [np.minimum(low + np.array(corner), np.array(nodes) - 1) for corner in np.ndindex(2, 2, 2)]
     return np.unique(np.concatenate(corners), axis=0)
+
+
+def arrivals(nodes: NDArray[np.int64], moved: Array) -> NDArray[np.int64]:
+    """The nodes nearest to where these nodes (n, 3) are moved, in voxels of the nodes."""
+    at = nodes + moved[(slice(None), *nodes.T)].T
+    return np.clip(np.rint(at), 0, np.array(moved.shape[1:]) - 1).astype(np.int64)
+
+
+def calm(field: Array, marked: NDArray[np.int64], attempt: int) -> list[tuple[slice, ...]]:
+    """Soften the field, in place, round nodes (n, 3), more widely from attempt to attempt; returns the boxes changed."""
+    width = min(1.0 + GROWTH * attempt, WIDEST)
+    return [soften(field, part, width=width) for part in clusters(marked)]
 
 
 def clusters(marked: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

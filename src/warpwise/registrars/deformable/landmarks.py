@@ -3,9 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.guides import Landmarks, Points
-from warpwise.pair import Pair, Triple
+from warpwise.pair import Pair
+from warpwise.similarity.landmarks import Landmarks, Points, residuals
 from warpwise.transforms.displacement import interpolated
+from warpwise.volume import Triple
 
 Array = NDArray[np.float32]
 
@@ -15,18 +16,17 @@ REACH = 3.0  # standard deviations until a Gaussian counts as 0
 
 
 class Pull:
-    """The landmark term at one level.
+    """The landmark term at one scale.
 
     A step is the smoothest field (in the space of Gaussian kernels) that closes a share of every gap: a Gauss-Newton
     step in that space, where the plain gradient would move single voxels.
     """
 
     def __init__(self, pair: Pair, landmarks: Landmarks, factors: Triple) -> None:
-        self.landmarks = landmarks
-        self.to_moving = pair.to_moving
-        self.linear = pair.moving_grid.affine[:3, :3]
+        assert pair.fixed.points is not None
+        self.pair, self.landmarks = pair, landmarks
         self.factors = np.array(factors, np.float64)
-        self.nodes = landmarks.fixed / self.factors
+        self.nodes = pair.fixed.points / self.factors
         apart = np.square(self.nodes[:, None] - self.nodes).sum(-1)
         self.kernel = np.exp(-apart / (2 * WIDTH**2)) + RIDGE * np.eye(len(apart))
         self.share = landmarks.weight / (1 + landmarks.weight)
@@ -34,10 +34,12 @@ class Pull:
 
     def look(self, displacement: Array) -> float:
         """Judge a displacement (3, x, y, z; voxels of the nodes): its energy."""
-        moved = self.landmarks.fixed + interpolated(displacement, self.nodes) * self.factors
-        off = self.landmarks.residuals(moved, self.to_moving)
-        self._wanted = -np.linalg.solve(self.to_moving[:3, :3], off.T).T / self.factors
-        return self.landmarks.energy(off, self.linear)
+        pair = self.pair
+        assert pair.fixed.points is not None
+        moved = pair.fixed.points + interpolated(displacement, self.nodes) * self.factors
+        off = residuals(pair, moved, pair.to_moving)
+        self._wanted = -np.linalg.solve(pair.to_moving[:3, :3], off.T).T / self.factors
+        return self.landmarks.energy(pair, off)
 
     def add(self, step: Array, *, cap: float) -> None:
         """Add to a step, in place, what closes the gaps last looked at; no part of it is longer than `cap`."""

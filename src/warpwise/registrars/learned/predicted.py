@@ -1,26 +1,24 @@
 """Registration by a trained network, alone or as the start of a solver."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
+from warpwise.events import OnEvent, ignore
 from warpwise.networks.model import Model, ModelCard
 from warpwise.pair import Pair
-from warpwise.registrars.base import OnStep, Solution, ignore
+from warpwise.registrars.base import Registrar, Solution
 from warpwise.registrars.crop import DARK, foreground
 from warpwise.registrars.deformable import fold
-from warpwise.registrars.deformable.greedy import Greedy
-from warpwise.registrars.deformable.svf import SVF, SymmetricSVF
-from warpwise.registrars.learned.certainty import certainty
-from warpwise.registrars.learned.working import array, finer, on_all_voxels, scalar, spacing_of, tensor, working_pair
+from warpwise.registrars.learned.certainty import certainty, deviation
+from warpwise.registrars.learned.working import array, scalar, tensor, working_pair
+from warpwise.spacing import embedded_spacing, finer, on_all_voxels
 
 Array = NDArray[np.float32]
 
-SAMPLES = 12  # of the posterior, for the map of uncertainty
 THICK = 1.6  # voxels this many times as large as the network's hold less than it was trained on
 SMALL, LARGE = 0.5, 1.4  # of the training images' extent
 UNLIKE = 0.25  # of the intensity range: deciles that differ more are of another contrast
@@ -31,84 +29,90 @@ class Predicted:
     """One pass of a network over both objects, whole, at its own spacing; then on every voxel."""
 
     model: Model
-    samples: int = SAMPLES
+    samples: int = 12
+    seed: int = 0
+    stage: str = "predicted"
 
-    def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:  # noqa: ARG002 - one pass has no steps
+    def fits(self, pair: Pair) -> tuple[str, ...]:
+        """How a pair differs from what the network was trained on.
+
+        Raises:
+            InputError: the network is for images of other axes or channels.
+        """
+        self.model.card.fits(len(pair.fixed.data), dim=2 if pair.planar else 3)
+        return mismatches(self.model.card, pair)
+
+    def solve(self, pair: Pair, *, start: Solution | None = None, on_step: OnEvent = ignore) -> Solution:  # noqa: ARG002
         """The displacement that the network predicts, and its uncertainty where it knows.
 
         Raises:
             InputError: the network is for images of other axes or channels, or predicts what is not finite.
         """
         card = self.model.card
-        card.fits(len(pair.fixed), dim=2 if pair.planar else 3)
         box = foreground(pair)
         part = pair.cropped(box.start, box.shape)
-        seen = working_pair(part, spacing_of(card))
-        images = [tensor(image, card.dim) for image in (seen.fixed, seen.moving)]
-        prediction = self.model(images[0], images[1])
-        x, y, z = pair.grid.shape
+        working = working_pair(part, card)
+        fixed, moving = (tensor(image, card.dim) for image in (working.fixed, working.moving))
+        prediction = self.model(fixed, moving)
+        x, y, z = pair.fixed.shape
         taper = box.taper(box.shape, (1, 1, 1))
 
         def whole(displacement: torch.Tensor) -> Array:
             # Before it is made finer: an eighth of the nodes, and the same folds.
             nodes = array(displacement[0])
             nodes, _ = fold.repair(nodes, (1, 1, 1), (nodes.shape[1], nodes.shape[2], nodes.shape[3]))
-            field = on_all_voxels(nodes, seen.step, box.shape)
+            field = on_all_voxels(nodes, working.step, box.shape)
             field *= taper[0][:, None, None] * taper[1][:, None] * taper[2]
             return box.embed(field, (x, y, z))
 
-        if not torch.isfinite(prediction["displacement"]).all():
+        if not torch.isfinite(prediction.displacement).all():
             raise InputError(f"The model {card.name or self.model.path} predicts values that are not finite.")
-        field = whole(prediction["displacement"])
+        field = whole(prediction.displacement)
 
         def embedded(values: Array) -> Array:
             # Nothing is known beyond what was looked at.
-            return box.embed(finer(values, seen.step, box.shape), (x, y, z), outside=float(values.max()))[0]
+            return box.embed(finer(values, working.step, box.shape), (x, y, z), outside=float(values.max()))[0]
 
         uncertainty = features = None
-        if "log_variance" in prediction and self.samples:
-            uncertainty = embedded(self.spread(images, seen.step, pair.grid.spacing_mm))
+        if prediction.posterior is not None and self.samples:
+            voxel_mm = working.step * np.array(pair.fixed.grid.spacing_mm)
+            uncertainty = embedded(
+                deviation(self.model, fixed, moving, prediction, voxel_mm=voxel_mm, samples=self.samples, seed=self.seed)
+            )
         elif self.samples and (sure := certainty(prediction, samples=self.samples)) is not None:
-            mm = float(np.mean(spacing_of(card))) if card.dim == 3 else card.spacing_mm[0]
+            mm = float(np.mean(card.spacing_mm)) if card.dim == 3 else card.spacing_mm[0]
             uncertainty = embedded(mm * scalar(sure.match))
             features = None if sure.features is None else embedded(scalar(sure.features))
         return Solution(field, uncertainty=uncertainty, feature_uncertainty=features, stops=("one pass",))
 
-    def spread(
-        self,
-        images: Sequence[torch.Tensor],
-        step: NDArray[np.float64],
-        spacing_mm: Sequence[float],
-    ) -> Array:
-        """Standard deviation (1, x, y, z) of where a working voxel goes, mm, over samples of the posterior."""
-        generator = torch.Generator().manual_seed(0)
-        first = second = np.zeros(1)
-        for _ in range(self.samples):
-            drawn = array(self.model(images[0], images[1], generator)["displacement"][0])
-            mm = drawn * (step * np.array(spacing_mm))[:, None, None, None]
-            first, second = first + mm, second + mm.astype(np.float64) ** 2
-        variance = second / self.samples - (first / self.samples) ** 2
-        return np.sqrt(np.maximum(variance, 0).sum(0, keepdims=True)).astype(np.float32)
-
 
 @dataclass(frozen=True)
-class Refined:
-    """A network's answer as the start of a solver that goes on at fine levels."""
+class RefinedPrediction:
+    """A network's answer as the start of a solver that goes on at fine scales."""
 
-    predicted: Predicted
-    solver: Greedy | SVF | SymmetricSVF
+    predicted: Registrar
+    solver: Registrar
 
-    def solve(self, pair: Pair, *, on_step: OnStep = ignore) -> Solution:
+    @property
+    def stage(self) -> str:
+        """The solver's."""
+        return self.solver.stage
+
+    def fits(self, pair: Pair) -> tuple[str, ...]:
+        """What the network says of the pair."""
+        return self.predicted.fits(pair)
+
+    def solve(self, pair: Pair, *, start: Solution | None = None, on_step: OnEvent = ignore) -> Solution:  # noqa: ARG002
         """The solver's displacement, begun at the network's."""
-        start = self.predicted.solve(pair, on_step=on_step)
-        return replace(self.solver, start=start).solve(pair, on_step=on_step)
+        return self.solver.solve(pair, start=self.predicted.solve(pair), on_step=on_step)
 
 
 def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:
     """In what the images differ from those a model was trained on, with numbers."""
     out: list[str] = []
-    spacing = spacing_of(card)
-    for what, image, grid in (("fixed", pair.fixed, pair.grid), ("moving", pair.moving, pair.moving_grid)):
+    spacing = embedded_spacing(card.spacing_mm)
+    for what, volume in (("fixed", pair.fixed), ("moving", pair.moving)):
+        image, grid = volume.data, volume.grid
         axes = [n for n in range(3) if grid.shape[n] > 1]
         if any(grid.spacing_mm[n] > THICK * spacing[n] for n in axes):
             have = "×".join(f"{grid.spacing_mm[n]:.3g}" for n in axes)
@@ -123,12 +127,12 @@ def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:
                 have, want = ("×".join(f"{v:.0f}" for v in values) for values in (extent, card.field_mm))
                 out.append(f"The {what} object measures {have} mm; the model was trained on fields of {want} mm.")
         if card.intensities and not card.any_contrast:
-            found = np.percentile(image[image > DARK], range(10, 100, 10)) if bright.any() else np.zeros(9)
-            gap = np.abs(found - np.array(card.intensities))
+            deciles = np.percentile(image[image > DARK], range(10, 100, 10)) if bright.any() else np.zeros(9)
+            gap = np.abs(deciles - np.array(card.intensities))
             if gap.max() > UNLIKE:
                 n = int(gap.argmax())
                 out.append(
                     f"The {what} image's contrast is not the model's ({card.contrast or 'unknown'}): its decile {n + 1} of "
-                    f"intensity is {found[n]:.2f}, {card.intensities[n]:.2f} in training."
+                    f"intensity is {deciles[n]:.2f}, {card.intensities[n]:.2f} in training."
                 )
     return tuple(out)

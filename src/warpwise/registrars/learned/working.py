@@ -1,6 +1,5 @@
-"""Images at the spacing a network works at: the same steps in training and in use."""
+"""What a network sees of images: upright, stretched and at its own spacing, as its card says."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,47 +7,23 @@ import torch
 from numpy.typing import NDArray
 
 from warpwise.grid import Grid
+from warpwise.image import Image
 from warpwise.networks.model import ModelCard
 from warpwise.ops import kernels
-from warpwise.pair import Pair, Triple
+from warpwise.pair import Pair
+from warpwise.spacing import at_spacing, embedded_spacing, ratios, stretched
 
 Array = NDArray[np.float32]
 
-ALIKE = 0.02  # spacings that differ by no more are taken for equal
-BLUR = 0.35  # σ of the Gaussian before sampling, in voxels of the coarser grid
 
+def working_image(image: Image, card: ModelCard) -> tuple[Array, Grid]:
+    """An image as a network sees it, (C, X, Y, Z) on a 3-D grid, stretched by the card's percentiles.
 
-def ratios(grid: Grid, spacing_mm: Sequence[float]) -> NDArray[np.float64]:
-    """Voxels of a 3-D grid a working voxel, along each axis; 1 along an axis of one voxel and where it is nearly 1."""
-    found = np.array(spacing_mm) / np.array(grid.spacing_mm)
-    still = (np.abs(found - 1) <= ALIKE) | (np.array(grid.shape) == 1)
-    return np.where(still, 1.0, found)
-
-
-def coarse_grid(grid: Grid, step: NDArray[np.float64]) -> Grid:
-    """The grid that begins at the same voxel with voxels `step` times as large."""
-    shape = tuple(int((n - 1) / s + 1e-6) + 1 for n, s in zip(grid.shape, step, strict=True))
-    return Grid(shape, grid.affine @ np.diag([*step, 1.0]))
-
-
-def at_spacing(image: Array, grid: Grid, spacing_mm: Sequence[float]) -> tuple[Array, Grid]:
-    """An image (C, X, Y, Z) on a 3-D grid, smoothed and sampled at another spacing; itself where that is its own."""
-    step = ratios(grid, spacing_mm)
-    if (step == 1).all():
-        return image, grid
-    target = coarse_grid(grid, step)
-    smooth = kernels.gaussian(image, [BLUR * s if s > 1 else 0.0 for s in step])
-    out = np.empty((len(image), *target.shape), np.float32)
-    return kernels.warp_affine(smooth, np.diag([*step, 1.0])[:3], out=out), target
-
-
-def labels_at_spacing(labels: NDArray[np.integer], grid: Grid, spacing_mm: Sequence[float]) -> NDArray[np.int16]:
-    """A label map (X, Y, Z), nearest neighbour, on the grid of `at_spacing`."""
-    step = ratios(grid, spacing_mm)
-    shape = coarse_grid(grid, step).shape
-    index = [np.minimum(np.rint(np.arange(n) * s).astype(int), m - 1)
-             for n, s, m in zip(shape, step, labels.shape, strict=True)]  # fmt: skip
-    return labels[np.ix_(*index)].astype(np.int16)
+    Raises:
+        InputError: the network is for images of other axes or channels.
+    """
+    card.fits(len(image.data), dim=image.grid.dim)
+    return at_spacing(*stretched(image, card.percentiles), embedded_spacing(card.spacing_mm))
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,36 +40,20 @@ class WorkingPair:
     step: NDArray[np.float64]
 
 
-def working_pair(pair: Pair, spacing_mm: Sequence[float]) -> WorkingPair:
-    """Both images at a spacing, on the grid of the fixed one."""
-    fixed, grid = at_spacing(pair.fixed, pair.grid, spacing_mm)
-    source, moving_grid = at_spacing(pair.moving, pair.moving_grid, spacing_mm)
-    step = ratios(pair.grid, spacing_mm)
-    matrix = moving_grid.inverse_affine @ pair.moving_grid.affine @ pair.to_moving @ np.diag([*step, 1.0])
+def working_pair(pair: Pair, card: ModelCard) -> WorkingPair:
+    """Both images, which were turned upright and stretched by the card's percentiles, on the grid of the fixed one.
+
+    Raises:
+        InputError: the network is for images of other axes or channels.
+    """
+    card.fits(len(pair.fixed.data), dim=2 if pair.planar else 3)
+    spacing = embedded_spacing(card.spacing_mm)
+    fixed, grid = at_spacing(pair.fixed.data, pair.fixed.grid, spacing)
+    source, moving_grid = at_spacing(pair.moving.data, pair.moving.grid, spacing)
+    step = ratios(pair.fixed.grid, spacing)
+    matrix = moving_grid.inverse_affine @ pair.moving.grid.affine @ pair.to_moving @ np.diag([*step, 1.0])
     out = np.empty((len(source), *grid.shape), np.float32)
     return WorkingPair(fixed, kernels.warp_affine(source, matrix[:3], out=out), step)
-
-
-def finer(values: Array, step: NDArray[np.float64], shape: Triple) -> Array:
-    """Values (N, x, y, z) on working voxels at every voxel of the full grid."""
-    if (step == 1).all():
-        return values
-    return kernels.warp_affine(values, np.diag([*(1 / step), 1.0])[:3], out=np.empty((len(values), *shape), np.float32))
-
-
-def on_all_voxels(field: Array, step: NDArray[np.float64], shape: Triple) -> Array:
-    """A displacement in working voxels (3, x, y, z) in voxels of the full grid, at every one of them."""
-    out = finer(field, step, shape)
-    if out is field:
-        return field
-    out *= step.astype(np.float32)[:, None, None, None]
-    return out
-
-
-def spacing_of(card: ModelCard) -> tuple[float, float, float]:
-    """A model's spacing along the axes of a 3-D grid."""
-    s = card.spacing_mm
-    return (s[0], s[1], s[2]) if card.dim == 3 else (s[0], 1.0, s[1])
 
 
 def tensor(image: Array, dim: int) -> torch.Tensor:

@@ -6,11 +6,17 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from warpwise.pair import Pair, level_factors, pyramid_level
-from warpwise.registrars.base import OnStep, Recorder, Step, ignore
+from warpwise.events import Event, OnEvent, ignore
+from warpwise.pair import Pair
+from warpwise.registrars.base import Recorder
 from warpwise.registrars.linear.gauss_newton import Problem
 from warpwise.settings import Settings
+from warpwise.similarity.base import LinearMeasure
+from warpwise.similarity.label import LabelOverlap
+from warpwise.similarity.landmarks import Landmarks
+from warpwise.volume import scale_factors
 
 Matrix = NDArray[np.float64]
 STRETCH = 2.0  # no level may stretch or shrink by more: images that share nothing would be flattened to a point
@@ -18,31 +24,31 @@ STRETCH = 2.0  # no level may stretch or shrink by more: images that share nothi
 Freedom = Literal["translation", "rigid", "similarity", "affine"]
 
 
-class AffineSettings(Settings):
+class LinearSettings(Settings):
     """How the linear stage works.
 
     Attributes:
-        transform: what may move in the end; coarse levels stay rigid.
-        coarsest_voxels, finest_voxels: sizes (voxels) between which images are registered: a level is used if its
+        transform: what may move in the end; coarse scales stay rigid.
+        coarsest_voxels, finest_voxels: sizes (voxels) between which images are registered: a scale is used if its
             fixed image has at least the first and about at most the second number.
-        iterations: at most so many a level.
-        tolerance_voxels: a level ends when no corner moves by more.
+        iterations: at most so many a scale.
+        tolerance_voxels: a scale ends when no corner moves by more.
     """
 
     transform: Freedom = "affine"
-    coarsest_voxels: int = 6_000
-    finest_voxels: int = 1_000_000
-    iterations: int = 20
-    tolerance_voxels: float = 0.03
+    coarsest_voxels: int = Field(default=6_000, ge=1)
+    finest_voxels: int = Field(default=1_000_000, ge=1)
+    iterations: int = Field(default=20, ge=1)
+    tolerance_voxels: float = Field(default=0.03, ge=0)
 
 
 @dataclass(frozen=True, eq=False)
-class AffineSolution:
+class LinearSolution:
     """The matrix found (fixed index → moving index of the full grids), its value, and how it came about."""
 
     to_moving: Matrix
     value: float
-    history: tuple[Step, ...]
+    history: tuple[Event, ...]
     stops: tuple[str, ...]
 
 
@@ -51,7 +57,7 @@ def generators(pair: Pair, freedom: Freedom) -> list[Matrix]:
 
     The motion is one of world mm round the grid's centre, so that rigid means rigid whatever the axes are.
     """
-    grid = pair.grid
+    grid = pair.fixed.grid
     centre = np.eye(4)
     centre[:3, 3] = -(grid.affine @ np.append((np.array(grid.shape) - 1) / 2, 1))[:3]
     to_mm = centre @ grid.affine
@@ -101,11 +107,11 @@ def minimise(
     iterations: int,
     tolerance_voxels: float,
     recorder: Recorder | None = None,
-    level: int = 0,
+    scale: int = 0,
 ) -> tuple[Matrix, float, str]:
     """Lower a problem's value over matrix·exp(Σ c·basis). Steps are scaled Gauss-Newton steps that must not climb."""
     columns = np.stack([b[:3].ravel() for b in basis], 1)
-    shape = problem.pair.fixed.shape[1:]
+    shape = problem.pair.fixed.shape
     corners = np.array([[x, y, z, 1] for x in (0, shape[0]) for y in (0, shape[1]) for z in (0, shape[2])], np.float64).T
     value = problem.value(matrix)
     if not np.isfinite(value):
@@ -115,7 +121,7 @@ def minimise(
     stiffness, start = 1.0, matrix
     for _ in range(iterations):
         if recorder:
-            recorder.add(level, iterations, value)
+            recorder.add(scale, iterations, value)
         gradient, hessian = problem.normal_equations()
         g, h = columns.T @ gradient, columns.T @ hessian @ columns
         h = h + np.diag(1e-4 * np.diag(h) + 1e-12 * max(float(np.trace(h)), 1e-12))
@@ -139,16 +145,16 @@ def minimise(
 
 def stretch(pair: Pair, start: Matrix, matrix: Matrix) -> float:
     """By how much `matrix` stretches or shrinks space against `start`, at most in any direction."""
-    linear = (pair.grid.affine @ np.linalg.solve(start, matrix) @ pair.grid.inverse_affine)[:3, :3]
+    linear = (pair.fixed.grid.affine @ np.linalg.solve(start, matrix) @ pair.fixed.grid.inverse_affine)[:3, :3]
     values = np.linalg.svd(linear, compute_uv=False)
     return float(max(values.max(), 1 / max(values.min(), 1e-12)))
 
 
-def usable_levels(pair: Pair, settings: AffineSettings) -> list[int]:
-    """Pyramid levels from coarse to fine whose fixed images have a fitting number of voxels."""
+def usable_scales(pair: Pair, settings: LinearSettings) -> list[int]:
+    """Scales from coarse to fine whose fixed images have a fitting number of voxels."""
     sizes: list[int] = []
-    for level in range(8):
-        size = int(np.prod(pyramid_shape(pair, level)))
+    for scale in range(8):
+        size = int(np.prod(scale_shape(pair, scale)))
         if sizes and size == sizes[-1]:
             break
         sizes.append(size)
@@ -158,77 +164,85 @@ def usable_levels(pair: Pair, settings: AffineSettings) -> list[int]:
     return coarse[::-1][-3:] if len(coarse) > 3 else coarse[::-1]
 
 
-def pyramid_shape(pair: Pair, level: int) -> tuple[int, ...]:
-    """Shape of the fixed image at a level."""
-    return tuple(-(-n // f) for n, f in zip(pair.grid.shape, level_factors(pair.grid, level), strict=True))
+def scale_shape(pair: Pair, scale: int) -> tuple[int, ...]:
+    """Shape of the fixed image at a scale."""
+    return tuple(-(-n // f) for n, f in zip(pair.fixed.grid.shape, scale_factors(pair.fixed.grid, scale), strict=True))
 
 
-Round = tuple[int, Freedom, str]
-"""Pyramid level, what may move, and by which similarity."""
+Round = tuple[int, Freedom, LinearMeasure]
+"""Scale, what may move, and by which measure."""
 
 
-def solve(pair: Pair, settings: AffineSettings, *, similarity: str, on_step: OnStep = ignore) -> AffineSolution:
-    """Register linearly from `pair.to_moving`; similarity lncc, ncc, mse or mi.
+def solve(
+    pair: Pair,
+    settings: LinearSettings,
+    *,
+    measure: LinearMeasure,
+    labels: LabelOverlap | None = None,
+    landmarks: Landmarks | None = None,
+    on_step: OnEvent = ignore,
+) -> LinearSolution:
+    """Register linearly from `pair.to_moving`, by a measure of intensities and, where given, labels and landmarks.
 
-    A global similarity goes from coarse to fine. It heeds the rim of a head above all, and stretches one brain to the
+    A global measure goes from coarse to fine. It heeds the rim of a head above all, and stretches one brain to the
     outline of another; lncc heeds the inside too, but sees less far. So it starts from a coarse rigid answer by ncc, and
     yields to the global route where that ends better by its own measure.
     """
     recorder = Recorder(on_step, settings.transform, tolerance=-1.0)
     stops: list[str] = []
-    levels = usable_levels(pair, settings)
-
+    scales = usable_scales(pair, settings)
     images: dict[int, Pair] = {}
 
-    def at_level(level: int, matrix: Matrix) -> Pair:
-        if level not in images:
-            images[level] = pyramid_level(pair, level)
-        return images[level].moved(lift(matrix, pair, images[level]))
+    def at_scale(scale: int, matrix: Matrix) -> Pair:
+        if scale not in images:
+            images[scale] = pair.at_scale(scale)
+        return images[scale].moved(lift(matrix, pair, images[scale]))
+
+    def problem_of(small: Pair, by: LinearMeasure) -> Problem:
+        return Problem(small, by, labels=labels, landmarks=landmarks)
 
     def follow(start: Matrix, rounds: list[Round]) -> tuple[Matrix, float]:
         matrix, value = start, float("nan")
-        for level, freedom, measure in rounds:
-            small = at_level(level, matrix)
-            problem = Problem(small, measure)
+        for scale, freedom, by in rounds:
+            small = at_scale(scale, matrix)
             matrix, value, stop = minimise(
-                problem,
+                problem_of(small, by),
                 small.to_moving,
                 generators(small, freedom),
                 iterations=settings.iterations,
                 tolerance_voxels=settings.tolerance_voxels,
                 recorder=recorder,
-                level=level,
+                scale=scale,
             )
             matrix = lift(matrix, small, pair)
             stops.append(stop)
         return matrix, value
 
     freedom = settings.transform
-    if similarity != "lncc":
-        matrix, value = follow(pair.to_moving, pyramid_rounds(levels, freedom, similarity))
-        return AffineSolution(matrix, value, tuple(recorder.steps), tuple(stops))
-    finest = levels[-1]
+    if measure != "lncc":
+        matrix, value = follow(pair.to_moving, pyramid_rounds(scales, freedom, measure))
+        return LinearSolution(matrix, value, tuple(recorder.steps), tuple(stops))
+    finest = scales[-1]
     last: list[Round] = [(finest, freedom, "lncc")]
     rigid: list[Round] = [] if freedom in ("rigid", "translation") else [(finest, "rigid", "lncc")]
     coarse: Freedom = freedom if freedom == "translation" else "rigid"
-    matrix, value = follow(pair.to_moving, [(levels[0], coarse, "ncc"), *rigid, *last])
-    other, _ = follow(pair.to_moving, pyramid_rounds(levels[:-1] or levels, freedom, "ncc"))
-    small = at_level(finest, other)
-    if Problem(small, "lncc").value(small.to_moving) < value:
+    matrix, value = follow(pair.to_moving, [(scales[0], coarse, "ncc"), *rigid, *last])
+    other, _ = follow(pair.to_moving, pyramid_rounds(scales[:-1] or scales, freedom, "ncc"))
+    small = at_scale(finest, other)
+    if problem_of(small, "lncc").value(small.to_moving) < value:
         matrix, value = follow(other, last)
-    return AffineSolution(matrix, value, tuple(recorder.steps), tuple(stops))
+    return LinearSolution(matrix, value, tuple(recorder.steps), tuple(stops))
 
 
-def pyramid_rounds(levels: Sequence[int], freedom: Freedom, similarity: str) -> list[Round]:
-    """Coarse to fine; only rigid at the coarsest level, where shapes are hardly seen."""
+def pyramid_rounds(scales: Sequence[int], freedom: Freedom, measure: LinearMeasure) -> list[Round]:
+    """Coarse to fine; only rigid at the coarsest scale, where shapes are hardly seen."""
     first: Freedom = "rigid" if freedom in ("affine", "similarity") else freedom
-    rounds: list[Round] = [(levels[0], first, similarity)]
-    finer: list[Round] = [(level, freedom, similarity) for level in levels[1:] or levels[:1]]
+    rounds: list[Round] = [(scales[0], first, measure)]
+    finer: list[Round] = [(scale, freedom, measure) for scale in scales[1:] or scales[:1]]
     return rounds + (finer if finer != rounds else [])
 
 
 def lift(matrix: Matrix, small: Pair, full: Pair) -> Matrix:
     """A matrix between the grids of one pair as one between those of another, which lie in the same world."""
-    return (
-        full.moving_grid.inverse_affine @ small.moving_grid.affine @ matrix @ small.grid.inverse_affine @ full.grid.affine
-    )
+    back, ahead = full.moving.grid.inverse_affine @ small.moving.grid.affine, full.fixed.grid.affine
+    return back @ matrix @ small.fixed.grid.inverse_affine @ ahead

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from warpwise.ops import kernels
 from warpwise.pair import Pair
-from warpwise.registrars.deformable.descent import overlap
+from warpwise.registrars.crop import overlap
 from warpwise.registrars.linear.starts import coarsest
 
 # Measured under an affine: brains, hearts, hippocampi 0.43 to 0.87; T1 and T2 of a neck -0.13, two stains 0.11,
@@ -23,17 +23,22 @@ def agreement(pair: Pair) -> float:
     A global correlation does not tell: bright heads on dark air correlate whatever the contrast inside.
     """
     small = coarsest(pair, VOXELS)
-    warped = kernels.warp_affine(small.moving, small.to_moving, out=np.empty_like(small.fixed))
-    windows = [("box", 2.0 if n > 1 else 0.0) for n in small.fixed.shape[1:]]
-    weight = interior(small.fixed, warped, overlap(small), windows)
+    warped = kernels.warp_affine(small.moving.data, small.to_moving, out=np.empty_like(small.fixed.data))
+    windows = [("box", 2.0 if n > 1 else 0.0) for n in small.fixed.shape]
+    weight = interior(small.fixed.data, warped, overlap(small), windows)
     voxels = float(weight.sum(dtype=np.float64))
     if voxels < 1:
         return 0.0
-    correlation = local_correlation(small.fixed, warped, windows) * weight
+    correlation = local_correlation(small.fixed.data, warped, windows) * weight
     signed, squared = (
         float(small.weights @ (correlation**power).sum((1, 2, 3), dtype=np.float64)) / voxels for power in (1, 2)
     )
     return signed / max(np.sqrt(squared), 1e-6)
+
+
+def alike(pair: Pair) -> bool:
+    """Whether the images show tissue alike."""
+    return agreement(pair) > ALIKE
 
 
 def local_correlation(fixed: Array, warped: Array, windows: list[tuple[str, float]]) -> Array:

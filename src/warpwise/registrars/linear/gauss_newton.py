@@ -5,11 +5,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.guides import Landmarks
 from warpwise.ops import kernels
 from warpwise.ops.statistics import correlation, information
 from warpwise.pair import Pair
+from warpwise.similarity.base import LinearMeasure
 from warpwise.similarity.information import MutualInformation
+from warpwise.similarity.label import LabelOverlap
+from warpwise.similarity.landmarks import Landmarks, residuals
 
 Array = NDArray[np.float32]
 Matrix = NDArray[np.float64]
@@ -17,36 +19,48 @@ Matrix = NDArray[np.float64]
 Prepare = Callable[[], None]
 """Fills the buffers of derivative and curvature for one channel."""
 
-RADIUS = 2  # of the windows of lncc, voxels of the level
+RADIUS = 2  # of the windows of lncc, voxels of the scale
 
 
-def compared(pair: Pair, similarity: str) -> tuple[Array, Array, list[str], list[float]]:
-    """Channels of both images, label maps among them, and for each channel its measure and its share."""
+def compared(
+    pair: Pair, measure: LinearMeasure, labels: LabelOverlap | None
+) -> tuple[Array, Array, list[LinearMeasure], list[float]]:
+    """Channels of both images, codes of labels among them, and for each channel its measure and its share."""
     shares = [float(w) for w in pair.weights]
-    measures = [similarity] * len(shares)
-    if pair.labels is None:
-        return pair.fixed, pair.moving, measures, shares
-    labels = pair.labels
+    measures: list[LinearMeasure] = [measure] * len(shares)
+    fixed, moving = pair.fixed, pair.moving
+    if labels is None or fixed.codes is None or moving.codes is None:
+        return fixed.data, moving.data, measures, shares
     # A mean over voxels, whereas a label's share is one of all that it marks.
-    share = labels.share() * float(np.prod(pair.fixed.shape[1:]))
-    count = len(labels.fixed)
-    fixed, moving = np.concatenate([pair.fixed, labels.fixed]), np.concatenate([pair.moving, labels.moving])
-    return fixed, moving, [*measures, *["mse"] * count], [*shares, *[share] * count]
+    share = labels.share(fixed.codes) * float(np.prod(fixed.shape))
+    count = len(fixed.codes)
+    both = [np.concatenate([volume.data, codes]) for volume, codes in ((fixed, fixed.codes), (moving, moving.codes))]
+    by_squares: list[LinearMeasure] = ["mse"] * count
+    return both[0], both[1], [*measures, *by_squares], [*shares, *[share] * count]
 
 
 class Problem:
-    """A pair at one resolution and one similarity (ncc, mse, mi or lncc), with buffers that live as long.
+    """A pair at one resolution and one measure, with buffers that live as long.
 
     Only voxels inside both fields of view (and masks) count, and each value is a mean over them; a step that leaves
     less than half of the best overlap is refused by an infinite value.
     """
 
-    def __init__(self, pair: Pair, similarity: str, *, bins: int = 32) -> None:
-        self.pair, self.similarity, self.bins = pair, similarity, bins
-        shape = pair.fixed.shape[1:]
+    def __init__(
+        self,
+        pair: Pair,
+        measure: LinearMeasure,
+        *,
+        labels: LabelOverlap | None = None,
+        landmarks: Landmarks | None = None,
+        bins: int = 32,
+    ) -> None:
+        self.pair, self.bins = pair, bins
+        self.landmarks = None if pair.fixed.points is None else landmarks
+        shape = pair.fixed.shape
         self._weight, self._mask = np.ones(shape, np.float32), np.ones(shape, np.float32)
         self._derivative, self._curvature = np.ones(shape, np.float32), np.ones(shape, np.float32)
-        self._fixed, self._moving, self._measures, self._shares = compared(pair, similarity)
+        self._fixed, self._moving, self._measures, self._shares = compared(pair, measure, labels)
         self._warped = np.empty(self._fixed.shape, np.float32)
         self._matrix = pair.to_moving
         self._largest_overlap = 0.0
@@ -56,9 +70,9 @@ class Problem:
         """Similarity (lower is better) of the moving image under matrix (fixed index → moving index)."""
         pair, weight, warped = self.pair, self._weight, self._warped
         kernels.warp_affine(self._moving, matrix, out=warped)
-        kernels.overlap_weight(pair.fixed_mask, pair.moving.shape[1:], matrix, out=weight)
-        if pair.moving_mask is not None:
-            weight *= kernels.warp_affine(pair.moving_mask[None], matrix, out=self._mask[None])[0]
+        kernels.overlap_weight(pair.fixed.mask, pair.moving.shape, matrix, out=weight)
+        if pair.moving.mask is not None:
+            weight *= kernels.warp_affine(pair.moving.mask[None], matrix, out=self._mask[None])[0]
         overlap = float(weight.sum(dtype=np.float64))
         if overlap < max(0.5 * self._largest_overlap, 8.0):
             return float("inf")
@@ -70,9 +84,8 @@ class Problem:
             self._prepared.append(prepare)
             total += share * value
         self._matrix = matrix
-        if pair.landmarks is not None:
-            off = pair.landmarks.residuals(pair.landmarks.fixed, matrix)
-            total += pair.landmarks.energy(off, pair.moving_grid.affine[:3, :3])
+        if self.landmarks is not None and pair.fixed.points is not None:
+            total += self.landmarks.energy(pair, residuals(pair, pair.fixed.points, matrix))
         return total
 
     def normal_equations(self) -> tuple[Matrix, Matrix]:
@@ -83,19 +96,19 @@ class Problem:
             g, h = kernels.normal_equations(self._derivative, self._curvature, self._warped[n])
             gradient += share * g
             hessian += share * h
-        if self.pair.landmarks is not None:
-            g, h = self._landmarks(self.pair.landmarks)
+        if self.landmarks is not None and self.pair.fixed.points is not None:
+            g, h = self._landmarks(self.landmarks, self.pair.fixed.points)
             gradient += g
             hessian += h
         return gradient.ravel(), hessian
 
-    def _landmarks(self, landmarks: Landmarks) -> tuple[Matrix, Matrix]:
+    def _landmarks(self, landmarks: Landmarks, fixed: Matrix) -> tuple[Matrix, Matrix]:
         """The same for Σ |W(Mp − q)|²: a step B, composed on the right, moves a point by W·M·(B p) mm."""
-        mm = self.pair.moving_grid.affine[:3, :3]
-        off = landmarks.residuals(landmarks.fixed, self._matrix) @ mm.T
+        mm = self.pair.moving.grid.affine[:3, :3]
+        off = residuals(self.pair, fixed, self._matrix) @ mm.T
         moves = mm @ self._matrix[:3, :3]
-        points = np.column_stack([landmarks.fixed, np.ones(len(off))])
-        scale = 2 * landmarks.weight / (len(off) * landmarks.scale_mm**2)
+        points = np.column_stack([fixed, np.ones(len(off))])
+        scale = 2 * landmarks.weight / (len(off) * landmarks.distance_mm(self.pair) ** 2)
         hessian = np.kron(moves.T @ moves, points.T @ points).astype(np.float64)
         return scale * (moves.T @ off.T @ points), scale * hessian
 
@@ -103,7 +116,7 @@ class Problem:
         fixed, warped, weight = self._fixed[n : n + 1], self._warped[n : n + 1], self._weight[None]
         measure = self._measures[n]
         if measure == "mi":
-            term = MutualInformation(self.bins)
+            term = MutualInformation(bins=self.bins)
             ranges = term.ranges()
             counts = kernels.joint_histogram(fixed[0], warped[0], weight[0], ranges=ranges, bins=self.bins)
             value, potential = information(counts)

@@ -20,13 +20,13 @@ class ShiftSearch:
 
     def __init__(self, pair: Pair) -> None:
         self.pair = pair
-        shape = np.array(pair.fixed.shape[1:])
+        shape = np.array(pair.fixed.shape)
         self.pad = np.where(shape > 1, (shape + 1) // 2, 0)
         self.shape = shape + 2 * self.pad
         inner = tuple(slice(p, p + n) for p, n in zip(self.pad, shape, strict=True))
         fixed, mask = np.zeros(self.shape), np.zeros(self.shape)
-        fixed[inner] = pair.fixed[0]
-        mask[inner] = 1.0 if pair.fixed_mask is None else pair.fixed_mask
+        fixed[inner] = pair.fixed.data[0]
+        mask[inner] = 1.0 if pair.fixed.mask is None else pair.fixed.mask
         self.fixed = [np.conj(np.fft.rfftn(a)) for a in (mask, fixed * mask, fixed * fixed * mask)]
         self.voxels = float(mask.sum())
 
@@ -36,8 +36,8 @@ class ShiftSearch:
         origin[:3, 3] = -self.pad
         x, y, z = (int(n) for n in self.shape)
         weight = np.empty((x, y, z), np.float32)
-        warped = kernels.warp_affine(self.pair.moving[:1], matrix @ origin, out=np.empty((1, x, y, z), np.float32))[0]
-        kernels.overlap_weight(None, self.pair.moving.shape[1:], matrix @ origin, out=weight)
+        warped = kernels.warp_affine(self.pair.moving.data[:1], matrix @ origin, out=np.empty((1, x, y, z), np.float32))[0]
+        kernels.overlap_weight(None, self.pair.moving.shape, matrix @ origin, out=weight)
         w, g = warped.astype(np.float64), weight.astype(np.float64)
         ones, first, second = (np.fft.rfftn(a) for a in (g, w * g, w * w * g))
         mask, f, ff = self.fixed

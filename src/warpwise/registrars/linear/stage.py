@@ -2,54 +2,57 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from warpwise.events import OnEvent, ignore
+from warpwise.objective import SolverTerms
 from warpwise.pair import Pair
-from warpwise.registrars.base import OnStep, ignore
 from warpwise.registrars.crop import focused
 from warpwise.registrars.linear import affine, starts
-from warpwise.registrars.linear.affine import AffineSettings, AffineSolution
-from warpwise.registrars.linear.contrast import ALIKE, agreement
+from warpwise.registrars.linear.affine import LinearSettings, LinearSolution, Matrix
+from warpwise.registrars.linear.contrast import alike
 
 
 @dataclass(frozen=True, eq=False)
-class Linear:
-    """What the linear stage found.
+class Aligned:
+    """What the linear stage answers.
 
     Attributes:
-        seen: the two objects alone, at the start.
-        similarity: by which they were compared.
+        objects: the two objects alone, at the start.
+        measure: by which they were compared; none where nothing moved.
     """
 
-    seen: Pair
+    objects: Pair
     start: starts.Start
-    similarity: str
-    solution: AffineSolution
+    measure: str
+    solution: LinearSolution
 
     @property
-    def world(self) -> NDArray[np.float64]:
+    def world(self) -> Matrix:
         """Fixed mm → moving mm, 4×4."""
-        return self.seen.moving_grid.affine @ self.solution.to_moving @ self.seen.grid.inverse_affine
+        return self.objects.moved(self.solution.to_moving).world
 
-
-def unaligned(pair: Pair) -> Linear:
-    """No linear stage: the images lie as `pair.to_moving` has it."""
-    seen = focused(pair)
-    start = starts.given(seen)
-    return Linear(seen, start, "none", AffineSolution(seen.to_moving, -start.correlation, (), ("not wanted",)))
+    def applied(self, pair: Pair) -> Pair:
+        """A pair of the same images under the map that was found."""
+        return pair.moved(affine.lift(self.solution.to_moving, self.objects, pair))
 
 
 def align(
-    pair: Pair, settings: AffineSettings, *, similarity: str = "auto", given: bool = False, on_step: OnStep = ignore
-) -> Linear:
+    pair: Pair, settings: LinearSettings | None, terms: SolverTerms, *, given: bool = False, on_step: OnEvent = ignore
+) -> Aligned:
     """Search a start (unless one is given in `pair.to_moving`) and register linearly from there.
 
-    Only the two objects are looked at, so that empty space round them does not matter. Similarities that compare
-    structure alone (auto, lncc, mind) stand for lncc where tissue looks alike, else for mutual information.
+    Only the two objects are looked at, so that empty space round them does not matter. Without settings the images stay
+    as `pair.to_moving` has them.
     """
-    seen = focused(pair)
-    start = starts.given(seen) if given else starts.choose(seen)
-    seen = seen.moved(start.to_moving)
-    chosen = similarity if similarity in ("ncc", "mse", "mi") else ("lncc" if agreement(seen) > ALIKE else "mi")
-    return Linear(seen, start, chosen, affine.solve(seen, settings, similarity=chosen, on_step=on_step))
+    objects = focused(pair)
+    if settings is None:
+        start = starts.given(objects)
+        solution = LinearSolution(objects.to_moving, -start.correlation, (), ("not wanted",))
+        return Aligned(objects, start, "none", solution)
+    start = starts.given(objects) if given else starts.choose(objects, terms.labels)
+    objects = objects.moved(start.to_moving)
+    both = terms.leading.linear
+    measure = both[0] if both[0] == both[1] or alike(objects) else both[1]
+    solution = affine.solve(
+        objects, settings, measure=measure, labels=terms.labels, landmarks=terms.landmarks, on_step=on_step
+    )
+    return Aligned(objects, start, measure, solution)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from warpwise.guides import Landmarks
 from warpwise.ops import kernels
-from warpwise.pair import Pair, pyramid_level
-from warpwise.registrars.linear.affine import generators, lift, minimise, pyramid_shape
+from warpwise.pair import Pair
+from warpwise.registrars.linear.affine import generators, lift, minimise, scale_shape
 from warpwise.registrars.linear.gauss_newton import Problem
 from warpwise.registrars.linear.shifts import ShiftSearch
+from warpwise.similarity.label import LabelOverlap
 
 Matrix = NDArray[np.float64]
 
@@ -73,17 +73,17 @@ def centre_of_mass(image: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def masked(pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """First channels, dark where a mask hides them."""
-    fixed, moving = pair.fixed[0], pair.moving[0]
+    fixed, moving = pair.fixed.data[0], pair.moving.data[0]
     return (
-        fixed if pair.fixed_mask is None else fixed * pair.fixed_mask,
-        moving if pair.moving_mask is None else moving * pair.moving_mask,
+        fixed if pair.fixed.mask is None else fixed * pair.fixed.mask,
+        moving if pair.moving.mask is None else moving * pair.moving.mask,
     )
 
 
 def moment_rotations(pair: Pair) -> list[NDArray[np.float64]]:
     """Rotations that bring the principal axes of the two images together (four sign choices)."""
     axes: list[NDArray[np.float64]] = []
-    for image, grid in zip(masked(pair), (pair.grid, pair.moving_grid), strict=True):
+    for image, grid in zip(masked(pair), (pair.fixed.grid, pair.moving.grid), strict=True):
         at = np.argwhere(image > 0.1)
         if len(at) < 4:
             return []
@@ -101,8 +101,8 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
     Rotations are about the centres of mass; in a plane, where there are few, each also with its best shift.
     """
     seen = masked(pair)
-    fixed = pair.grid.affine @ np.append(centre_of_mass(seen[0]), 1)
-    moving = pair.moving_grid.affine @ np.append(centre_of_mass(seen[1]), 1)
+    fixed = pair.fixed.grid.affine @ np.append(centre_of_mass(seen[0]), 1)
+    moving = pair.moving.grid.affine @ np.append(centre_of_mass(seen[1]), 1)
     turns = [np.eye(3), *([] if pair.planar else moment_rotations(pair))]
     named = ["centres of mass", *["principal axes"] * (len(turns) - 1)]
     many = plane_rotations(71) if pair.planar else rotations(ROTATIONS)
@@ -111,24 +111,25 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
     world[1:, :3, :3] = every
     world[1:, :3, 3] = moving[:3] - every @ fixed[:3]
     # What the images' headers (and an initial transform) say comes first.
-    world[0] = pair.moving_grid.affine @ pair.to_moving @ pair.grid.inverse_affine
+    world[0] = pair.world
     names = ["header", *named, *["rotation"] * len(many)]
     tiny = coarsest(pair, SHIFTED) if pair.planar else pair
     search = ShiftSearch(tiny)
     turned = [1, *range(len(names) - len(many), len(names))] if pair.planar else [1]
-    back, ahead = tiny.moving_grid.inverse_affine, tiny.grid.affine
-    shifted = [tiny.moving_grid.affine @ search.best(back @ world[k] @ ahead) @ tiny.grid.inverse_affine for k in turned]
+    back, ahead = tiny.moving.grid.inverse_affine, tiny.fixed.grid.affine
+    shifted = [tiny.moved(search.best(back @ world[k] @ ahead)).world for k in turned]
     return [*names, "best shift", *["rotation"] * (len(turned) - 1)], np.concatenate([world, np.stack(shifted)])
 
 
 def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mutual information and correlation (K,) of binned images under each matrix (fixed index → moving index)."""
-    binned = [np.minimum(image[0] * (BINS / 1.2), BINS - 1).astype(np.int32) for image in (pair.fixed, pair.moving)]
-    if pair.moving_mask is not None:
-        binned[1][pair.moving_mask < 0.5] = BINS  # counts for nothing
-    seen = np.flatnonzero(pair.fixed_mask > 0.5) if pair.fixed_mask is not None else np.arange(pair.fixed[0].size)
+    sides = (pair.fixed.data, pair.moving.data)
+    binned = [np.minimum(image[0] * (BINS / 1.2), BINS - 1).astype(np.int32) for image in sides]
+    if pair.moving.mask is not None:
+        binned[1][pair.moving.mask < 0.5] = BINS  # counts for nothing
+    seen = np.flatnonzero(pair.fixed.mask > 0.5) if pair.fixed.mask is not None else np.arange(pair.fixed.data[0].size)
     seen = seen[:: max(1, seen.size // 8000)]
-    points = np.ascontiguousarray(np.stack(np.unravel_index(seen, pair.fixed.shape[1:])), np.float32)
+    points = np.ascontiguousarray(np.stack(np.unravel_index(seen, pair.fixed.shape)), np.float32)
     fixed = np.ascontiguousarray(binned[0].ravel()[seen])
     counts = kernels.pose_histograms(fixed, points, binned[1], matrices, bins=BINS).astype(np.float64)
     totals = counts.sum((1, 2), keepdims=True)
@@ -148,11 +149,11 @@ def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float
 
 
 def coarsest(pair: Pair, voxels: int = 16_000) -> Pair:
-    """The pair at the first level of at most so many voxels, where starts are compared."""
-    level = 0
-    while np.prod(pyramid_shape(pair, level)) > voxels and level < 6:
-        level += 1
-    return pyramid_level(pair, level)
+    """The pair at the first scale of at most so many voxels, where starts are compared."""
+    scale = 0
+    while np.prod(scale_shape(pair, scale)) > voxels and scale < 6:
+        scale += 1
+    return pair.at_scale(scale)
 
 
 def given(pair: Pair) -> Start:
@@ -162,13 +163,13 @@ def given(pair: Pair) -> Start:
     return Start(pair.to_moving, "initial", float(correlation[0]), float(information[0]))
 
 
-def fitted(pair: Pair, landmarks: Landmarks) -> Matrix:
-    """The rigid motion (fixed index → moving index) that brings landmarks together best; too few only shift.
+def fitted(pair: Pair, points: tuple[Matrix, Matrix]) -> Matrix:
+    """The rigid motion (fixed index → moving index) that brings points (n, 3) of both together best; too few only shift.
 
     Source: Kabsch, Acta Crystallographica 1976.
     """
-    fixed = landmarks.fixed @ pair.grid.affine[:3, :3].T + pair.grid.affine[:3, 3]
-    moving = landmarks.moving @ pair.moving_grid.affine[:3, :3].T + pair.moving_grid.affine[:3, 3]
+    sides = zip(points, (pair.fixed.grid, pair.moving.grid), strict=True)
+    fixed, moving = (voxels @ grid.affine[:3, :3].T + grid.affine[:3, 3] for voxels, grid in sides)
     at, to = fixed.mean(0), moving.mean(0)
     world = np.eye(4)
     spread = np.linalg.svd((fixed - at).T @ (moving - to))
@@ -178,32 +179,33 @@ def fitted(pair: Pair, landmarks: Landmarks) -> Matrix:
         turn = np.diag([1.0, 1.0, np.sign(np.linalg.det(v.T @ u.T))])
         world[:3, :3] = v.T @ turn @ u.T
     world[:3, 3] = to - world[:3, :3] @ at
-    return pair.moving_grid.inverse_affine @ world @ pair.grid.affine
+    return pair.moving.grid.inverse_affine @ world @ pair.fixed.grid.affine
 
 
-def choose(pair: Pair) -> Start:
+def choose(pair: Pair, labels: LabelOverlap | None = None) -> Start:
     """The best of all starts, after a few rigid steps from the most promising ones on the coarsest images.
 
-    The header's orientation is kept unless another is clearly better, see `ADVANTAGE`. Landmarks settle it.
+    The header's orientation is kept unless another is clearly better, see `ADVANTAGE`. Landmarks settle it; labels, where
+    there is a term for them, count beside mutual information.
     """
-    if pair.landmarks is not None:
-        there = given(pair.moved(fitted(pair, pair.landmarks)))
+    if pair.fixed.points is not None and pair.moving.points is not None:
+        there = given(pair.moved(fitted(pair, (pair.fixed.points, pair.moving.points))))
         return Start(there.to_moving, "landmarks", there.correlation, there.information)
     small = coarsest(pair)
     names, world = candidates(small)
-    matrices = small.moving_grid.inverse_affine @ world @ small.grid.affine
+    matrices = small.moving.grid.inverse_affine @ world @ small.fixed.grid.affine
     information, _ = ranking(small, matrices)
     upright = [k for k, name in enumerate(names) if name in UPRIGHT]
     order = [*upright, *[int(k) for k in np.argsort(-information) if k not in upright][:REFINED]]
     found: list[tuple[Matrix, str]] = []
     for k in order:
-        problem = Problem(small, "mi", bins=BINS)
+        problem = Problem(small, "mi", labels=labels, bins=BINS)
         matrix, value, _ = minimise(problem, matrices[k], generators(small, "rigid"), iterations=12, tolerance_voxels=0.05)
         if np.isfinite(value):
             found.append((matrix, names[k]))
     found = found or [(matrices[0], "header")]
     information, correlation = ranking(small, np.stack([matrix for matrix, _ in found]))
-    world = [small.moving_grid.affine @ matrix @ small.grid.inverse_affine for matrix, _ in found]
+    world = [small.moved(matrix).world for matrix, _ in found]
     turned = np.array([rotation_degrees(matrix[:3, :3]) for matrix in world])
     best = int(np.argmax(information / (1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1))))
     matrix, name = found[best]

@@ -5,7 +5,7 @@ move; a coarse field has nodes every `factors` voxels and one beyond the last vo
 """
 
 from warpwise.ops.cpu.launch.arrays import coarse_shape
-from warpwise.ops.cpu.launch.features import correlate, correlate_gradient
+from warpwise.ops.cpu.launch.features import cost_volume, cost_volume_gradient
 from warpwise.ops.cpu.launch.fields import (
     determinant,
     digital,
@@ -49,8 +49,8 @@ __all__ = [
     "blend",
     "coarse_shape",
     "compose",
-    "correlate",
-    "correlate_gradient",
+    "cost_volume",
+    "cost_volume_gradient",
     "determinant",
     "digital",
     "force",

@@ -1,4 +1,4 @@
-"""Local correlation of two feature maps: the product of each voxel's features with those of its neighbours.
+"""Cost volume of two feature maps: the product of each voxel's features with those of its neighbours.
 
 Arrays come padded with zeros by the radius on every side, so a neighbour is a constant distance away and a whole plane
 (y, z) is one long loop: rows of features are short, and a loop a row spends its time beginning (25 times slower).
@@ -33,7 +33,7 @@ def unpad(plane, width, scale, out):
 
 
 @kernel
-def correlate(fixed, moving, shifts, radius, width, scale, out, first, last):
+def cost_volume(fixed, moving, shifts, radius, width, scale, out, first, last):
     """out[k, x] = scale · Σ_c fixed[c, x]·moving[c, x + shifts[k]].
 
     fixed, moving: (C, nx + 2·radius[0], plane), padded; shifts (K, 2): planes, and places within one; out (K, nx, ny, nz).
@@ -62,7 +62,7 @@ def correlate(fixed, moving, shifts, radius, width, scale, out, first, last):
 
 
 @kernel
-def correlate_gradient(derivative, other, shifts, both, radius, width, scale, out, first, last):
+def cost_volume_gradient(derivative, other, shifts, both, radius, width, scale, out, first, last):
     """out[c, x] = scale · Σ_k derivative[k, x (+ shifts[k])]·other[c, x + shifts[k]], the first shifted if `both`.
 
     derivative (K, …) and other (C, …) are padded; with the opposite shifts and `both` it is the gradient by moving.

@@ -1,0 +1,250 @@
+"""A method: everything about how to register, as one value."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from warpwise.errors import InputError
+from warpwise.objective import SolverTerms
+from warpwise.registrars.base import Registrar
+from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
+from warpwise.registrars.deformable.work import DescentSettings, ScaleSettings
+from warpwise.registrars.learned.settings import Network, Refined
+from warpwise.registrars.linear.affine import LinearSettings
+from warpwise.regularizers.gaussian import Gaussian
+from warpwise.settings import Settings, nearest
+from warpwise.tables import Table
+from warpwise.terms.term import Terms, parse_terms
+
+FILE, RECORD = "method.yaml", "result.json"
+"""What a folder holds whose method has one."""
+
+PRESETS = Table(
+    "preset",
+    {
+        "fast": "warpwise.methods.presets:fast",
+        "balanced": "warpwise.methods.presets:balanced",
+        "accurate": "warpwise.methods.presets:accurate",
+        "affine": "warpwise.methods.presets:affine",
+        "rigid": "warpwise.methods.presets:rigid",
+    },
+)
+"""Name → function that makes the method."""
+
+REFINING = (
+    ScaleSettings(image=1, field=1, iterations=10, step=0.6),
+    ScaleSettings(image=0, field=1, iterations=8, radius=4),
+)
+"""What a solver still has to do after a network."""
+
+
+class ImageSettings(Settings):
+    """How images are made comparable.
+
+    Attributes:
+        percentiles: intensities outside are cut: the darkest, and the brightest of what is brighter.
+        bias_field: estimate and divide out slow shading first (N4); the warped image keeps its own intensities.
+        channel_weights: importance of the channels, any positive scale; all alike where there are none.
+        fit_memory: where memory does not suffice, work on every second or fourth voxel instead of refusing.
+    """
+
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    bias_field: bool = False
+    channel_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    fit_memory: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ImageSettings":
+        low, high = self.percentiles
+        if not 0 <= low < high <= 100:
+            raise InputError(f"percentiles {self.percentiles}: two numbers, 0 ≤ low < high ≤ 100, are needed.")
+        return self
+
+
+class Cautious(Settings):
+    """What a solver does where the images do not show tissue alike (`linear.contrast`): steps have the same length
+    whatever the evidence, so weak evidence gets smooth, short ones."""
+
+    descent: DescentSettings
+    smoothness: Gaussian
+
+
+AnyRegistrar = Annotated[Greedy | SVF | SymmetricSVF | Network | Refined, Field(discriminator="kind")]
+
+
+def standard_objective() -> Any:
+    """Intensities by contrast, labels and landmarks where the scans have them, Gaussians for smoothness."""
+    return parse_terms({"similarity": {"term": "auto"}, "labels": {}, "landmarks": {}, "smoothness": {"term": "gaussian"}})
+
+
+class Method(Settings):
+    """How to register.
+
+    Attributes:
+        images: how they are made comparable.
+        linear: the rigid or affine stage; none: the images stay as headers (or an initial transform) have them.
+        registrar: what deforms; none: nothing does.
+        objective: terms by names of one's own; one list, of which each stage reads what it knows. Labels and landmarks
+            count where both scans have them; with weight 0 they are only measured.
+        cautious: what changes for images of different contrast.
+        device: auto, cpu or cuda.
+
+    Example:
+        >>> Method.named("balanced").changed({"objective.similarity": {"term": "mi"}}).objective["similarity"].bins
+        32
+    """
+
+    images: ImageSettings = ImageSettings()
+    linear: LinearSettings | None = LinearSettings()
+    registrar: AnyRegistrar | None = None
+    objective: Terms = Field(default_factory=standard_objective)
+    cautious: Cautious | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @classmethod
+    def named(cls, name: "str | Path | Method") -> "Method":
+        """A preset, an installed or trained model, a YAML file, or a folder or result.json that holds one.
+
+        Raises:
+            InputError: there is none of this name, or it does not fit.
+        """
+        if isinstance(name, Method):
+            return name
+        if str(name) in PRESETS:
+            return PRESETS[str(name)]()
+        path = Path(name)
+        if path.is_file() and path.suffix.lower() in (".yaml", ".yml", ".json"):
+            return cls.read(path)
+        for file in (path / FILE, path / RECORD):
+            if file.is_file():
+                return cls.read(file)
+        known = [*PRESETS, *installed()]
+        if str(name) not in known and not path.exists():
+            near = nearest(str(name), known)
+            raise InputError(
+                f"{name}: is neither a method ({', '.join(known)}) nor a file or folder that holds one.",
+                hint=near if near.startswith("Did") else "See: warpwise methods",
+            )
+        return cls.of_model(name)
+
+    @classmethod
+    def read(cls, path: Path) -> "Method":
+        """A method from YAML, or from the result.json of a registration, which holds the one it was made by.
+
+        A file that says `base: NAME` holds changes alone.
+
+        Raises:
+            InputError: it cannot be read, or holds none.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            content: Any = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
+        except yaml.YAMLError as error:
+            raise InputError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from error
+        if isinstance(content, Mapping) and "schema_version" in content:
+            content = content.get("method")
+        if not isinstance(content, Mapping):
+            raise InputError(f"{path}: holds no method.", hint="Write one with: warpwise methods balanced > FILE")
+        rest: dict[str, Any] = {str(key): value for key, value in content.items()}
+        base = rest.pop("base", None)
+        try:
+            return cls.parse(rest if base is None else merged(cls.named(str(base)).plain(), rest))
+        except InputError as error:
+            raise InputError(f"{path}: {error.message}", hint=error.hint) from error
+
+    @classmethod
+    def of_model(cls, model: Any) -> "Method":
+        """The method that a trained network is: images are brought to it as its card has it.
+
+        Args:
+            model: an installed one's name, a folder, or a `Model`.
+
+        Raises:
+            InputError: it cannot be loaded.
+        """
+        network = Network(model=model)
+        card = network.loaded().card
+        return cls(
+            images=ImageSettings(percentiles=card.percentiles),
+            linear=None if card.alignment == "none" else LinearSettings(transform=card.alignment),
+            registrar=network,
+        )
+
+    def refined(self, *, like: str = "balanced") -> "Method":
+        """A network's method, followed by a solver; how cautious that is comes from a preset.
+
+        Raises:
+            InputError: the method has no network.
+        """
+        if not isinstance(self.registrar, Network):
+            raise InputError(
+                "There is nothing to refine without a model.", hint="Name one: --method, for example synthetic."
+            )
+        solver = Greedy(scales=REFINING)
+        return self.replace(registrar=Refined(network=self.registrar, solver=solver), cautious=PRESETS[like]().cautious)
+
+    def terms(self) -> SolverTerms:
+        """The objective as solvers read it.
+
+        Raises:
+            InputError: a term has no kernel, or what a solver needs is not there.
+        """
+        return SolverTerms.of(self.objective)
+
+    def build(self, *, alike: bool = True) -> Registrar | None:
+        """The registrar, ready for pairs whose images show tissue alike, or do not; None where nothing deforms.
+
+        Raises:
+            InputError: the objective does not fit it, its network cannot be loaded, or there is no such device.
+        """
+        if self.device == "cuda":
+            raise InputError("There are no CUDA kernels in this version.", hint="Use device cpu or auto.")
+        terms, registrar = self.terms().settled(alike=alike), self.registrar
+        if registrar is None:
+            return None
+        if alike or self.cautious is None or isinstance(registrar, Network):
+            return registrar.build(terms)
+        terms = terms.smoothed(self.cautious.smoothness)
+        slow = self.cautious.descent.model_dump()
+        if isinstance(registrar, Refined):
+            return registrar.replace(solver={"kind": registrar.solver.kind, **slow}).build(terms)
+        return type(registrar).parse({"kind": registrar.kind, **slow}).build(terms)
+
+    def yaml(self) -> str:
+        """The method as a text that `named` reads back."""
+        return yaml.safe_dump(named_first(self.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
+
+
+def named_first(value: Any) -> Any:
+    """Plain data with what a mapping is, its kind or term, before what it has."""
+    if isinstance(value, Mapping):
+        rows: Mapping[str, Any] = value
+        first = [key for key in ("kind", "term") if key in rows]
+        return {key: named_first(rows[key]) for key in [*first, *(key for key in rows if key not in first)]}
+    return [named_first(one) for one in value] if isinstance(value, list) else value
+
+
+def installed() -> list[str]:
+    """Names of the models that came with the package; nothing of them is read."""
+    root = Path(__file__).parents[1] / "models"
+    return sorted(folder.name for folder in root.glob("*") if folder.is_dir())
+
+
+def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings, where both have one, merged; else the change. Another term comes with options of its own."""
+    out = dict(values)
+    for key, value in changes.items():
+        old = out.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            before: dict[str, Any] = dict(old)
+            after: dict[str, Any] = dict(value)
+            out[key] = merged(before, after) if after.get("term") in (None, before.get("term")) else after
+        else:
+            out[key] = value
+    return out

@@ -1,0 +1,185 @@
+"""How a solver moves, and everything that one scale of it needs."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from warpwise.objective import SolverTerms
+from warpwise.ops import kernels
+from warpwise.pair import Pair
+from warpwise.registrars.crop import Box, overlap
+from warpwise.settings import Settings
+from warpwise.similarity.base import Fused
+from warpwise.similarity.intensity import MSE
+from warpwise.similarity.local import windowed
+from warpwise.volume import Triple, scale_factors
+
+Array = NDArray[np.float32]
+
+
+class ScaleSettings(Settings):
+    """One scale of the pyramid.
+
+    Attributes:
+        image: how often the images are halved.
+        field: how often the field is halved; at least `image`.
+        iterations: at most so many.
+        radius: of local windows, voxels of this scale, where the similarity itself names none.
+        step: length of a typical large step, voxels of the field.
+    """
+
+    image: int = Field(ge=0)
+    field: int = Field(ge=0)
+    iterations: int = Field(ge=1)
+    radius: int = Field(default=2, ge=0)
+    step: float = Field(default=0.5, gt=0)
+
+
+class DescentSettings(Settings):
+    """How a solver moves. Lengths are voxels of the field at each scale.
+
+    Attributes:
+        scales: coarse to fine.
+        momentum: share of the last step that the next one keeps.
+        decay: step of a scale's last iteration over that of its first.
+        quantile: the share of all force that vectors up to the typical large one make up.
+        cap: no step is longer than this.
+        tolerance: a scale ends when ten iterations lower the energy by less than this share.
+    """
+
+    scales: tuple[ScaleSettings, ...] = Field(min_length=1)
+    momentum: float = Field(default=0.6, ge=0, lt=1)
+    decay: float = Field(default=1.0, gt=0)
+    quantile: float = Field(default=0.9, gt=0, le=1)
+    cap: float = Field(default=0.5, gt=0)
+    tolerance: float = Field(default=2e-4, ge=0)
+
+
+def usable_scales(pair: Pair, scales: tuple[ScaleSettings, ...]) -> list[ScaleSettings]:
+    """The scales this grid can have: a small image is halved less often, and never twice to the same size."""
+    grid = pair.fixed.grid
+    out: list[ScaleSettings] = []
+    for scale in scales:
+        sizes = [(scale_factors(grid, k.image), scale_factors(grid, k.field)) for k in (scale, *out[-1:])]
+        if len(sizes) == 2 and sizes[0] == sizes[1]:
+            out[-1] = scale.replace(iterations=max(scale.iterations, out[-1].iterations))
+        else:
+            out.append(scale)
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class ScaleWork:
+    """Everything one scale needs, allocated once.
+
+    Attributes:
+        reach: voxels of the full grid a node of the field.
+        factors: voxels of this scale's image a node.
+        fixed, moving: the channels that are compared: those of every similarity, then codes of labels.
+        counts: how many channels each similarity has.
+        taper: weights of the nodes along each axis.
+    """
+
+    pair: Pair
+    settings: ScaleSettings
+    terms: SolverTerms
+    reach: Triple
+    factors: Triple
+    nodes: Triple
+    fixed: Array
+    moving: Array
+    counts: tuple[int, ...]
+    weight: Array | None
+    taper: tuple[Array, Array, Array]
+
+    @classmethod
+    def build(cls, full: Pair, scale: ScaleSettings, terms: SolverTerms, box: Box) -> "ScaleWork":
+        """The work of one scale of a cropped pair."""
+        pair = full.at_scale(scale.image)
+        image, field = (scale_factors(full.fixed.grid, k) for k in (scale.image, scale.field))
+        factors = (max(field[0] // image[0], 1), max(field[1] // image[1], 1), max(field[2] // image[2], 1))
+        reach = (image[0] * factors[0], image[1] * factors[1], image[2] * factors[2])
+        nodes = kernels.coarse_shape(pair.fixed.shape, factors)
+        weight = overlap(pair)
+        pair = on_fixed_grid(pair) if any(term.directed for term in terms.similarities) else pair
+        sides: list[list[Array]] = [[], []]
+        for channels, volume in zip(sides, (pair.fixed, pair.moving), strict=True):
+            channels.extend(term.channels(volume.data) for term in terms.similarities)
+        counts = tuple(len(channels) for channels in sides[0])
+        if terms.labels is not None and pair.fixed.codes is not None and pair.moving.codes is not None:
+            sides[0].append(pair.fixed.codes)
+            sides[1].append(pair.moving.codes)
+        fixed, moving = (channels[0] if len(channels) == 1 else np.concatenate(channels) for channels in sides)
+        return cls(pair, scale, terms, reach, factors, nodes, fixed, moving, counts, weight, box.taper(nodes, reach))
+
+    def adopt(self, field: Array | None, reach: Triple) -> Array:
+        """A coarser scale's field (voxels of its own nodes) on this scale's nodes; zero where there is none."""
+        if field is None:
+            return np.zeros((3, *self.nodes), np.float32)
+        if reach == self.reach and field.shape[1:] == self.nodes:
+            return field
+        ratio = [new / old for new, old in zip(self.reach, reach, strict=True)]
+        matrix = np.hstack([np.diag(ratio), np.zeros((3, 1))])
+        out = kernels.warp_affine(field, matrix, out=np.empty((3, *self.nodes), np.float32))
+        out *= np.array([1 / r for r in ratio], np.float32)[:, None, None, None]
+        return out
+
+    def fused(self, fixed: Array) -> Fused:
+        """The weighted sum of all terms of the images, against fixed channels which are read at every call."""
+        parts: list[tuple[slice, Fused]] = []
+        first = 0
+        for term, count in zip(self.terms.similarities, self.counts, strict=True):
+            at = slice(first, first + count)
+            shares = self.pair.weights * np.float32(term.weight)
+            parts.append((at, windowed(term, self.settings.radius).fused(fixed[at], self.weight, shares)))
+            first += count
+        codes = self.pair.fixed.codes
+        if self.terms.labels is not None and codes is not None and first < len(fixed):
+            voxels = float(np.prod(fixed.shape[1:])) if self.weight is None else float(self.weight.sum(dtype=np.float64))
+            shares = np.full(len(codes), self.terms.labels.share(codes) * voxels, np.float32)
+            at = slice(first, len(fixed))
+            parts.append((at, MSE().fused(fixed[at], self.weight, shares)))
+        if len(parts) == 1:
+            return parts[0][1]
+
+        def total(warped: Array, gradient: Array) -> float:
+            return sum(part(warped[at], gradient[at]) for at, part in parts)
+
+        return total
+
+    def blank(self) -> Array:
+        """A buffer for compared channels on the fixed grid."""
+        return np.empty(self.fixed.shape, np.float32)
+
+    def in_voxels(self, field: Array, out: Array) -> Array:
+        """A field in voxels of the image rather than of its nodes; itself where these are the same."""
+        if self.factors == (1, 1, 1):
+            return field
+        return np.multiply(field, np.array(self.factors, np.float32)[:, None, None, None], out=out)
+
+    def rested(self, field: Array) -> Array:
+        """The field faded to 0 at sides that were cut: smoothing spreads a little motion to where steps are 0."""
+        x, y, z = self.taper
+        return np.multiply(field, x[:, None, None] * y[:, None] * z, dtype=np.float32)
+
+    def sigmas(self) -> tuple[list[float], list[float]]:
+        """Widths per axis of the Gaussians of the force and of the field: none along an axis of one node."""
+        both = self.terms.smoothness.update_sigma, self.terms.smoothness.field_sigma
+        update, field = ([sigma if n > 1 else 0.0 for n in self.nodes] for sigma in both)
+        return update, field
+
+
+def on_fixed_grid(pair: Pair) -> Pair:
+    """The pair with its moving image resampled under `to_moving`: only for the eyes of a similarity."""
+    fixed, moving = pair.fixed, pair.moving
+    data = kernels.warp_affine(moving.data, pair.to_moving, out=np.empty_like(fixed.data))
+    back = np.linalg.inv(pair.to_moving)
+    points, codes = moving.points, moving.codes
+    if points is not None:
+        points = points @ back[:3, :3].T + back[:3, 3]
+    if codes is not None and fixed.codes is not None:
+        codes = kernels.warp_affine(codes, pair.to_moving, out=np.empty_like(fixed.codes))
+    resampled = replace(moving, data=data, grid=fixed.grid, mask=None, points=points, codes=codes)
+    return replace(pair, moving=resampled, to_moving=np.eye(4))

@@ -1,0 +1,72 @@
+"""Registration by a network, as settings."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, PlainSerializer, field_validator
+
+from warpwise.errors import InputError
+from warpwise.objective import SolverTerms
+from warpwise.registrars.base import Registrar
+from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
+from warpwise.settings import Settings
+
+if TYPE_CHECKING:
+    from warpwise.networks.model import Model
+
+
+def name_of(model: Any) -> str:
+    """What a model is called where it is written down."""
+    return str(model if isinstance(model, str | Path) else model.path or model.card.name)
+
+
+class Network(Settings):
+    """One pass of a trained network.
+
+    Attributes:
+        model: an installed model's name, the folder of one or of a training run; in memory a `Model`.
+        samples: of its posterior, for the map of uncertainty; 0 leaves it out.
+        seed: of those samples.
+    """
+
+    kind: Literal["network"] = "network"
+    model: Annotated[Any, PlainSerializer(name_of, return_type=str, when_used="json")]
+    samples: int = Field(default=12, ge=0)
+    seed: int = 0
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, model: Any) -> Any:
+        if not isinstance(model, str | Path) and not hasattr(model, "card"):
+            raise InputError(f"{model!r} is no model.", hint="Give a name, a folder, or a Model.")
+        return model
+
+    def loaded(self) -> "Model":
+        """The network, read if need be.
+
+        Raises:
+            InputError: there is none, or torch is not installed.
+        """
+        from warpwise.networks.model import Model  # noqa: PLC0415 - solvers must not pay for importing torch
+
+        return self.model if isinstance(self.model, Model) else Model.load(self.model)
+
+    def build(self, terms: SolverTerms) -> Registrar:  # noqa: ARG002 - a trained network minimises nothing any more
+        """Ready for any pair."""
+        from warpwise.registrars.learned.predicted import Predicted  # noqa: PLC0415 - imports torch
+
+        return Predicted(self.loaded(), self.samples, self.seed)
+
+
+class Refined(Settings):
+    """A network's answer, from which a solver goes on."""
+
+    kind: Literal["refined"] = "refined"
+    network: Network
+    solver: Annotated[Greedy | SVF | SymmetricSVF, Field(discriminator="kind")]
+
+    def build(self, terms: SolverTerms) -> Registrar:
+        """Ready for any pair."""
+        from warpwise.registrars.learned.predicted import RefinedPrediction  # noqa: PLC0415 - imports torch
+
+        return RefinedPrediction(self.network.build(terms), self.solver.build(terms))

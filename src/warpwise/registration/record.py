@@ -1,0 +1,138 @@
+"""result.json: what a registration was, written and read here alone."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from warpwise.errors import InputError
+from warpwise.methods import Method
+from warpwise.settings import Settings
+
+SCHEMA = 2
+NAME = "result.json"
+
+
+class StepRow(Settings):
+    """One iteration."""
+
+    stage: str
+    scale: int
+    iteration: int
+    energy: float
+
+
+class Choices(Settings):
+    """What was decided on the way, and by what.
+
+    Attributes:
+        similarity: of the deformable stage; linear_measure: of the linear one.
+        start: where that began.
+        contrast_agreement: 1 where tissue looks the same, below 0.35 it counts as different.
+        guides: what guided besides images, and its weight.
+        voxels: that were used: all, or one in so many along each axis.
+    """
+
+    similarity: str
+    linear_measure: str
+    start: str
+    contrast_agreement: float
+    guides: dict[str, float] = Field(default_factory=dict)
+    voxels: str = "all"
+    threads: int = 1
+    device: str = "cpu"
+
+
+class Record(Settings):
+    """A registration as result.json holds it.
+
+    Attributes:
+        schema_version: of this file; this version of warpwise reads 2.
+        warpwise: version that made it; versions: of what it stood on.
+        fixed, moving: the images' paths, empty for images in memory.
+        method: how it was registered; `Method.named` reads it from here.
+        choices: what was decided on the way.
+        similarity: energy before and after, on the finest images of each stage; the lower the better.
+        stop_reasons: why each scale ended, by stage; energies: every iteration.
+        affine: the linear part, fixed mm → moving mm.
+        certificate: folds, and how well forward and inverse agree; scores: of labels and landmarks.
+        warnings: reasons not to trust the result.
+        timings_s, memory_mb: what it took; files: what was written, by kind.
+    """
+
+    schema_version: int = SCHEMA
+    warpwise: str
+    fixed: str = ""
+    moving: str = ""
+    method: Method
+    choices: Choices
+    similarity: dict[str, float]
+    stop_reasons: dict[str, list[str]]
+    energies: list[StepRow]
+    affine: list[list[float]]
+    certificate: dict[str, float]
+    scores: dict[str, Any] = Field(default_factory=dict)
+    warnings: list[str] = Field(default_factory=list)
+    timings_s: dict[str, float]
+    memory_mb: dict[str, float]
+    versions: dict[str, str] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        content = self.model_dump(mode="json")
+        path.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """From a result.json, under whatever name BIDS gave it.
+
+        Raises:
+            InputError: it is missing, no record, or of another version.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a result of warpwise register.") from error
+        if not isinstance(content, dict) or "schema_version" not in content:
+            raise InputError(
+                f"{path}: not a result of warpwise register.", hint="Earlier versions of warpwise wrote another form."
+            )
+        if content["schema_version"] != SCHEMA:
+            raise InputError(f"{path}: is of version {content['schema_version']}, this program reads {SCHEMA}.")
+        try:
+            return cls.parse(content)
+        except InputError as error:
+            raise InputError(f"{path}: not a result of warpwise register: {error}") from error
+
+
+def find(folder: Path) -> Path:
+    """The record of a folder that warpwise register wrote.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder.")
+    plain = folder / NAME
+    candidates = [plain] if plain.exists() else sorted(folder.glob("*_xfm.json"))
+    if len(candidates) != 1:
+        problem = f"no {NAME}" if not candidates else f"{len(candidates)} results"
+        raise InputError(f"{folder}: {problem} here.", hint="Give a folder that warpwise register wrote.")
+    return candidates[0]
+
+
+def versions(method: Method) -> dict[str, str]:
+    """Of Python and of the packages that made a result."""
+    learned = method.registrar is not None and method.registrar.kind in ("network", "refined")
+    packages = ("numba", "numpy", "nibabel", "SimpleITK", *(("torch",) if learned else ()))
+    found = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # a package that was put on the path by hand
+            continue
+    return found

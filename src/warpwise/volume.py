@@ -1,0 +1,118 @@
+"""A scan as upright arrays: what solvers, networks and training see of one side of a pair."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warpwise.grid import Grid
+from warpwise.ops import kernels
+
+Array = NDArray[np.float32]
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An image (C, X, Y, Z) on a 3-D grid with all that belongs to it (a 2-D image is one slice, (C, X, 1, Y)).
+
+    Arrays rather than tensors: a classical registration on a CPU then never imports torch, which would cost it a
+    quarter of its time and memory; `torch.from_numpy` shares them where a network needs them.
+
+    Attributes:
+        data: float32, intensities 0 … 1.2; grid: index → mm.
+        mask: (X, Y, Z), weights 0 … 1 of the voxels, or None where all count.
+        labels: (X, Y, Z), whole numbers.
+        codes: (K, X, Y, Z), labels as channels that may be interpolated (`similarity.label.encoded`).
+        points: (n, 3), landmarks in voxels.
+        stiffness: (X, Y, Z), where smoothness is strict.
+        dim: axes of the image as it is stored.
+    """
+
+    data: Array
+    grid: Grid
+    mask: Array | None = None
+    labels: NDArray[np.int16] | None = None
+    codes: Array | None = None
+    points: NDArray[np.float64] | None = None
+    stiffness: Array | None = None
+    dim: int = 3
+    name: str = ""
+
+    @property
+    def shape(self) -> Triple:
+        """Voxels along each axis."""
+        x, y, z = self.data.shape[1:]
+        return x, y, z
+
+    def cropped(self, start: Sequence[int], shape: Sequence[int]) -> "Volume":
+        """Only this part of the grid."""
+        at = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
+
+        def part(map_: Array | None) -> Array | None:
+            return None if map_ is None else np.ascontiguousarray(map_[at])
+
+        return replace(
+            self,
+            data=np.ascontiguousarray(self.data[(slice(None), *at)]),
+            grid=self.grid.cropped(start, shape),
+            mask=part(self.mask),
+            labels=None if self.labels is None else np.ascontiguousarray(self.labels[at]),
+            codes=None if self.codes is None else np.ascontiguousarray(self.codes[(slice(None), *at)]),
+            points=None if self.points is None else self.points - np.array(start, np.float64),
+            stiffness=part(self.stiffness),
+        )
+
+    def coarser(self, factors: Triple) -> "Volume":
+        """Every factors-th voxel after smoothing (label maps: as they are); voxel 0 stays where it is."""
+        if factors == (1, 1, 1):
+            return self
+
+        def thinned(map_: Array | None) -> Array | None:
+            return None if map_ is None else shrink(map_[None], factors)[0]
+
+        x, y, z = factors
+        return replace(
+            self,
+            data=shrink(self.data, factors),
+            grid=self.grid.strided(factors),
+            mask=thinned(self.mask),
+            labels=None if self.labels is None else np.ascontiguousarray(self.labels[::x, ::y, ::z]),
+            codes=None if self.codes is None else shrink(self.codes, factors),
+            points=None if self.points is None else self.points / np.array(factors),
+            stiffness=thinned(self.stiffness),
+        )
+
+
+def shrink(image: Array, factors: Triple) -> Array:
+    """Every factors-th voxel (factors 1, 2 or 4, …), halving step by step after a Gaussian of σ 0.7 voxel."""
+    while max(factors) > 1:
+        stride = tuple(2 if f > 1 else 1 for f in factors)
+        sigma = [0.7 if s > 1 else 0.0 for s in stride]
+        image = kernels.gaussian(image, sigma, stride=(stride[0], stride[1], stride[2]))
+        factors = (max(factors[0] // 2, 1), max(factors[1] // 2, 1), max(factors[2] // 2, 1))
+    return image
+
+
+def scale_factors(grid: Grid, scale: int, *, smallest: int = 8) -> Triple:
+    """Factors of 2 a scale halves this grid by: finest axes first, so that thick slices wait, and no axis below
+    `smallest` voxels."""
+    spacing = np.array(grid.spacing_mm)
+    spacing = np.where(np.array(grid.shape) > 1, spacing, np.inf)
+    factors = np.ones(3, np.int64)
+    for _ in range(scale):
+        sizes = np.ceil(np.array(grid.shape) / factors)
+        current = spacing * factors
+        halve = (current < 1.5 * current.min()) & (sizes / 2 >= smallest)
+        if not halve.any():
+            break
+        factors = np.where(halve, factors * 2, factors)
+    return int(factors[0]), int(factors[1]), int(factors[2])
+
+
+def matching_factors(grid: Grid, spacing_mm: float) -> Triple:
+    """Powers of two that bring a grid closest to a spacing without passing it by more than √2."""
+    sizes = zip(grid.shape, grid.spacing_mm, strict=True)
+    x, y, z = (1 if n < 16 else int(2 ** max(0, round(np.log2(spacing_mm / s)))) for n, s in sizes)
+    return x, y, z

@@ -1,0 +1,147 @@
+"""The loop that runs levels: who steps when, what is written, what is refused, and a second level beside the weights."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+import toy_level
+from safetensors.torch import load_file
+from torch import Tensor
+from toys import toy_dataset
+
+from warpwise.errors import InputError
+from warpwise.events import Event
+from warpwise.levels import checkpoint
+from warpwise.levels.checkpoint import State, adopt
+from warpwise.levels.history import history
+from warpwise.levels.loop import Schedule, Verdict, run
+
+
+@dataclass(eq=False)
+class Sum:
+    """Adds the numbers of its steps; stops at one of them."""
+
+    name: str = "sum"
+    total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
+    stop: int = -1
+    steps: list[int] = field(default_factory=list)
+    best: float | None = None
+
+    def variables(self) -> dict[str, Tensor]:
+        return {"total": self.total}
+
+    def draw(self, step: int) -> float:
+        return float(step)
+
+    def step(self, step: int, drawn: float) -> dict[str, float]:
+        if step == self.stop:
+            raise KeyboardInterrupt
+        assert drawn == step
+        self.steps.append(step)
+        self.total += drawn
+        return {"loss": float(self.total)}
+
+    def validate(self, step: int) -> Verdict:
+        self.best = float(self.total)
+        return Verdict({"score": self.best}, best=True)
+
+    def state_dict(self) -> State:
+        return {"total": self.total, "best": self.best}
+
+    def load_state_dict(self, state: Mapping) -> None:
+        adopt(self.variables(), {"total": state["total"]})
+        self.best = state["best"]
+
+
+def rows(folder: Path) -> list[dict]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history(folder)]
+
+
+def test_levels_step_when_they_are_due_in_the_order_given(tmp_path: Path):
+    every, third = Sum("every"), Sum("third")
+    events: list[Event] = []
+    run([every, third], Schedule(steps=7, every={"third": 3}, validate_every=5), tmp_path, on_event=events.append)
+    assert every.steps == [0, 1, 2, 3, 4, 5, 6]
+    assert third.steps == [2, 5]
+    assert [sorted(e.values) for e in events if e.stage == "train"][1:3] == [["loss"], ["loss", "third/loss"]]
+    assert [(e.step, e.best, dict(e.values)) for e in events if e.stage == "validation"] == [
+        (5, True, {"score": 10}), (5, True, {"third/score": 2}), (7, True, {"score": 21}), (7, True, {"third/score": 7}),
+    ]  # fmt: skip
+    # Means are over the steps at which a level stepped.
+    assert rows(tmp_path)[2] == {"kind": "train", "step": 7, "loss": 8.0, "third/loss": 4.5}
+
+
+def test_a_run_that_was_stopped_goes_on_with_all_its_levels_and_its_history(tmp_path: Path):
+    schedule = Schedule(steps=25, every={"b": 2}, validate_every=4)
+    run([Sum("a"), Sum("b")], schedule, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run([Sum("a", stop=14), Sum("b")], schedule, tmp_path / "parts")
+    again = [Sum("a"), Sum("b")]
+    run(again, schedule, tmp_path / "parts", resume=True)
+    assert again[0].steps[0] == 12
+    assert [float(level.total) for level in again] == [sum(range(25)), sum(range(1, 25, 2))]
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+def test_levels_in_each_others_way_are_refused_by_name(tmp_path: Path):
+    shared = torch.zeros(3)
+    with pytest.raises(InputError, match=r"'one' and 'two' both claim one tensor \(total, total\)"):
+        run([Sum("one", shared), Sum("two", shared[:2])], Schedule(steps=1), tmp_path)
+    with pytest.raises(InputError, match="one, one: each needs a name of its own"):
+        run([Sum("one"), Sum("one")], Schedule(steps=1), tmp_path)
+    with pytest.raises(InputError, match="'two'; there is one"):
+        run([Sum("one")], Schedule(steps=1, every={"two": 2}), tmp_path)
+    with pytest.raises(InputError, match="'one' cannot step at every 0th"):
+        run([Sum("one")], Schedule(steps=1, every={"one": 0}), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_state_of_other_levels_or_shapes_is_refused_by_name(tmp_path: Path):
+    run([Sum("one")], Schedule(steps=1), tmp_path)
+    with pytest.raises(InputError, match="is of the levels one; these are two"):
+        run([Sum("two")], Schedule(steps=2), tmp_path, resume=True)
+    with pytest.raises(InputError, match=r"state.safetensors: one: total has shape \(\), expected \(3,\)"):
+        run([Sum("one", torch.zeros(3))], Schedule(steps=2), tmp_path, resume=True)
+    with pytest.raises(InputError, match="no such file"):
+        run([Sum("one")], Schedule(steps=2), tmp_path / "nowhere", resume=True)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_dataset(tmp_path_factory.mktemp("data") / "toy")
+
+
+def test_a_weight_learned_beside_the_network_ends_with_the_same_bits_after_a_kill(toy: Path, tmp_path: Path):
+    values: dict[int, float | None] = {}
+
+    def hear(event: Event) -> None:
+        if event.stage == "train":
+            values[event.step] = event.values.get("tuning/weight")
+
+    toy_level.learn(tmp_path / "whole", toy, on_event=hear)
+    assert [step for step, value in values.items() if value is not None] == [2, 4, 6, 8]
+    assert len({values[step] for step in (2, 4, 6, 8)} | {0.1}) == 5  # it moves each time
+
+    program = [sys.executable, toy_level.__file__, str(tmp_path / "parts"), str(toy), "5"]
+    killed = subprocess.run(program, capture_output=True, check=False, timeout=300)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert len(history(tmp_path / "parts")) == 1  # validated, and saved, after three of its five steps
+    toy_level.learn(tmp_path / "parts", toy, resume=True)
+
+    for name in ("last/weights", "best/weights", "last/state"):
+        one, other = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "parts"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[k], other[k]) for k in one)
+    assert "tuning.log" in one
+    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+    assert checkpoint.load(tmp_path / "parts" / "last")[1]["step"] == 8
+
+    toy_level.learn(tmp_path / "fixed", toy, tuned=False)
+    alone = load_file(tmp_path / "fixed" / "last" / "weights.safetensors")
+    learnt = load_file(tmp_path / "whole" / "last" / "weights.safetensors")
+    assert any(not torch.equal(alone[k], learnt[k]) for k in alone)  # the network hears of it

@@ -1,0 +1,130 @@
+"""A Method is data: written, read back, changed by paths, refused by name; and a registration can be repeated from it."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from asking import method_of, register
+
+import warpwise as ww
+from warpwise.errors import InputError
+from warpwise.methods import PRESETS, Method
+from warpwise.registration.record import Record
+from warpwise.synthetic.phantoms import KnownPair, brain_pair
+
+
+@pytest.fixture(scope="module")
+def pair() -> KnownPair:
+    return brain_pair((40, 48, 36), seed=3)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_preset_is_the_same_after_writing_and_reading(name: str, tmp_path):
+    method = Method.named(name)
+    path = tmp_path / "method.yaml"
+    path.write_text(method.yaml(), encoding="utf-8")
+    assert Method.named(path) == method
+    assert Method.named(tmp_path) == method
+    assert Method.parse(json.loads(method.model_dump_json())) == method
+
+
+def test_a_file_may_hold_changes_alone(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        yaml.safe_dump({"base": "fast", "registrar": {"cap": 0.3}, "objective": {"similarity": {"term": "mi"}}})
+    )
+    method = Method.named(path)
+    assert method.registrar.cap == 0.3
+    assert method.registrar.scales == Method.named("fast").registrar.scales
+    assert method.objective["similarity"].row() == "mi"
+    assert set(method.objective) == set(Method.named("fast").objective)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("registrar.capp", 0.3, "registrar has no 'capp'. Did you mean 'cap'"),
+        ("registrar.cap", "wide", r"registrar\.cap: .*valid number.*'wide'"),
+        ("registrar.scales.9.step", 1, "3 entries, from 0"),
+        ("images.percentiles", [90, 10], "low < high"),
+        ("objective.similarity", {"term": "lncd"}, "Unknown term 'lncd'. Did you mean 'lncc'"),
+        ("objective.similarity.radius", -1, "similarity.*radius"),
+        ("objective.similartiy.weight", 2, "Did you mean 'similarity'"),
+        ("linear.transform", "spline", "linear.transform"),
+        ("registrar.kind", "gredy", "registrar"),
+        ("device", "tpu", "device"),
+        ("cautious.smoothness.weight", 2, "no weight"),
+    ],
+)
+def test_a_path_or_value_that_does_not_fit_is_refused_by_name(path: str, value: object, words: str):
+    with pytest.raises(InputError, match=words):
+        Method.named("fast").changed({path: value})
+
+
+def test_what_a_solver_cannot_minimise_is_refused_before_anything_is_read():
+    method = method_of("fast", objective__bend={"term": "bending"})
+    with pytest.raises(InputError, match=r"'bend' \(bending\) has no kernel"):
+        ww.register("nowhere.nii.gz", "nowhere_else.nii.gz", method=method)
+
+
+def test_two_similarities_add_up(pair: KnownPair):
+    both = method_of("fast", similarity="lncc", objective__more={"term": "mse", "weight": 0.5})
+    result = ww.register(pair.fixed, pair.moving, method=both)
+    alone = [register(pair.fixed, pair.moving, preset="fast", similarity=name) for name in ("lncc", "mse")]
+    assert result.choices.similarity == "lncc+mse"
+    first = [next(step.energy for step in one.history if step.stage == "greedy") for one in (result, *alone)]
+    # All three begin with the same images under the same affine, which mse alone would find otherwise.
+    assert first[0] == pytest.approx(first[1] + 0.5 * first[2], rel=0.05)
+    assert result.certificate.percent_ndv == 0
+
+
+def test_the_weight_of_the_only_similarity_does_not_change_the_steps(pair: KnownPair):
+    light, heavy = (
+        register(pair.fixed, pair.moving, preset="fast", similarity="lncc", objective__similarity__weight=w) for w in (1, 4)
+    )
+    assert np.abs(light.displacement_mm - heavy.displacement_mm).max() < 1e-3
+
+
+def test_a_result_is_kept_and_repeated_from_what_it_kept(pair: KnownPair, tmp_path):
+    method = method_of("fast", transform="svf", similarity="ncc", percentiles=[1, 99])
+    result = ww.register(pair.fixed, pair.moving, method=method)
+    folder = result.save(tmp_path / "kept")
+    record = Record.read(folder / "result.json")
+    assert record.method == method
+    assert record.schema_version == 2
+    again = ww.register(pair.fixed, pair.moving, method=folder)
+    assert np.array_equal(again.displacement_mm, result.displacement_mm)
+    assert (
+        np.abs(ww.load_transform(folder / "transform.h5").displacement(pair.fixed.grid) - result.displacement_mm).max()
+        < 1e-3
+    )
+    with pytest.raises(InputError, match="exists already"):
+        result.save(folder)
+
+
+def test_a_result_prints_in_three_lines(pair: KnownPair):
+    text = repr(register(pair.fixed, pair.moving, preset="fast"))
+    assert len(text) < 400
+    assert text.count("\n") == 2
+    assert "0 % folded" in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{}", "not a result"),
+        ('{"schema_version": 1}', "version 1, this program reads 2"),
+        ('{"schema_version": 2, "warpwise": "0"}', "not a result"),
+        ("[", "not a result"),
+    ],
+)
+def test_a_record_that_is_none_is_refused(content: str, words: str, tmp_path):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(InputError, match=words):
+        Record.read(tmp_path / "result.json")
+
+
+def test_a_stiffness_map_is_not_silently_ignored(pair: KnownPair):
+    with pytest.raises(InputError, match="stiffness"):
+        ww.register(ww.Scan(image=pair.fixed, stiffness=pair.fixed), pair.moving, method="fast")
