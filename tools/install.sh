@@ -1,6 +1,6 @@
 #!/bin/sh
 # Make .venv beside this checkout's README and install warpwise into it: tools/install.sh [EXTRA].
-# Torch comes first and pinned, so that a CPU build is taken where one is at hand.
+# Where the extra brings torch, that comes first and pinned, so that a CPU build is taken where one is at hand.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 extra=${1:-}
@@ -20,10 +20,12 @@ if [ -z "${found:-}" ]; then
 fi
 [ -x "$here/.venv/bin/python" ] || "$found" -m venv "$here/.venv"
 pip="$here/.venv/bin/python -m pip --disable-pip-version-check install --quiet"
-$pip "torch==2.13.0"
+echo "Installing warpwise into .venv …" >&2
+case "$extra" in learn | dev) $pip "torch==2.13.0" ;; esac
 if [ -n "$extra" ]; then
     $pip -e "$here[$extra]"
 else
     $pip -e "$here"
 fi
 touch "$stamp"
+echo "warpwise is in .venv/bin; to have it at hand: source .venv/bin/activate" >&2

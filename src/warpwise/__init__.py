@@ -8,10 +8,10 @@ Example:
     0.0
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from warpwise.errors import InputError, RunError, WarpwiseError
+from warpwise.extras import imported
 
 __version__ = "0.1.0"
 
@@ -76,7 +76,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), _RENAMED.get(name, name))
+        return getattr(imported(_LAZY[name]), _RENAMED.get(name, name))
     raise AttributeError(f"module 'warpwise' has no attribute {name!r}")
 
 

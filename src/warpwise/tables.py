@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
-from importlib import import_module
 from typing import Any
 
 from warpwise.errors import InputError
+from warpwise.extras import imported
 
 
 class Table(Mapping[str, Any]):
@@ -27,7 +27,7 @@ class Table(Mapping[str, Any]):
             guess = f"Did you mean {near[0]!r}? " if near else ""
             raise InputError(f"Unknown {self.kind} {name!r}.", hint=f"{guess}Known: {', '.join(self._rows)}.")
         module, attribute = self._rows[name].split(":")
-        return getattr(import_module(module), attribute)
+        return getattr(imported(module), attribute)
 
     def __contains__(self, name: object) -> bool:
         return name in self._rows

@@ -151,7 +151,7 @@ def test_a_loss_without_a_finite_value_shortens_the_steps_and_at_last_ends_the_r
 
 
 def test_without_tensorboard_a_run_trains_and_says_once_where_its_curves_are(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(board, "find_spec", lambda name: None)
+    monkeypatch.setattr(board, "installed", lambda name: False)
     notes = []
     train(settings(steps=2), Run(tmp_path / "run", on_event=lambda e: notes.append(e.text) if e.stage == "note" else None))
     assert notes == ["TensorBoard is not installed: curves stand in history.jsonl alone."]

@@ -5,7 +5,8 @@ import sys
 import traceback
 from typing import Any
 
-from warpwise.errors import WarpwiseError
+from warpwise.errors import InputError, WarpwiseError
+from warpwise.extras import missing_from, refusal
 
 STOPPED = 130  # the shell's code for Ctrl-C; typer turns the interrupt into an exit with it
 MESSAGE = "Stopped. No result was written; what was there before is as it was."
@@ -44,6 +45,12 @@ def execute(arguments: list[str]) -> int:
             traceback.print_exc()
         print(f"Error: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        package = missing_from(error)
+        if package is None:
+            raise
+        print(f"Error: {refusal(package, what='This')}", file=sys.stderr)
+        return InputError.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

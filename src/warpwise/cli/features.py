@@ -17,6 +17,9 @@ def features(
 
     import numpy as np
 
+    from warpwise.extras import need
+
+    need("torch", "safetensors", what="A network")
     from warpwise.io.images import read_image, write_array
     from warpwise.io.run_folder import appearing, claim_folder, locked
     from warpwise.networks.model import Model

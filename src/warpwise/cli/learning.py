@@ -1,11 +1,11 @@
 """What people see of a training, and the settings it runs with."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from warpwise.errors import InputError
+from warpwise.extras import need
 
 
 def available() -> None:
@@ -14,9 +14,7 @@ def available() -> None:
     Raises:
         InputError: a package is missing.
     """
-    missing = [name for name in ("torch", "lightning_fabric") if find_spec(name) is None]
-    if missing:
-        raise InputError(f"Training needs {', '.join(missing)}.", hint="Install them: pip install 'warpwise[learn]'")
+    need("torch", "safetensors", "lightning_fabric", what="Training")
 
 
 def settings_of(

@@ -95,6 +95,9 @@ def models(
     """List the networks that are installed, or show one: size, spacing, contrast, licence."""
     import json
 
+    from warpwise.extras import need
+
+    need("torch", "safetensors", what="A network")
     from warpwise.networks import model
 
     cards = model.cards() if folder is None else [model.read_card(model.find(folder) / model.CARD)]

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 
-def peak_memory_mb() -> float | None:
-    """The most memory this process has held; None where the system does not say."""
+def peak_memory_mb() -> float:
+    """The most memory this process has held; 0 where the system does not say."""
     try:
         # The kernel's own mark of this program; the one of getrusage is inherited from whoever started it.
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
@@ -16,7 +16,7 @@ def peak_memory_mb() -> float | None:
     try:
         import resource  # noqa: PLC0415 - not on every system
     except ImportError:
-        return None
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)
 

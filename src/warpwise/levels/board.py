@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from warpwise.extras import installed
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +20,7 @@ class Board:
     @classmethod
     def open(cls, folder: Path, step: int) -> "Board | None":
         """What was drawn after `step` is drawn anew; None where TensorBoard is not installed."""
-        if find_spec("tensorboard") is None:
+        if not installed("tensorboard"):
             return None
         from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - a second to import
 

@@ -5,6 +5,8 @@ Names resolve on use, so that solvers, which call the CPU kernels on NumPy array
 
 from typing import Any
 
+from warpwise.extras import imported
+
 _NAMES = (
     "warp", "warp_with_gradient", "compose", "exponential", "inverse", "gaussian", "box", "pyramid", "lncc", "ncc",
     "mse", "mutual_information", "mind_ssc", "cost_volume", "symmetric_kl",
@@ -15,13 +17,9 @@ _MATCHING = ("match", "match_deviation")
 
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
-        from warpwise.ops import functions  # noqa: PLC0415 - imports torch
-
-        return getattr(functions, name)
+        return getattr(imported("warpwise.ops.functions"), name)
     if name in _MATCHING:
-        from warpwise.ops import matching  # noqa: PLC0415 - imports torch
-
-        return getattr(matching, name)
+        return getattr(imported("warpwise.ops.matching"), name)
     raise AttributeError(name)
 
 

@@ -114,8 +114,8 @@ def register_files(
             with appearing(output.folder) as scratch:
                 (scratch / "dataset_description.json").write_text(bids.description(), encoding="utf-8")
     total_s, peak_mb = record.timings_s["total"], record.memory_mb["peak"]
-    held = "" if peak_mb is None else f", {peak_mb:.0f} MB of memory at most"
-    on_step(note(f"Results in {place.folder} after {total_s:.1f} s{held}."))
+    memory = f", {peak_mb:.0f} MB of memory at most" if peak_mb else ""
+    on_step(note(f"Results in {place.folder} after {total_s:.1f} s{memory}."))
     return result
 
 

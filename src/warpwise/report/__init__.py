@@ -1,8 +1,6 @@
 """A page to look at: what was aligned, how well, and whether to trust it. Needs the `report` extra."""
 
-from importlib.util import find_spec
-
-from warpwise.errors import InputError
+from warpwise.extras import need
 from warpwise.tables import Table
 
 FIGURES = Table(
@@ -28,6 +26,4 @@ def available() -> None:
     Raises:
         InputError: matplotlib or Jinja2 is not installed.
     """
-    missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
-    if missing:
-        raise InputError(f"A report needs {' and '.join(missing)}.", hint="pip install 'warpwise[report]'")
+    need("matplotlib", "jinja2", what="A report")

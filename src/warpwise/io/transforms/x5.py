@@ -18,6 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from warpwise.errors import InputError
+from warpwise.extras import need
 from warpwise.grid import Grid
 from warpwise.io.transforms import Spaces
 from warpwise.transforms.affine import Affine
@@ -73,11 +74,9 @@ class X5:
 
 
 def _nitransforms(path: Path) -> Any:
-    try:
-        import_module("nitransforms.manip")  # an extra, needed for this format only
-        return import_module("nitransforms")
-    except ImportError:
-        raise InputError(f"{path.name}: X5 files need nitransforms.", hint="pip install 'warpwise[formats]'") from None
+    need("nitransforms", what=f"{path.name}: an X5 file")
+    import_module("nitransforms.manip")
+    return import_module("nitransforms")
 
 
 def _parts(found: dict[str, Any]) -> tuple[Transform, ...]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, PlainSerializer, field_validator
 
 from warpwise.errors import InputError
+from warpwise.extras import need
 from warpwise.objective import SolverTerms
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
@@ -47,15 +48,17 @@ class Network(Settings):
         Raises:
             InputError: there is none, or torch is not installed.
         """
+        need("torch", "safetensors", what="A network")
         from warpwise.networks.model import Model  # noqa: PLC0415 - solvers must not pay for importing torch
 
         return self.model if isinstance(self.model, Model) else Model.load(self.model)
 
     def build(self, terms: SolverTerms) -> Registrar:  # noqa: ARG002 - a trained network minimises nothing any more
         """Ready for any pair."""
+        model = self.loaded()
         from warpwise.registrars.learned.predicted import Predicted  # noqa: PLC0415 - imports torch
 
-        return Predicted(self.loaded(), self.samples, self.seed)
+        return Predicted(model, self.samples, self.seed)
 
 
 class Refined(Settings):
@@ -67,6 +70,7 @@ class Refined(Settings):
 
     def build(self, terms: SolverTerms) -> Registrar:
         """Ready for any pair."""
+        network = self.network.build(terms)
         from warpwise.registrars.learned.predicted import RefinedPrediction  # noqa: PLC0415 - imports torch
 
-        return RefinedPrediction(self.network.build(terms), self.solver.build(terms))
+        return RefinedPrediction(network, self.solver.build(terms))
