@@ -123,17 +123,17 @@ def summary(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 def table(rows: Sequence[Row]) -> str:
     """The summary as Markdown, and which gaps in Dice are more than chance."""
-    found = summary(rows)
+    means = summary(rows)
     lines = [
         "| method | pairs | Dice | SD | SDlogJ | % det J ≤ 0 | % NDV | seconds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, s in found.items():
+    for name, s in means.items():
         lines.append(
             f"| {name} | {s['pairs']:.0f} | {s['dice']:.4f} | {s['dice_sd']:.4f} | {s['sd_log_jacobian']:.3f} | "
             f"{s['percent_folded']:.4g} | {s['percent_ndv']:.4g} | {s['seconds']:.2f} |"
         )
-    scores = {name: [r.mean_dice for r in rows if r.method == name] for name in found}
+    scores = {name: [r.mean_dice for r in rows if r.method == name] for name in means}
     tests = compared(scores) if len(scores) > 1 and min(map(len, scores.values())) > 5 else {}
     for (one, other), p in tests.items():
         lines.append(f"\nDice of {one} against {other}: p = {p:.2g} (Wilcoxon, Holm).")

@@ -42,12 +42,12 @@ def compare_methods(
     affine = Method.named("affine")
     methods = {"affine": affine, **{Path(name).name: method for name, method in asked.methods().items()}}
 
-    def told(row: "Row") -> None:
+    def tell(row: "Row") -> None:
         typer.echo(f"{row.pair}  {row.method}: Dice {row.mean_dice:.4f}, {row.seconds:.1f} s", err=True)
         for warning in row.warnings:
             typer.echo(f"  {warning}", err=True)
 
-    rows = compare(dataset, methods, pairs=pairs, on_row=told)
+    rows = compare(dataset, methods, pairs=pairs, on_row=tell)
     typer.echo(table(rows))
     if output is not None:
         with locked(output):

@@ -62,40 +62,40 @@ def evaluate(
         claim(json_file, overwrite=overwrite)
     chain = read_chain(transform) if transform else None
     geometry = None if like is None else read_geometry(like)
-    found: dict[str, Any] = {}
+    measures: dict[str, Any] = {}
     if fixed_labels is not None and warped_labels is not None:
-        found.update(_overlap(fixed_labels, warped_labels, chain, mask))
+        measures.update(_overlap(fixed_labels, warped_labels, chain, mask))
     elif chain is not None and geometry is not None:
-        found.update(_shape(chain, geometry, mask))
+        measures.update(_shape(chain, geometry, mask))
     if fixed_landmarks is not None and moving_landmarks is not None:
         there = None if moving is None else read_geometry(moving)
         space = None if points_space is None else points_space.value
-        found.update(_points((fixed_landmarks, moving_landmarks), (geometry, there), space, chain))
-    if "sd_log_jacobian" in found:
+        measures.update(_points((fixed_landmarks, moving_landmarks), (geometry, there), space, chain))
+    if "sd_log_jacobian" in measures:
         typer.echo(
-            f"SDlogJ {found['sd_log_jacobian']:.4f}, det J ≤ 0 {found['percent_folded']:g} %, "
-            f"NDV {found['percent_ndv']:g} %"
+            f"SDlogJ {measures['sd_log_jacobian']:.4f}, det J ≤ 0 {measures['percent_folded']:g} %, "
+            f"NDV {measures['percent_ndv']:g} %"
         )
     if json_file is not None:
         with appearing(json_file.parent) as scratch:
-            (scratch / json_file.name).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            (scratch / json_file.name).write_text(json.dumps(measures, indent=2) + "\n", encoding="utf-8")
 
 
 def _overlap(fixed: Path, warped: Path, chain: "Transform | None", mask: Path | None) -> dict[str, Any]:
     from warpwise.evaluation.metrics import evaluate as measure
     from warpwise.io.images import read_image
 
-    found = measure(
+    measures = measure(
         read_image(fixed, kind="labels"),
         read_image(warped, kind="labels"),
         transform=chain,
         mask=None if mask is None else read_image(mask, kind="mask"),
     )
     typer.echo(f"{'label':>8} {'Dice':>7} {'HD95 mm':>8}")
-    for label, value in found.dice.items():
-        typer.echo(f"{label:>8} {value:7.4f} {found.hd95_mm[label]:8.2f}")
-    typer.echo(f"{'mean':>8} {found.mean_dice:7.4f} {found.mean_hd95_mm:8.2f}")
-    return found.to_dict()
+    for label, value in measures.dice.items():
+        typer.echo(f"{label:>8} {value:7.4f} {measures.hd95_mm[label]:8.2f}")
+    typer.echo(f"{'mean':>8} {measures.mean_dice:7.4f} {measures.mean_hd95_mm:8.2f}")
+    return measures.to_dict()
 
 
 def _shape(chain: "Transform", geometry: "Geometry", mask: Path | None) -> dict[str, Any]:

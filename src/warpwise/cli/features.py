@@ -26,22 +26,22 @@ def features(
     from warpwise.registrars.learned.certainty import features_of
 
     loaded = Model.load(model)
-    found = features_of(read_image(image), loaded)
-    names = [f"features_{n + 1}.nii.gz" for n in range(len(found))]
+    octaves = features_of(read_image(image), loaded)
+    names = [f"features_{n + 1}.nii.gz" for n in range(len(octaves))]
     claim_folder(output, [*names, "features.json"], overwrite=overwrite)
     random = bool(loaded.card.network.uncertainty)
     with locked(output), appearing(output, last="features.json") as scratch:
-        for name, octave in zip(names, found, strict=True):
+        for name, octave in zip(names, octaves, strict=True):
             channels = np.moveaxis(octave.data, 0, -1)
             write_array(scratch / name, channels if octave.grid.dim == 3 else channels[:, :, None], octave.grid)
-        told = {
+        content = {
             "image": str(image.absolute()),
             "model": model,
             "files": {
                 name: {"spacing_mm": [round(s, 6) for s in octave.grid.spacing_mm], "channels": len(octave.data),
                        "means": len(octave.data) // (2 if random else 1)}
-                for name, octave in zip(names, found, strict=True)
+                for name, octave in zip(names, octaves, strict=True)
             },
         }  # fmt: skip
-        (scratch / "features.json").write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    typer.echo(f"{len(found)} octaves of {len(found[0].data)} channels in {output}")
+        (scratch / "features.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    typer.echo(f"{len(octaves)} octaves of {len(octaves[0].data)} channels in {output}")

@@ -29,8 +29,8 @@ def report(
     pictures = target.parent / "figures"
     if figures and pictures.exists() and not overwrite:
         raise InputError(f"{pictures}: exists already.", hint="Pass --overwrite to replace it.")
-    seen = Material.of_folder(folder)
+    material = Material.of_folder(folder)
     with appearing(target.parent) as scratch:
-        (scratch / target.name).write_text(page(seen), encoding="utf-8")
+        (scratch / target.name).write_text(page(material), encoding="utf-8")
         if figures:
-            write_figures(scratch / "figures", seen)
+            write_figures(scratch / "figures", material)

@@ -70,10 +70,10 @@ def extras(*, report: bool, figures: bool) -> tuple[Extra | None, tuple[str, ...
         from warpwise.report.material import Material
         from warpwise.report.page import page, write_figures
 
-        seen = Material.of_result(result, (scans[0].image, scans[1].image), record)
+        material = Material.of_result(result, (scans[0].image, scans[1].image), record)
         if figures:
-            write_figures(folder / "figures", seen)
+            write_figures(folder / "figures", material)
         if report:
-            (folder / names[REPORT]).write_text(page(seen), encoding="utf-8")
+            (folder / names[REPORT]).write_text(page(material), encoding="utf-8")
 
     return write, (*((REPORT,) if report else ()), *(("figures",) if figures else ()))

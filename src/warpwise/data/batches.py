@@ -85,11 +85,11 @@ def stacked(samples: Sequence[Sample], labels: Sequence[int], dim: int) -> Batch
         return torch.from_numpy(np.ascontiguousarray(whole if dim == 3 else whole[:, :, :, 0]))
 
     def channels(maps: list[NDArray[np.int16] | None]) -> Tensor | None:
-        found = [m for m in maps if m is not None]
-        if len(found) < len(maps) or not labels:
+        known = [m for m in maps if m is not None]
+        if len(known) < len(maps) or not labels:
             return None
         wanted = np.array(labels, np.int16)[:, None, None, None]
-        return tensor([(m[None] == wanted).astype(np.float32) for m in found])
+        return tensor([(m[None] == wanted).astype(np.float32) for m in known])
 
     truths = [s.truth for s in samples if s.truth is not None]
     seen = [s.seen for s in samples if s.seen is not None]

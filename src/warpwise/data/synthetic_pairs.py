@@ -60,11 +60,11 @@ class SyntheticSampler:
             moving = shapes(self.shape, rng, settings)
         truth = self.deformation(rng)
         fixed: Map = kernels.resample(moving[None], truth, np.eye(4), method="nearest")[0]
-        seen = [moving, fixed]
+        maps = [moving, fixed]
         contrast = int(rng.integers(1 << 31))
         other = contrast if rng.random() < 0.3 else contrast + 1  # at times both are of one contrast
         images: list[Array] = []
-        for map_, seed, bent in zip(seen, (contrast, other), (None, truth), strict=True):
+        for map_, seed, bent in zip(maps, (contrast, other), (None, truth), strict=True):
             colours = np.random.default_rng(seed)
             if native is not None and colours.random() < 0.4:
                 bare = (

@@ -28,8 +28,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def compared(scores: Mapping[str, Sequence[float]]) -> dict[tuple[str, str], float]:
     """Corrected p-value of every two methods: Wilcoxon's signed-rank test over pairs of images, two-sided."""
     pairs = [*combinations(scores, 2)]
-    found: list[float] = []
+    p_values: list[float] = []
     for one, other in pairs:
         gap = np.array(scores[one]) - np.array(scores[other])
-        found.append(float(stats.wilcoxon(gap).pvalue) if np.any(gap != 0) else 1.0)  # type: ignore[attr-defined]
-    return dict(zip(pairs, holm(found), strict=True))
+        p_values.append(float(stats.wilcoxon(gap).pvalue) if np.any(gap != 0) else 1.0)  # type: ignore[attr-defined]
+    return dict(zip(pairs, holm(p_values), strict=True))

@@ -75,14 +75,14 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
         InputError: the dataset cannot be read.
     """
     dataset = read_dataset(path, allow_outside=allow_outside)
-    seen = look(dataset)
-    spacing, why = chosen_spacing(seen)
-    motion = seen.shared and bool(dataset.training_pairs)
-    mixed = seen.alike <= ALIKE
-    voxels = np.prod([n * a / b for n, a, b in zip(seen.shapes[1], seen.spacing_mm, spacing, strict=True)])
+    survey = look(dataset)
+    spacing, why = chosen_spacing(survey)
+    motion = survey.shared and bool(dataset.training_pairs)
+    mixed = survey.alike <= ALIKE
+    voxels = np.prod([n * a / b for n, a, b in zip(survey.shapes[1], survey.spacing_mm, spacing, strict=True)])
     batch = 2 if voxels < 2e5 else 1
     labelled = any(s.labels for s in (*dataset.training, *(x for p in dataset.training_pairs for x in p)))
-    grid = Grid(seen.shapes[1], np.eye(len(spacing) + 1))
+    grid = Grid(survey.shapes[1], np.eye(len(spacing) + 1))
     small = [n for n in grid.shape if n < SPAN]
     terms = [
         "  mind: {weight: 1.0}              # contrasts differ, so structure is compared"
@@ -93,13 +93,13 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
     if labelled:
         terms.append("  dice: {weight: 1.0}              # labels of the training images; 0 trains without them")
     pairs = "listed" if dataset.training_pairs else "all"
-    shapes = [("×".join(map(str, s))) for s in seen.shapes]
+    shapes = [("×".join(map(str, s))) for s in survey.shapes]
     lines = [
         f"# {dataset.name}: {len(dataset.training)} training images, {len(dataset.training_pairs)} listed training pairs, "
         f"{len(dataset.validation_pairs)} validation pairs.",
         f"# Voxels: {shapes[0]} (smallest), {shapes[1]} (median), {shapes[2]} (largest); "
-        f"spacing {'×'.join(f'{s:g}' for s in seen.spacing_mm)} mm.",
-        f"# Contrast of two images agrees to {seen.alike:.2f} (1 is the same; below {ALIKE} they count as different).",
+        f"spacing {'×'.join(f'{s:g}' for s in survey.spacing_mm)} mm.",
+        f"# Contrast of two images agrees to {survey.alike:.2f} (1 is the same; below {ALIKE} they count as different).",
         *(
             [f"# Only {min(small)} voxels along an axis: coarse levels have {max(1, min(small) // 8)} or so."]
             if small
@@ -134,11 +134,13 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
     return "\n".join(lines)
 
 
-def chosen_spacing(seen: Look) -> tuple[tuple[float, ...], str]:
+def chosen_spacing(survey: Look) -> tuple[tuple[float, ...], str]:
     """Spacing for the network's voxels, and why."""
-    voxels = float(np.prod(seen.shapes[1]))
+    voxels = float(np.prod(survey.shapes[1]))
     if voxels <= VOXELS:
-        return seen.spacing_mm, "the images' own"
-    finest = min(seen.spacing_mm)
+        return survey.spacing_mm, "the images' own"
+    finest = min(survey.spacing_mm)
     target = round(2 * finest, 3)
-    return tuple(max(target, s) for s in seen.spacing_mm), f"twice the images': they have {voxels / 1e6:.1f} million voxels"
+    return tuple(
+        max(target, s) for s in survey.spacing_mm
+    ), f"twice the images': they have {voxels / 1e6:.1f} million voxels"

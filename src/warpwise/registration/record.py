@@ -129,10 +129,10 @@ def versions(method: Method) -> dict[str, str]:
     """Of Python and of the packages that made a result."""
     learned = method.registrar is not None and method.registrar.kind in ("network", "refined")
     packages = ("numba", "numpy", "nibabel", "SimpleITK", *(("torch",) if learned else ()))
-    found = {"python": platform.python_version()}
+    out = {"python": platform.python_version()}
     for name in packages:
         try:
-            found[name] = version(name)
+            out[name] = version(name)
         except PackageNotFoundError:  # a package that was put on the path by hand
             continue
-    return found
+    return out

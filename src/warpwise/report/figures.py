@@ -40,9 +40,9 @@ def styled(draw: Draw) -> Draw:
     """A figure function in this style, whatever the style of the program around it."""
 
     @wraps(draw)
-    def drawing(seen: Material) -> Figure | None:
+    def drawing(material: Material) -> Figure | None:
         with mpl.rc_context(STYLE):
-            return draw(seen)
+            return draw(material)
 
     return drawing
 
@@ -57,51 +57,56 @@ def drawn(name: str, figure: Figure, kind: str) -> bytes:
 
 
 @styled
-def before_after(seen: Material) -> Figure | None:
+def before_after(material: Material) -> Figure | None:
     """Fixed, moving before, after the linear stage, and warped, in every plane."""
-    named = [("fixed", seen.fixed), ("moving, before", seen.before), ("after affine", seen.affine), ("warped", seen.warped)]
+    named = [
+        ("fixed", material.fixed),
+        ("moving, before", material.before),
+        ("after affine", material.affine),
+        ("warped", material.warped),
+    ]
     rows = [(title, volume, intensity_range(volume)) for title, volume in named if volume is not None]
-    return mosaic(seen, rows)
+    return mosaic(material, rows)
 
 
 @styled
-def checkerboard(seen: Material) -> Figure | None:
+def checkerboard(material: Material) -> Figure | None:
     """Tiles of the fixed image between tiles of the other, before and after."""
-    named = [("fixed | moving, before", seen.before), ("fixed | warped", seen.warped)]
-    fixed = scaled(seen.fixed)
+    named = [("fixed | moving, before", material.before), ("fixed | warped", material.warped)]
+    fixed = scaled(material.fixed)
     rows = [(title, scaled(volume), (0.0, 1.0)) for title, volume in named if volume is not None]
-    return mosaic(seen, rows, mix=lambda view, plane: tiles(view.cut(fixed), plane))
+    return mosaic(material, rows, mix=lambda view, plane: tiles(view.cut(fixed), plane))
 
 
 @styled
-def difference(seen: Material) -> Figure | None:
+def difference(material: Material) -> Figure | None:
     """Fixed less the other, each scaled to its own range, before and after."""
-    named = [("fixed − moving, before", seen.before), ("fixed − warped", seen.warped)]
-    fixed = scaled(seen.fixed)
+    named = [("fixed − moving, before", material.before), ("fixed − warped", material.warped)]
+    fixed = scaled(material.fixed)
     rows = [(title, fixed - scaled(volume), (-1.0, 1.0)) for title, volume in named if volume is not None]
-    return mosaic(seen, rows, colours="RdBu_r")
+    return mosaic(material, rows, colours="RdBu_r")
 
 
 @styled
-def deformation(seen: Material) -> Figure | None:
+def deformation(material: Material) -> Figure | None:
     """A regular grid of the fixed image, carried to where the deformable part takes it."""
-    nonlinear = seen.displacement_mm - Affine(np.array(seen.record.affine)).displacement(seen.grid)
+    nonlinear = material.displacement_mm - Affine(np.array(material.record.affine)).displacement(material.grid)
     if not float(np.abs(nonlinear).max()) > 1e-3:
         return None
-    figure, axes, planes = canvas(seen, 1)
+    figure, axes, planes = canvas(material, 1)
     for axis, view in zip(axes[0], planes, strict=True):
-        show(axis, view, view.cut(seen.fixed), intensity_range(seen.fixed), "gray")
-        draw_grid(axis, view, nonlinear, seen)
+        show(axis, view, view.cut(material.fixed), intensity_range(material.fixed), "gray")
+        draw_grid(axis, view, nonlinear, material)
     axes[0][0].set_ylabel("deformation, without affine")
     return figure
 
 
 @styled
-def jacobian(seen: Material) -> Figure | None:
+def jacobian(material: Material) -> Figure | None:
     """Logarithm of the Jacobian determinant: red where the moving image is larger."""
-    values = seen.log_jacobian
+    values = material.log_jacobian
     reach = max(float(np.percentile(np.abs(values), 99)), 0.05)
-    figure, axes, planes = canvas(seen, 1)
+    figure, axes, planes = canvas(material, 1)
     picture: Any = None
     for axis, view in zip(axes[0], planes, strict=True):
         picture = show(axis, view, view.cut(values), (-reach, reach), "RdBu_r")
@@ -111,13 +116,13 @@ def jacobian(seen: Material) -> Figure | None:
 
 
 @styled
-def uncertainty(seen: Material) -> Figure | None:
+def uncertainty(material: Material) -> Figure | None:
     """How surely each voxel goes where it goes, and how sure the learned features are of themselves."""
-    named = [("where a voxel goes, ± mm", seen.uncertainty), ("features, ± prior's σ", seen.feature_uncertainty)]
+    named = [("where a voxel goes, ± mm", material.uncertainty), ("features, ± prior's σ", material.feature_uncertainty)]
     rows = [(title, volume) for title, volume in named if volume is not None]
     if not rows:
         return None
-    figure, axes, planes = canvas(seen, len(rows))
+    figure, axes, planes = canvas(material, len(rows))
     for row, (title, volume) in zip(axes, rows, strict=True):
         low, high = (float(v) for v in np.percentile(volume, (1, 99)))
         picture: Any = None
@@ -129,9 +134,9 @@ def uncertainty(seen: Material) -> Figure | None:
 
 
 @styled
-def convergence(seen: Material) -> Figure | None:
+def convergence(material: Material) -> Figure | None:
     """The energy over the iterations of every scale, stages side by side."""
-    steps = seen.record.energies
+    steps = material.record.energies
     stages = list(dict.fromkeys(step.stage for step in steps))
     if not stages:
         return None
@@ -150,16 +155,16 @@ def convergence(seen: Material) -> Figure | None:
 
 
 @styled
-def labels(seen: Material) -> Figure | None:
+def labels(material: Material) -> Figure | None:
     """Dice of every label before and after; a box plot where there are many."""
-    scores = seen.record.scores.get("dice")
+    scores = material.record.scores.get("dice")
     return None if not scores else paired(scores, "Dice", "label")
 
 
 @styled
-def landmarks(seen: Material) -> Figure | None:
+def landmarks(material: Material) -> Figure | None:
     """Error of every landmark before and after."""
-    scores = seen.record.scores.get("tre_mm")
+    scores = material.record.scores.get("tre_mm")
     return None if not scores else paired(scores, "registration error, mm", "landmark")
 
 
@@ -207,10 +212,10 @@ def tiles(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.fl
     return np.where((x + y) % 2 == 0, one, other)
 
 
-def canvas(seen: Material, rows: int) -> tuple[Figure, Any, list[View]]:
+def canvas(material: Material, rows: int) -> tuple[Figure, Any, list[View]]:
     """A figure with a row of planes for each of `rows`."""
-    planes = views(seen.grid, seen.fixed)
-    sizes = [view.cut(seen.fixed).shape for view in planes]
+    planes = views(material.grid, material.fixed)
+    sizes = [view.cut(material.fixed).shape for view in planes]
     widths = [size[1] * view.pixel_mm[0] for view, size in zip(planes, sizes, strict=True)]
     heights = [size[0] * view.pixel_mm[1] for view, size in zip(planes, sizes, strict=True)]
     width = 9.0 if len(planes) > 1 else 5.0
@@ -233,14 +238,14 @@ def show(axis: Any, view: View, plane: NDArray[np.float32], limits: tuple[float,
 
 
 def mosaic(
-    seen: Material,
+    material: Material,
     rows: Sequence[tuple[str, Volume, tuple[float, float]]],
     *,
     colours: str = "gray",
     mix: Any = None,
 ) -> Figure:
     """Rows of planes, one volume a row."""
-    figure, axes, planes = canvas(seen, len(rows))
+    figure, axes, planes = canvas(material, len(rows))
     for row, (title, volume, limits) in zip(axes, rows, strict=True):
         for axis, view in zip(row, planes, strict=True):
             plane = view.cut(volume)
@@ -249,9 +254,9 @@ def mosaic(
     return figure
 
 
-def draw_grid(axis: Any, view: View, displacement_mm: NDArray[np.float32], seen: Material) -> None:
+def draw_grid(axis: Any, view: View, displacement_mm: NDArray[np.float32], material: Material) -> None:
     """Lines of constant position, carried along by the in-plane part of a displacement."""
-    grid = seen.grid
+    grid = material.grid
     voxels = np.einsum("ij,j...->i...", grid.inverse_affine[:-1, :-1], displacement_mm).astype(np.float32)
     across, up = (
         (-1 if turned else 1) * view.cut(voxels[axis_])

@@ -33,49 +33,49 @@ CAPTIONS = {
 SVG = ("convergence", "labels", "landmarks")  # lines and words; the others are pictures
 
 
-def page(seen: Material) -> str:
+def page(material: Material) -> str:
     """report.html as text."""
     source = files("warpwise.report") / "templates"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string((source / "report.html.j2").read_text(encoding="utf-8"))
-    module, volumes = bundle(), layers(seen)
+    module, volumes = bundle(), layers(material)
     return template.render(
         css=(source / "report.css").read_text(encoding="utf-8"),
         flicker_js=(source / "flicker.js").read_text(encoding="utf-8"),
         viewer_js=(source / "viewer.js").read_text(encoding="utf-8"),
-        title=f"{named(seen.record.moving, 'moving')} → {named(seen.record.fixed, 'fixed')}",
+        title=f"{named(material.record.moving, 'moving')} → {named(material.record.fixed, 'fixed')}",
         version=__version__,
-        verdict=verdict(seen.record),
-        warnings=[*seen.record.warnings, *seen.notes],
-        tables=[(title, rows) for title, rows in tables(seen) if rows],
-        flicker=flicker(seen),
-        shifted=seen.shifted,
-        figures=[(CAPTIONS[name], data) for name, data in figures(seen)],
+        verdict=verdict(material.record),
+        warnings=[*material.record.warnings, *material.notes],
+        tables=[(title, rows) for title, rows in tables(material) if rows],
+        flicker=flicker(material),
+        shifted=material.shifted,
+        figures=[(CAPTIONS[name], data) for name, data in figures(material)],
         module=module if volumes else None,
         layers=[{"name": v.name, "colours": v.colours, "low": v.low, "high": v.high} for v in volumes],
         volumes=[v.file for v in volumes] if module else [],
-        planar=seen.grid.dim == 2,
-        settings=seen.record.method.yaml(),
+        planar=material.grid.dim == 2,
+        settings=material.record.method.yaml(),
     )
 
 
-def figures(seen: Material) -> list[tuple[str, str]]:
+def figures(material: Material) -> list[tuple[str, str]]:
     """Names and data addresses of the figures that have something to show."""
     out: list[tuple[str, str]] = []
     for name in FIGURES:
-        figure = FIGURES[name](seen)
+        figure = FIGURES[name](material)
         if figure is not None:
             kind, media = ("svg", "image/svg+xml") if name in SVG else ("png", "image/png")
             out.append((name, f"data:{media};base64,{base64.b64encode(drawn(name, figure, kind)).decode('ascii')}"))
     return out
 
 
-def write_figures(folder: Path, seen: Material) -> list[Path]:
+def write_figures(folder: Path, material: Material) -> list[Path]:
     """Every figure as PNG and SVG in a folder; the files written."""
     folder.mkdir(parents=True, exist_ok=True)
     out: list[Path] = []
     for name in FIGURES:
-        figure = FIGURES[name](seen)
+        figure = FIGURES[name](material)
         if figure is None:
             continue
         for kind in ("png", "svg"):
@@ -84,15 +84,20 @@ def write_figures(folder: Path, seen: Material) -> list[Path]:
     return out
 
 
-def flicker(seen: Material) -> list[dict[str, Any]]:
+def flicker(material: Material) -> list[dict[str, Any]]:
     """For each plane, the same slice of every image, to be shown in turn."""
-    named = [("fixed", seen.fixed), ("moving, before", seen.before), ("after affine", seen.affine), ("warped", seen.warped)]
+    named = [
+        ("fixed", material.fixed),
+        ("moving, before", material.before),
+        ("after affine", material.affine),
+        ("warped", material.warped),
+    ]
     shown = [(name, volume) for name, volume in named if volume is not None]
     limits = {name: (float(np.percentile(v, 0.5)), float(np.percentile(v, 99.7))) for name, v in shown}
     out: list[dict[str, Any]] = []
-    for view in views(seen.grid, seen.fixed):
+    for view in views(material.grid, material.fixed):
         pictures = {name: _png(grey(view.cut(volume), limits[name])) for name, volume in shown}
-        height, width = view.cut(seen.fixed).shape
+        height, width = view.cut(material.fixed).shape
         out.append({
             "name": view.name,
             "pictures": pictures,
@@ -123,16 +128,16 @@ def verdict(record: Record) -> tuple[str, str]:
 Rows = Sequence[tuple[str, str]]
 
 
-def tables(seen: Material) -> list[tuple[str, Rows]]:
+def tables(material: Material) -> list[tuple[str, Rows]]:
     """What is worth reading of result.json, in words."""
-    record = seen.record
+    record = material.record
     c, scores = record.certificate, record.scores
-    spacing = "×".join(f"{v:.3g}" for v in seen.grid.spacing_mm)
-    length = np.sqrt(np.square(seen.displacement_mm).sum(0))
+    spacing = "×".join(f"{v:.3g}" for v in material.grid.spacing_mm)
+    length = np.sqrt(np.square(material.displacement_mm).sum(0))
     images: Rows = [
         ("fixed", named(record.fixed, "fixed")),
         ("moving", named(record.moving, "moving")),
-        ("fixed grid", f"{'×'.join(map(str, seen.grid.shape))} voxels of {spacing} mm"),
+        ("fixed grid", f"{'×'.join(map(str, material.grid.shape))} voxels of {spacing} mm"),
         ("displacement", f"{float(length.mean()):.1f} mm on average, {float(length.max()):.1f} mm at most"),
     ]
     quality: list[tuple[str, str]] = [

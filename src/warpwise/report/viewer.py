@@ -46,25 +46,25 @@ def bundle() -> str | None:
     return base64.b64encode(gzip.compress(module.read_bytes(), 6, mtime=0)).decode("ascii")
 
 
-def layers(seen: Material) -> list[Layer]:
+def layers(material: Material) -> list[Layer]:
     """The volumes that can be laid over each other; none for a plane, which the figures show whole."""
-    if seen.grid.dim != 3:
+    if material.grid.dim != 3:
         return []
     step = 1
-    while np.prod([-(-n // step) for n in seen.grid.shape]) > LARGEST:
+    while np.prod([-(-n // step) for n in material.grid.shape]) > LARGEST:
         step += 1
-    affine = full_affine(seen.grid) @ np.diag([step, step, step, 1.0])
+    affine = full_affine(material.grid) @ np.diag([step, step, step, 1.0])
     out = [
         _layer(name, volume, affine, step)
         for name, volume in (
-            ("fixed", seen.fixed),
-            ("warped", seen.warped),
-            ("after affine", seen.affine),
-            ("moving, before", seen.before),
+            ("fixed", material.fixed),
+            ("warped", material.warped),
+            ("after affine", material.affine),
+            ("moving, before", material.before),
         )
         if volume is not None
     ]
-    levels = np.clip(seen.log_jacobian[::step, ::step, ::step] / LOG_REACH, -1, 1) * 127 + 128
+    levels = np.clip(material.log_jacobian[::step, ::step, ::step] / LOG_REACH, -1, 1) * 127 + 128
     return [*out, Layer("log Jacobian", "blue2red", 1, 255, _packed(levels, affine))]
 
 

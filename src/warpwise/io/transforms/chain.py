@@ -23,8 +23,8 @@ def parse(word: str) -> tuple[Path, bool]:
 
 def spaces_of(fixed: Path | None, moving: Path | None) -> Spaces:
     """Where the two images lie, for formats that measure from their corners."""
-    found = [None if path is None else read_geometry(path) for path in (fixed, moving)]
-    return Spaces(*[None if g is None else Space(g.shape, g.affine, g.name) for g in found])
+    geometries = [None if path is None else read_geometry(path) for path in (fixed, moving)]
+    return Spaces(*[None if g is None else Space(g.shape, g.affine, g.name) for g in geometries])
 
 
 def read_chain(words: Sequence[str], *, kind: str | None = None, spaces: Spaces = NOWHERE) -> Transform:

@@ -36,8 +36,8 @@ def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR
             return field, changed
         regions = calm(field, marked, attempt)
         # What lies outside these boxes has not changed, and was sound.
-        found = [folded_nodes_in(field, region, factors, shape, floor) for region in regions]
-        marked = np.unique(np.concatenate(found), axis=0)
+        left = [folded_nodes_in(field, region, factors, shape, floor) for region in regions]
+        marked = np.unique(np.concatenate(left), axis=0)
     while len(marked):
         axes = [1.0 if n > 1 else 0.0 for n in field.shape[1:]]
         field = kernels.gaussian(field, axes) * np.float32(0.9)

@@ -51,11 +51,11 @@ class ShiftSearch:
         floor = 1e-3 * np.maximum(variance_f.max(), 1e-12), 1e-3 * np.maximum(variance_w.max(), 1e-12)
         score = np.abs(covariance) / np.sqrt(np.maximum(variance_f, floor[0]) * np.maximum(variance_w, floor[1]))
         score = np.where(enough, score, -1.0)
-        found = np.array(np.unravel_index(int(score.argmax()), score.shape), np.float64)
+        at = np.array(np.unravel_index(int(score.argmax()), score.shape), np.float64)
         # Shifts beyond half the size are negative ones.
-        found = np.where(found > self.shape / 2, found - self.shape, found)
+        at = np.where(at > self.shape / 2, at - self.shape, at)
         shift = np.eye(4)
-        shift[:3, 3] = found
+        shift[:3, 3] = at
         return matrix @ shift
 
     def _correlate(self, a: Spectrum, b: Spectrum) -> NDArray[np.float64]:

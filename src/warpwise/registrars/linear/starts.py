@@ -100,9 +100,9 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
 
     Rotations are about the centres of mass; in a plane, where there are few, each also with its best shift.
     """
-    seen = masked(pair)
-    fixed = pair.fixed.grid.affine @ np.append(centre_of_mass(seen[0]), 1)
-    moving = pair.moving.grid.affine @ np.append(centre_of_mass(seen[1]), 1)
+    images = masked(pair)
+    fixed = pair.fixed.grid.affine @ np.append(centre_of_mass(images[0]), 1)
+    moving = pair.moving.grid.affine @ np.append(centre_of_mass(images[1]), 1)
     turns = [np.eye(3), *([] if pair.planar else moment_rotations(pair))]
     named = ["centres of mass", *["principal axes"] * (len(turns) - 1)]
     many = plane_rotations(71) if pair.planar else rotations(ROTATIONS)
@@ -127,10 +127,10 @@ def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float
     binned = [np.minimum(image[0] * (BINS / 1.2), BINS - 1).astype(np.int32) for image in sides]
     if pair.moving.mask is not None:
         binned[1][pair.moving.mask < 0.5] = BINS  # counts for nothing
-    seen = np.flatnonzero(pair.fixed.mask > 0.5) if pair.fixed.mask is not None else np.arange(pair.fixed.data[0].size)
-    seen = seen[:: max(1, seen.size // 8000)]
-    points = np.ascontiguousarray(np.stack(np.unravel_index(seen, pair.fixed.shape)), np.float32)
-    fixed = np.ascontiguousarray(binned[0].ravel()[seen])
+    voxels = np.flatnonzero(pair.fixed.mask > 0.5) if pair.fixed.mask is not None else np.arange(pair.fixed.data[0].size)
+    voxels = voxels[:: max(1, voxels.size // 8000)]
+    points = np.ascontiguousarray(np.stack(np.unravel_index(voxels, pair.fixed.shape)), np.float32)
+    fixed = np.ascontiguousarray(binned[0].ravel()[voxels])
     counts = kernels.pose_histograms(fixed, points, binned[1], matrices, bins=BINS).astype(np.float64)
     totals = counts.sum((1, 2), keepdims=True)
     p = counts / np.maximum(totals, 1)
@@ -197,18 +197,18 @@ def choose(pair: Pair, labels: LabelOverlap | None = None) -> Start:
     information, _ = ranking(small, matrices)
     upright = [k for k, name in enumerate(names) if name in UPRIGHT]
     order = [*upright, *[int(k) for k in np.argsort(-information) if k not in upright][:REFINED]]
-    found: list[tuple[Matrix, str]] = []
+    refined: list[tuple[Matrix, str]] = []
     for k in order:
         problem = Problem(small, "mi", labels=labels, bins=BINS)
         matrix, value, _ = minimise(problem, matrices[k], generators(small, "rigid"), iterations=12, tolerance_voxels=0.05)
         if np.isfinite(value):
-            found.append((matrix, names[k]))
-    found = found or [(matrices[0], "header")]
-    information, correlation = ranking(small, np.stack([matrix for matrix, _ in found]))
-    world = [small.moved(matrix).world for matrix, _ in found]
+            refined.append((matrix, names[k]))
+    refined = refined or [(matrices[0], "header")]
+    information, correlation = ranking(small, np.stack([matrix for matrix, _ in refined]))
+    world = [small.moved(matrix).world for matrix, _ in refined]
     turned = np.array([rotation_degrees(matrix[:3, :3]) for matrix in world])
     best = int(np.argmax(information / (1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1))))
-    matrix, name = found[best]
+    matrix, name = refined[best]
     return Start(lift(matrix, small, pair), name, float(correlation[best]), float(information[best]))
 
 
