@@ -97,9 +97,9 @@ class TermWeight:
 
 def settings(data: Path) -> TrainingSettings:
     return TrainingSettings.parse({
-        "options": SMALL_NETWORK,
+        "network": {"kind": "pyramid", **SMALL_NETWORK},
         "data": {"dataset": data, "alignment": "none"},
-        "objective": {"lncc": {"options": {"radius": 2}}, "diffusion": {"weight": 0.1}},
+        "objective": {"lncc": {"radius": 2}, "diffusion": {"weight": 0.1}},
         "optimizer": {"warmup": 0, "learning_rate": 3e-3},
         "batch": BATCH,
         "steps": 8,

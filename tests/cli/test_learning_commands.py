@@ -269,3 +269,10 @@ def wait_for_step(folder: Path, process: subprocess.Popen) -> None:
     since = history.stat().st_mtime_ns if history.exists() else 0
     while process.poll() is None and not (history.exists() and history.stat().st_mtime_ns > since):
         time.sleep(0.02)
+
+
+def test_a_network_is_shown_what_its_card_says(run: Path, toy: Path, tmp_path: Path, capsys):
+    images = [str(toy / "images" / f"{n}.nii.gz") for n in (4, 5)]
+    command = ["register", *images, "-o", str(tmp_path / "a"), "--method", str(run), "--percentiles", "2", "98"]
+    assert execute(command) == 2
+    assert "the model was trained with (0.5, 99.5)" in capsys.readouterr().err

@@ -128,10 +128,10 @@ def derivatives(case: Case, dim: int, dtype: torch.dtype) -> tuple[list[Tensor],
     return [value.detach()], [g for g in first if g is not None], [g for g in second if g is not None]
 
 
-def relative(exact: list[Tensor], found: list[Tensor]) -> float:
-    assert len(exact) == len(found)
+def relative(exact: list[Tensor], fast: list[Tensor]) -> float:
+    assert len(exact) == len(fast)
     return max(
-        [float((a - b).abs().max() / a.abs().max().clamp(min=1e-9)) for a, b in zip(exact, found, strict=True)] or [0]
+        [float((a - b).abs().max() / a.abs().max().clamp(min=1e-9)) for a, b in zip(exact, fast, strict=True)] or [0]
     )
 
 
@@ -139,13 +139,13 @@ def relative(exact: list[Tensor], found: list[Tensor]) -> float:
 @every
 def test_kernels_agree_with_the_reference_in_value_gradient_and_second_derivative(name: str, dim: int):
     case = CASES[name]
-    exact, found = derivatives(case, dim, torch.float64), derivatives(case, dim, torch.float32)
-    assert relative(exact[0], found[0]) < case.value
+    exact, fast = derivatives(case, dim, torch.float64), derivatives(case, dim, torch.float32)
+    assert relative(exact[0], fast[0]) < case.value
     # 5e-3: one cell of a field that is squared again may be left on the other side of a kink
     tolerance = 5e-3 if name == "exponential" else 5e-5
-    assert relative(exact[1], found[1]) < tolerance
+    assert relative(exact[1], fast[1]) < tolerance
     if case.hessian:
-        assert relative(exact[2], found[2]) < 4 * tolerance
+        assert relative(exact[2], fast[2]) < 4 * tolerance
 
 
 def test_a_tensor_given_twice_gets_both_of_its_gradients():

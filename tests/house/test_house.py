@@ -49,7 +49,7 @@ def test_continuous_integration_runs_the_readmes_test_command():
     assert "./test.sh" in script
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/learning.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/learning.md", "docs/methods.md"])
 def test_the_python_of_the_documentation_runs(page, tmp_path, monkeypatch):
     text = (ROOT / page).read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

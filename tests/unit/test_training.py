@@ -100,7 +100,8 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(toy: Path, t
 
 
 def test_a_posterior_is_sampled_the_same_way_after_a_resume(tmp_path: Path):
-    wanted = settings(options={**SMALL_NETWORK, "uncertainty": True}, objective={"endpoint": {}, "kl": {"weight": 0.01}})
+    network = {"kind": "pyramid", **SMALL_NETWORK, "uncertainty": True}
+    wanted = settings(network=network, objective={"endpoint": {}, "kl": {"weight": 0.01}})
     train(wanted, Run(tmp_path / "a"))
     train(wanted.replace(steps=3), Run(tmp_path / "b"))
     again = read_settings(tmp_path / "b" / "config.yaml").replace(steps=6)

@@ -109,10 +109,10 @@ def judge_synthetic(
             alignment = alignment_of(batch, network)
             row = {"loss": float(objective(alignment))}
         assert batch.truth is not None
-        seen = (batch.weight > 0.5).float()
+        visible = (batch.weight > 0.5).float()
         lengths = {"endpoint": alignment.displacement - batch.truth, "endpoint_before": batch.truth}
         for name, vectors in lengths.items():
-            row[name] = float(((vectors**2).sum(1, keepdim=True).sqrt() * seen).sum() / seen.sum().clamp(min=1))
+            row[name] = float(((vectors**2).sum(1, keepdim=True).sqrt() * visible).sum() / visible.sum().clamp(min=1))
         field = array(alignment.displacement[0])
         row["folded_percent"] = 100 * float((kernels.determinant(field) <= 0).mean())
         rows.append(row)

@@ -15,8 +15,10 @@ from warpwise.errors import RunError
 from warpwise.levels.checkpoint import State, adopt, moments, part, remember, under
 from warpwise.levels.loop import Verdict
 from warpwise.levels.settings import TrainingSettings
-from warpwise.levels.validation import Judged, alignment_of
+from warpwise.levels.validation import Judged, Predict, alignment_of
+from warpwise.networks.base import predict
 from warpwise.objective import Objective
+from warpwise.prediction import Prediction
 
 PATIENCE = 5  # steps in a row that may fail before the run does
 
@@ -172,3 +174,12 @@ def following(averaging: float) -> Callable[[Any, Any, Tensor | int], None]:
             average.lerp_(weight, share)
 
     return follow
+
+
+def with_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> Predict:
+    """A network under other weights than its own, for levels that differentiate through them (`networks.base.predict`)."""
+
+    def predicted(fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
+        return predict(network, weights, fixed, moving, generator=generator)
+
+    return predicted

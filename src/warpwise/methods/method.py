@@ -169,7 +169,7 @@ class Method(Settings):
             InputError: it cannot be loaded.
         """
         network = Network(model=model)
-        card = network.loaded().card
+        card = network.card()
         return cls(
             images=ImageSettings(percentiles=card.percentiles),
             linear=None if card.alignment == "none" else LinearSettings(transform=card.alignment),
@@ -208,6 +208,8 @@ class Method(Settings):
         terms, registrar = self.terms().settled(alike=alike), self.registrar
         if registrar is None:
             return None
+        if isinstance(registrar, Network | Refined):
+            self._obey(registrar if isinstance(registrar, Network) else registrar.network)
         if alike or self.cautious is None or isinstance(registrar, Network):
             return registrar.build(terms)
         terms = terms.smoothed(self.cautious.smoothness)
@@ -215,6 +217,15 @@ class Method(Settings):
         if isinstance(registrar, Refined):
             return registrar.replace(solver={"kind": registrar.solver.kind, **slow}).build(terms)
         return type(registrar).parse({"kind": registrar.kind, **slow}).build(terms)
+
+    def _obey(self, network: Network) -> None:
+        """Refuse to show a network intensities that were stretched in another way than those it learnt from."""
+        card = network.card()
+        if self.images.percentiles != card.percentiles:
+            raise InputError(
+                f"images.percentiles {self.images.percentiles}: the model was trained with {card.percentiles}.",
+                hint="Leave percentiles out.",
+            )
 
     def yaml(self) -> str:
         """The method as a text that `named` reads back."""

@@ -46,6 +46,12 @@ def match(
 
     Raises:
         InputError: shapes do not agree, or the data term is not known.
+
+    >>> import torch
+    >>> ramp = torch.arange(12.0).reshape(1, 1, 1, 12)
+    >>> u = match(ramp + 0.5, ramp, torch.tensor(1e-3), data="means")  # half a voxel along the last axis
+    >>> [round(float(x), 2) for x in u[0, 1, 0, 4:6]]
+    [0.5, 0.5]
     """
     check_images(fixed, moving, weight)
     if data not in DATA or (data == "kl" and fixed.shape[1] % 2):
@@ -88,6 +94,15 @@ def match_deviation(
     Args:
         fixed, moving: features as in `match`, moving ones already warped; stiffness, data, solves: as there.
         generator: of the noise; samples: draws.
+
+    Raises:
+        InputError: shapes do not agree.
+
+    >>> import torch
+    >>> ramp, draw = torch.arange(12.0).reshape(1, 1, 1, 12), torch.Generator().manual_seed(0)
+    >>> flat, steep = (match_deviation(s * ramp, s * ramp, torch.tensor(1.0), draw, data="means").mean() for s in (0.1, 2))
+    >>> bool(steep < flat)
+    True
 
     Source: perturb and optimise, Papandreou and Yuille, NIPS 2010.
     """

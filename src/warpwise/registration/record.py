@@ -77,7 +77,7 @@ class Record(Settings):
     scores: dict[str, Any] = Field(default_factory=dict)
     warnings: list[str] = Field(default_factory=list)
     timings_s: dict[str, float]
-    memory_mb: dict[str, float]
+    memory_mb: dict[str, float | None]
     versions: dict[str, str] = Field(default_factory=dict)
     files: dict[str, str] = Field(default_factory=dict)
 

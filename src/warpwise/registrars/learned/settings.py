@@ -13,7 +13,7 @@ from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
 from warpwise.settings import Settings
 
 if TYPE_CHECKING:
-    from warpwise.networks.model import Model
+    from warpwise.networks.model import Model, ModelCard
 
 
 def name_of(model: Any) -> str:
@@ -52,6 +52,17 @@ class Network(Settings):
         from warpwise.networks.model import Model  # noqa: PLC0415 - solvers must not pay for importing torch
 
         return self.model if isinstance(self.model, Model) else Model.load(self.model)
+
+    def card(self) -> "ModelCard":
+        """What is known of the network; its weights are not read.
+
+        Raises:
+            InputError: there is none, or torch is not installed.
+        """
+        need("torch", "safetensors", what="A network")
+        from warpwise.networks.model import CARD, Model, find, read_card  # noqa: PLC0415 - likewise
+
+        return self.model.card if isinstance(self.model, Model) else read_card(find(self.model) / CARD)
 
     def build(self, terms: SolverTerms) -> Registrar:  # noqa: ARG002 - a trained network minimises nothing any more
         """Ready for any pair."""
