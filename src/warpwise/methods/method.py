@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from warpwise.errors import InputError
@@ -140,6 +139,8 @@ class Method(Settings):
         Raises:
             InputError: it cannot be read, or holds none.
         """
+        import yaml  # noqa: PLC0415 - presets must not pay for importing it
+
         try:
             text = path.read_text(encoding="utf-8")
             content: Any = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
@@ -229,6 +230,8 @@ class Method(Settings):
 
     def yaml(self) -> str:
         """The method as a text that `named` reads back."""
+        import yaml  # noqa: PLC0415 - see `read`
+
         return yaml.safe_dump(named_first(self.model_dump(mode="json")), sort_keys=False, allow_unicode=True)
 
 
