@@ -23,7 +23,7 @@ class Settings(BaseModel):
         """
         unknown = [key for key in values if key not in cls.model_fields]
         if unknown:
-            hint = nearest(unknown[0], cls.model_fields)
+            hint = nearest(str(unknown[0]), cls.model_fields)
             raise InputError(f"{cls.__name__}: unknown setting {unknown[0]!r}.", hint=hint)
         try:
             return cls.model_validate(dict(values))
@@ -57,10 +57,12 @@ class Settings(BaseModel):
         Raises:
             InputError: a path leads nowhere, or a value does not fit.
         """
-        whole = self.plain()
+        out = self
         for path, value in values.items():
-            _put(self, whole, path, value)
-        return type(self).parse(whole)
+            whole = out.plain()
+            _put(out, whole, path, value)
+            out = type(self).parse(whole)
+        return out
 
 
 def _written(values: Any, path: Sequence[int | str]) -> str:
@@ -108,7 +110,12 @@ def _put(settings: Settings, whole: dict[str, Any], path: str, value: Any) -> No
             known: dict[str, Any] = at
             raise InputError(f"{path}: {place} has no {part!r}.", hint=nearest(part, known))
         if depth + 1 == len(parts):
-            at[key] = value
+            if part == "term" and isinstance(at, dict) and at.get("term") != value:
+                # Another term has options of its own.
+                kept: dict[str, Any] = {"weight": at["weight"]} if "weight" in at else {}
+                at.clear()
+                at.update(kept)
+            at[key] = value  # pyright: ignore[reportCallIssue, reportArgumentType] - a key or an index, checked above
             return
         real = getattr(real, part) if isinstance(real, Settings) else real[key]
         at = at[key]

@@ -9,6 +9,7 @@ from asking import method_of, register
 
 import warpwise as ww
 from warpwise.errors import InputError
+from warpwise.image import Image
 from warpwise.methods import PRESETS, Method
 from warpwise.registration.record import Record
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
@@ -128,3 +129,35 @@ def test_a_record_that_is_none_is_refused(content: str, words: str, tmp_path):
 def test_a_stiffness_map_is_not_silently_ignored(pair: KnownPair):
     with pytest.raises(InputError, match="stiffness"):
         ww.register(ww.Scan(image=pair.fixed, stiffness=pair.fixed), pair.moving, method="fast")
+
+
+def test_auto_is_decided_by_contrast_also_without_a_cautious_form(pair: KnownPair):
+    inverted = Image(np.where(pair.moving.data > 60, 1300 - pair.moving.data, 0).astype(np.int16), pair.moving.grid)
+    method = Method.named("fast").replace(cautious=None)
+    result = ww.register(pair.fixed, inverted, method=method)
+    assert result.choices.similarity == "mind"
+    # What was minimised is what the record says: MIND's energy is a mean square, LNCC's is negative.
+    assert min(step.energy for step in result.history if step.stage == "greedy") > 0
+
+
+def test_paths_are_applied_one_after_the_other_and_another_term_brings_its_own_options():
+    method = Method.named("fast").changed({"objective.more": {"term": "mi"}, "objective.more.bins": 16})
+    assert method.objective["more"].bins == 16
+    changed = Method.named("fast").changed({"objective.similarity.weight": 2, "objective.similarity.term": "mi"})
+    assert (changed.objective["similarity"].row(), changed.objective["similarity"].weight) == ("mi", 2)
+
+
+def test_a_report_of_images_that_were_in_memory_says_so(pair: KnownPair, tmp_path):
+    from warpwise.report.material import Material
+
+    folder = register(pair.fixed, pair.moving, preset="fast").save(tmp_path / "kept")
+    with pytest.raises(InputError, match="was in memory"):
+        Material.of_folder(folder)
+
+
+def test_two_methods_where_one_is_needed_are_refused(tmp_path, capsys):
+    from warpwise.cli import execute
+
+    command = ["register", "a.nii.gz", "b.nii.gz", "-o", str(tmp_path / "o"), "--preset", "fast", "--model", "synthetic"]
+    assert execute(command) == 2
+    assert "One method is needed, not fast and synthetic" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.data.batches import PairSampler
-from warpwise.data.prepared import linear_maps, training_pairs, validation_pairs
+from warpwise.data.prepared import atlas_of, linear_maps, training_pairs, validation_pairs
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
 from warpwise.data.volumes import Store, Volume
@@ -122,9 +122,14 @@ def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
     assert training_pairs(DataSettings(pairs="subject"), dataset) == [(scans[0], scans[2]), (scans[2], scans[0])]
     assert training_pairs(DataSettings(pairs="listed"), dataset) == [(scans[0], scans[2])]
     atlas = DataSettings(pairs="atlas", atlas=scans[1].image)
-    assert training_pairs(atlas, dataset) == [(scans[1], scans[0]), (scans[1], scans[2])]
-    assert validation_pairs(atlas, dataset) == [(scans[1], scans[3]), (scans[1], scans[4])]
-    assert validation_pairs(DataSettings(), dataset) == [(scans[3], scans[4])]
+    fixed = atlas_of(atlas, dataset)
+    assert fixed is scans[1]
+    assert training_pairs(atlas, dataset, fixed) == [(scans[1], scans[0]), (scans[1], scans[2])]
+    assert validation_pairs(dataset, fixed) == [(scans[1], scans[3]), (scans[1], scans[4])]
+    assert validation_pairs(dataset) == [(scans[3], scans[4])]
+    (tmp_path / "template.nii.gz").touch()
+    outside = atlas_of(DataSettings(pairs="atlas", atlas=tmp_path / "template.nii.gz"), dataset)
+    assert len({pair[0] for pair in training_pairs(atlas, dataset, outside)}) == 1
 
 
 def test_contrasts_keep_their_ranges_and_artefacts_their_strength():

@@ -39,8 +39,10 @@ def compare_methods(
         available()
         claim_folder(output, FILES, overwrite=overwrite)
     dataset = read_dataset(path)
-    affine = Method.named("affine")
-    methods = {"affine": affine, **{Path(name).name: method for name, method in asked.methods().items()}}
+    affine, named = Method.named("affine"), asked.methods()
+    endings = [Path(name).name for name in named]
+    short = {name: end for name, end in zip(named, endings, strict=True) if endings.count(end) == 1 and end != "affine"}
+    methods = {"affine": affine, **{short.get(name, name): method for name, method in named.items()}}
 
     def tell(row: "Row") -> None:
         typer.echo(f"{row.pair}  {row.method}: Dice {row.mean_dice:.4f}, {row.seconds:.1f} s", err=True)

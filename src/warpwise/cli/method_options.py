@@ -103,6 +103,12 @@ class Asked:
         Raises:
             InputError: it is not known, or a value does not fit.
         """
+        from warpwise.errors import InputError
+
+        if len(self.names) > 1:
+            raise InputError(
+                f"One method is needed, not {' and '.join(self.names)}.", hint="--preset and --model name methods."
+            )
         return next(iter(self.methods(default).values()))
 
     def methods(self, default: str = "balanced") -> "dict[str, Method]":
@@ -170,7 +176,7 @@ def method_options(*, several: bool = False) -> Callable[[Callable[..., None]], 
 
         names = option("--method", "--preset", "--model", help=METHOD_HELP)
         added: dict[str, tuple[Any, Any]] = {
-            "method": (Annotated[list[str] | None if several else str | None, names], None),
+            "method": (Annotated[list[str] | None, names], None),
             "set_": (Annotated[list[str] | None, option("--set", metavar="PATH=VALUE", help=SET_HELP)], None),
             "refine": (Annotated[bool, option("--refine", help="Let a solver go on from what a network says.")], False),
         }
@@ -189,7 +195,7 @@ def method_options(*, several: bool = False) -> Callable[[Callable[..., None]], 
         def run(**values: Any) -> None:
             own = {name: values.pop(name) for name in added}
             word, sets, refine = own.pop("method"), own.pop("set_"), own.pop("refine")
-            named = tuple(word or ()) if several else ((word,) if word else ())
+            named = tuple(word or ())
             flags = {name: value for name, value in own.items() if value is not None and value is not False}
             verb(**values, asked=Asked(named, refine, tuple(sets or ()), flags))
 

@@ -82,7 +82,8 @@ def prepare(
     if data.dataset is None:
         raise InputError("data.dataset is not set.", hint="Name a folder with a dataset.json, or train with --synthetic.")
     dataset = read_dataset(data.dataset, allow_outside=data.allow_outside)
-    pairs, validation = training_pairs(data, dataset), validation_pairs(data, dataset, most=most)
+    atlas = atlas_of(data, dataset) if data.pairs == "atlas" else None
+    pairs, validation = training_pairs(data, dataset, atlas), validation_pairs(dataset, atlas, most=most)
     scans = list(dict.fromkeys(scan for pair in (*pairs, *validation) for scan in pair))
     spacing = working_spacing(scans, data.spacing_mm)
     tell(note(f"{dataset.name}: {len(scans)} images, {len(pairs)} pairs to train and {len(validation)} to validate on."))
@@ -154,13 +155,13 @@ def sampler_of(
     return PairSampler(volumes, numbered, (x, y, z), labels, labels_at_once, augmentation, seed)
 
 
-def training_pairs(data: DataSettings, dataset: Dataset) -> list[tuple[Scan, Scan]]:
-    """(fixed, moving), as the settings want them."""
+def training_pairs(data: DataSettings, dataset: Dataset, atlas: Scan | None = None) -> list[tuple[Scan, Scan]]:
+    """(fixed, moving), as the settings want them; with an atlas, that one is always fixed."""
     how = data.pairs
     if how == "listed":
         pairs = list(dataset.training_pairs)
-    elif how == "atlas":
-        pairs = [(atlas_of(data, dataset), scan) for scan in dataset.training]
+    elif atlas is not None:
+        pairs = [(atlas, scan) for scan in dataset.training]
         pairs = [(a, b) for a, b in pairs if a.image.resolve() != b.image.resolve()]
     else:
         pairs = [(a, b) for a in dataset.training for b in dataset.training if a is not b]
@@ -177,11 +178,11 @@ def training_pairs(data: DataSettings, dataset: Dataset) -> list[tuple[Scan, Sca
     return pairs
 
 
-def validation_pairs(data: DataSettings, dataset: Dataset, *, most: int = 0) -> list[tuple[Scan, Scan]]:
+def validation_pairs(dataset: Dataset, atlas: Scan | None = None, *, most: int = 0) -> list[tuple[Scan, Scan]]:
     """(fixed, moving), at most so many (0: all): listed, else the atlas with each image, else neighbours in the list."""
     pairs = list(dataset.validation_pairs)
-    if data.pairs == "atlas":
-        pairs = [(atlas_of(data, dataset), scan) for scan in dataset.validation]
+    if atlas is not None:
+        pairs = [(atlas, scan) for scan in dataset.validation]
     elif not pairs:
         pairs = [*zip(dataset.validation, dataset.validation[1:], strict=False)]
     if most and len(pairs) > most:

@@ -33,6 +33,10 @@ class Solution:
     feature_uncertainty: Array | None = None
 
 
+PREDICTED = "predicted"
+"""The stage of a registrar that minimises nothing: one pass of a network."""
+
+
 class Registrar(Protocol):
     """A way to deform, ready to be used on any pair."""
 

@@ -82,8 +82,7 @@ def prepare(
         *volumes,
         volumes[1].grid.inverse_affine @ world @ volumes[0].grid.affine,
         channel_weights(settings),
-        0.5
-        * float(np.linalg.norm([s * n for s, n in zip(fixed.image.grid.spacing_mm, fixed.image.grid.shape, strict=True)])),
+        0.5 * fixed.image.grid.diagonal_mm,
     )
     if terms is not None and terms.landmarks is not None:
         pair = with_points(pair, (fixed, moving))

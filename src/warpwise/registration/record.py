@@ -29,10 +29,11 @@ class Choices(Settings):
     """What was decided on the way, and by what.
 
     Attributes:
-        similarity: of the deformable stage; linear_measure: of the linear one.
+        similarity: that a deformable solver minimised, empty where none did; linear_measure: of the linear stage.
         start: where that began.
         contrast_agreement: 1 where tissue looks the same, below 0.35 it counts as different.
         guides: what guided besides images, and its weight.
+        cautious: whether the method's cautious form was used, in place of its registrar's settings and its smoothness.
         voxels: that were used: all, or one in so many along each axis.
     """
 
@@ -41,6 +42,7 @@ class Choices(Settings):
     start: str
     contrast_agreement: float
     guides: dict[str, float] = Field(default_factory=dict)
+    cautious: bool = False
     voxels: str = "all"
     threads: int = 1
     device: str = "cpu"

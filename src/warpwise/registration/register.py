@@ -15,7 +15,7 @@ from warpwise.methods import Method
 from warpwise.objective import SolverTerms
 from warpwise.ops.runtime import get_threads, release_memory
 from warpwise.pair import Pair
-from warpwise.registrars.base import Registrar, Solution
+from warpwise.registrars.base import PREDICTED, Registrar, Solution
 from warpwise.registrars.linear.contrast import ALIKE, agreement
 from warpwise.registrars.linear.stage import Aligned, align
 from warpwise.registration.deliver import Clock, deliver
@@ -94,7 +94,7 @@ def register_scans(
     return Result(
         **vars(delivered),
         method=method,
-        choices=choices_of(prepared, aligned, deformed, reduction),
+        choices=choices_of(method, prepared, aligned, deformed, reduction),
         scores=scored(scans, delivered.transform),
         history=history,
         stops={"affine": aligned.solution.stops, **deformed.stops},
@@ -144,14 +144,14 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
     likeness = agreement(pair)
     alike = likeness > ALIKE
     terms = method.terms().settled(alike=alike)
-    if registrar is None or not (alike or method.cautious is None):
+    if registrar is None or (not alike and registrar.stage != PREDICTED):
         registrar = method.build(alike=alike)
     if registrar is None:
         return Deformed(None, "", terms, likeness)
     return Deformed(registrar.solve(pair, on_step=on_step), registrar.stage, terms, likeness)
 
 
-def choices_of(prepared: Prepared, aligned: Aligned, deformed: Deformed, reduction: int) -> Choices:
+def choices_of(method: Method, prepared: Prepared, aligned: Aligned, deformed: Deformed, reduction: int) -> Choices:
     """What was decided on the way."""
     pair, terms = prepared.pair, deformed.terms
     guides: dict[str, float] = {}
@@ -159,12 +159,14 @@ def choices_of(prepared: Prepared, aligned: Aligned, deformed: Deformed, reducti
         guides["landmarks"] = terms.landmarks.weight
     if terms.labels is not None and pair.fixed.codes is not None:
         guides["labels"] = terms.labels.weight
+    minimised = deformed.solution is not None and deformed.stage != PREDICTED
     return Choices(
-        similarity="+".join(term.row() for term in terms.similarities),
+        similarity="+".join(term.row() for term in terms.similarities) if minimised else "",
         linear_measure=aligned.measure,
         start=aligned.start.name,
         contrast_agreement=round(deformed.agreement, 3),
         guides=guides,
+        cautious=minimised and method.cautious is not None and deformed.agreement <= ALIKE,
         voxels="all" if reduction == 1 else f"one in {'×'.join(map(str, prepared.factors))}",
         threads=get_threads(),
     )

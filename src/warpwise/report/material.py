@@ -71,7 +71,8 @@ class Material:
         names = [Path(path) for path in (record.fixed, record.moving)]
         fixed_path, moving_path = (located(path, folder) for path in names)
         if fixed_path is None:
-            raise InputError(f"{folder}: the fixed image {names[0]} is not there any more.", hint="Put it back.")
+            what = f"{names[0]} is not there any more" if record.fixed else "was in memory, and no file is known of it"
+            raise InputError(f"{folder}: the fixed image {what}.", hint="Put it back, or register from files.")
         warped = read_image(folder / files["warped"])
         transform = read_transform(folder / files["transform"])
         fixed, notes, moving = _read(fixed_path), (), None
@@ -120,7 +121,9 @@ class Material:
 
 
 def located(path: Path, folder: Path) -> Path | None:
-    """An image where result.json says, or beside or above the results."""
+    """An image where result.json says, or beside or above the results; None for one that was in memory."""
+    if path == Path():
+        return None
     return next((p for p in (path, folder / path.name, folder.parent / path.name) if p.exists()), None)
 
 

@@ -10,7 +10,7 @@ from warpwise.errors import InputError
 from warpwise.events import OnEvent, ignore
 from warpwise.networks.model import Model, ModelCard
 from warpwise.pair import Pair
-from warpwise.registrars.base import Registrar, Solution
+from warpwise.registrars.base import PREDICTED, Registrar, Solution
 from warpwise.registrars.crop import DARK, foreground
 from warpwise.registrars.deformable import fold
 from warpwise.registrars.learned.certainty import certainty, deviation
@@ -31,7 +31,7 @@ class Predicted:
     model: Model
     samples: int = 12
     seed: int = 0
-    stage: str = "predicted"
+    stage: str = PREDICTED
 
     def fits(self, pair: Pair) -> tuple[str, ...]:
         """How a pair differs from what the network was trained on.
