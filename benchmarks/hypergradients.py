@@ -109,8 +109,8 @@ def real_plane(data: Path, *, interpolation: str = "cubic", thin: int = 4) -> Pl
         image = torch.from_numpy(plane(scan.image, "intensity"))[None, None]
         low, high = torch.quantile(image, torch.tensor([0.005, 0.995], dtype=torch.float64))
         image = ((image - low) / (high - low)).clamp(0, 1.2)
-        assert scan.label is not None
-        map_ = torch.from_numpy(plane(scan.label, "labels"))
+        assert scan.labels is not None
+        map_ = torch.from_numpy(plane(scan.labels, "labels"))
         codes = torch.stack([(map_ == k).double() for k in dataset.averaged])[None]
         images.append(ops.gaussian(image, sigma_voxels=0.7 * thin, stride=thin))
         labels.append(ops.gaussian(codes, sigma_voxels=0.7 * thin, stride=thin))

@@ -11,6 +11,7 @@ from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.errors import InputError
 from warpwise.objective import Objective
+from warpwise.prediction import Posterior, Prediction
 from warpwise.regularizers.gaussian import Gaussian
 from warpwise.similarity.auto import settled
 from warpwise.terms import REGULARIZERS, SIMILARITIES, TERMS
@@ -93,8 +94,8 @@ def test_regularizers_are_zero_at_rest_and_twice_differentiable(name: str, dim: 
 
     def cost(u: torch.Tensor) -> torch.Tensor:
         # What a network would say besides: an inverse that is a little off, and a posterior round that displacement.
-        said = {"inverse": -torch.ones_like(u), "mean": u, "log_variance": torch.full_like(u, quiet)}
-        return term(Alignment(blank, blank, u, prediction=said)) - rest
+        prediction = Prediction(u, inverse=-torch.ones_like(u), posterior=Posterior(u, torch.full_like(u, quiet)))
+        return term(Alignment(blank, blank, u, prediction=prediction)) - rest
 
     quiet = -math.log(10 * 2 * dim)  # where the prior's spread costs least
     rest = 0.5 * (1 - quiet) if name == "kl" else 0.0

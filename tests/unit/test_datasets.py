@@ -25,7 +25,7 @@ def changed(folder: Path, **changes: object) -> Path:
 def test_scans_pairs_and_labels_are_read(folder: Path):
     found = read_dataset(folder)
     assert (len(found.training), len(found.validation), len(found.validation_pairs)) == (2, 2, 2)
-    assert found.training[0].label == folder / "labels" / "0.nii.gz"
+    assert found.training[0].labels == folder / "labels" / "0.nii.gz"
     assert found.averaged == (1, 2, 3)
     assert found.labels[2] == "two"
     assert found.modality == "shapes"
