@@ -77,6 +77,26 @@ def test_ctrl_c_stops_within_two_seconds_and_keeps_what_was_there(tmp_path: Path
     assert (out / "warped.nii.gz").read_text() == "precious"
 
 
+def test_an_object_half_made_when_ctrl_c_comes_does_not_complain():
+    program = """
+import signal
+from warpwise.cli import interrupted
+signal.signal(signal.SIGINT, interrupted)
+class HalfMade:
+    def __init__(self):
+        signal.raise_signal(signal.SIGINT)
+        self.pointer = 1
+    def __del__(self):
+        self.pointer
+try:
+    HalfMade()
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
 class SmallDisk:
     """A file system of a few megabytes, or none where this machine does not let us mount one."""
 

@@ -1,9 +1,11 @@
 """The command line: one file a verb. Only typer is imported until a verb runs."""
 
 import os
+import signal
 import sys
 import traceback
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 from warpwise.errors import InputError, WarpwiseError
 from warpwise.extras import missing_from, refusal
@@ -14,7 +16,15 @@ MESSAGE = "Stopped. No result was written; what was there before is as it was."
 
 def main() -> None:
     """Run `warpwise`; exit code 0, 1 (the run failed), 2 (bad input or usage) or 130 (Ctrl-C)."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupted)
     sys.exit(execute(sys.argv[1:]))
+
+
+def interrupted(_: int, __: FrameType | None) -> NoReturn:
+    """Stop at Ctrl-C, and let no half-made object (of the compiler, say) complain while it is thrown away."""
+    sys.unraisablehook = lambda _: None
+    raise KeyboardInterrupt
 
 
 def execute(arguments: list[str]) -> int:
