@@ -2,7 +2,7 @@
 
     python benchmarks/hypergradients.py [--out benchmarks/results/hypergradients.json]
 
-Errors: two people's hearts in one plane, every fourth pixel, float64. Outer variables are the logarithm of the stiffness
+Errors: two people's hearts in one plane, every fourth pixel, float64. Outer variables are the logarithm of the diffusion
 and a 3×3 filter that makes features of the images; the outer loss is soft Dice. Truth is a central difference between
 registrations that were each solved to a stationary point. Costs: a brain-like phantom of 48³ voxels, float32, every
 estimator in a process of its own, away from a minimum, so conjugate gradients are damped.
@@ -35,7 +35,7 @@ DIRECTIONS = 4  # in which the filter is changed
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """½·Σ (f_t − f_s∘(id + u))² + ½·stiffness·Σ ‖∇u‖², f = filter ∗ image."""
+    """½·Σ (f_t − f_s∘(id + u))² + ½·diffusion·Σ ‖∇u‖², f = filter ∗ image."""
 
     fixed: Tensor
     moving: Tensor
@@ -120,7 +120,7 @@ def real_plane(data: Path, *, interpolation: str = "cubic", thin: int = 4) -> Pl
 
 
 def truth(plane: Plane, solution: Variables, *, directions: int = DIRECTIONS) -> tuple[float, list[Tensor], list[float]]:
-    """By finite differences: dU/d(log stiffness); directions of the filter, and the derivatives along them."""
+    """By finite differences: dU/d(log diffusion); directions of the filter, and the derivatives along them."""
     outer = plane.start()
     generator = torch.Generator().manual_seed(0)
 
@@ -137,12 +137,12 @@ def truth(plane: Plane, solution: Variables, *, directions: int = DIRECTIONS) ->
 
 
 def errors(gradients: Variables, expected: tuple[float, list[Tensor], list[float]]) -> dict[str, float]:
-    """Relative errors: of the stiffness's derivative, and of the vector of derivatives along all directions."""
+    """Relative errors: of the diffusion's derivative, and of the vector of derivatives along all directions."""
     scalar, directions, along = expected
     got = torch.tensor([float((gradients["filter"] * d).sum()) for d in directions])
     wanted = torch.tensor(along)
     return {
-        "stiffness": abs(float(gradients["log_stiffness"]) - scalar) / abs(scalar),
+        "diffusion": abs(float(gradients["log_stiffness"]) - scalar) / abs(scalar),
         "filter": float((got - wanted).norm() / wanted.norm()),
     }
 
@@ -196,7 +196,7 @@ def largest(plane: Plane, solution: Variables, outer: Variables) -> float:
 
 
 def volume(interpolation: str) -> tuple[Callable, Callable, Variables, Variables, GaussNewton]:
-    """A 3-D problem whose outer variables are the images' features themselves and the stiffness."""
+    """A 3-D problem whose outer variables are the images' features themselves and the diffusion."""
     from warpwise.synthetic.phantoms import brain_pair
 
     pair = brain_pair(shape=(48, 48, 48), seed=0)
@@ -207,7 +207,7 @@ def volume(interpolation: str) -> tuple[Callable, Callable, Variables, Variables
         return (outer["fixed"] - moved) / fixed.numel() ** 0.5
 
     def smoothness(outer: Variables, inner: Variables) -> Tensor:
-        return 0.5 * outer["stiffness"] * ops.diffusion(inner["u"]).mean()
+        return 0.5 * outer["diffusion"] * ops.diffusion(inner["u"]).mean()
 
     def inner_loss(outer: Variables, inner: Variables) -> Tensor:
         return 0.5 * (residuals(outer, inner) ** 2).sum() + smoothness(outer, inner)
@@ -216,7 +216,7 @@ def volume(interpolation: str) -> tuple[Callable, Callable, Variables, Variables
         return -ops.lncc(fixed, ops.warp(moving, inner["u"])).mean()
 
     u = 0.3 * ops.gaussian(torch.randn(1, 3, 48, 48, 48, generator=torch.Generator().manual_seed(0)), sigma_voxels=3.0)
-    given = {"fixed": fixed, "moving": moving, "stiffness": torch.tensor(0.01)}
+    given = {"fixed": fixed, "moving": moving, "diffusion": torch.tensor(0.01)}
     return outer_loss, inner_loss, given, {"u": u}, GaussNewton(residuals, smoothness)
 
 
@@ -258,7 +258,7 @@ def cost(name: str, pipe) -> None:
 def matched(name: str, pipe) -> None:
     """The operator with its own implicit gradient, value and gradient together, one channel."""
     _, _, given, _, _ = volume("linear")
-    tensors = [given[k].clone().requires_grad_() for k in ("fixed", "moving", "stiffness")]
+    tensors = [given[k].clone().requires_grad_() for k in ("fixed", "moving", "diffusion")]
     ops.match(*tensors, data="means", solves=10).sum().backward()
     before = high_water()
     seconds = []
@@ -285,17 +285,17 @@ def markdown(results: dict) -> str:
     lines = ["# Hypergradients", "", "`python benchmarks/hypergradients.py`; explained at the head of that file.", ""]
     lines += [f"## Errors of the estimators, {results['pixels'][0]}×{results['pixels'][1]} pixels, cubic sampling", ""]
     rows = [
-        [k, f"{v['stiffness']:.2g}", f"{v['filter']:.2g}", f"{v['seconds']:.2f}"] for k, v in results["estimators"].items()
+        [k, f"{v['diffusion']:.2g}", f"{v['filter']:.2g}", f"{v['seconds']:.2f}"] for k, v in results["estimators"].items()
     ]
-    lines += markdown_table(["estimator", "error by stiffness", "error by filter", "s"], rows)
+    lines += markdown_table(["estimator", "error by diffusion", "error by filter", "s"], rows)
     lines += ["", "## Second derivatives, at the solution of the cubic problem", ""]
     rows = [
         [k, "refused: the Hessian is indefinite", ""]
         if "refused" in v
-        else [k, f"{v['stiffness']:.2g}", f"{v['filter']:.2g}"]
+        else [k, f"{v['diffusion']:.2g}", f"{v['filter']:.2g}"]
         for k, v in results["second_order"].items()
     ]
-    lines += markdown_table(["sampling, curvature", "error by stiffness", "error by filter"], rows)
+    lines += markdown_table(["sampling, curvature", "error by diffusion", "error by filter"], rows)
     lines += ["", "## Costs, 48³ voxels", ""]
     rows = [[k, f"{v['seconds']:.2f}", f"{v['memory_mb']}"] for k, v in results["costs"].items()]
     return "\n".join([*lines, *markdown_table(["estimator", "s", "MB more"], rows), ""])

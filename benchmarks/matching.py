@@ -31,14 +31,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "matching.json")
     arguments = parser.parse_args()
     fixed, moving = features(0), features(1)
-    stiffness = torch.tensor(5.0)
+    diffusion = torch.tensor(5.0)
 
     def value() -> None:
         with torch.no_grad():
-            ops.match(fixed, moving, stiffness, solves=12)
+            ops.match(fixed, moving, diffusion, solves=12)
 
     def both() -> None:
-        ops.match(fixed, moving, stiffness, solves=12).square().sum().backward()
+        ops.match(fixed, moving, diffusion, solves=12).square().sum().backward()
 
     def kl() -> None:
         ops.symmetric_kl(fixed, moving).sum().backward()

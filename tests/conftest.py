@@ -4,8 +4,11 @@ import json
 import os
 from pathlib import Path
 
+import enforcement
 import hypothesis
 import pytest
+
+enforcement.install()  # before anything of warpwise is imported
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from warpwise.ops.shapes import Displacement, Image, Labels, Weight
 from warpwise.prediction import Prediction
 
 
@@ -20,11 +19,11 @@ class Alignment:
         prediction: all that a network predicts, where the displacement is one's.
     """
 
-    fixed: Tensor
-    warped: Tensor
-    displacement: Tensor
-    mask: Tensor | None = None
-    fixed_labels: Tensor | None = None
-    warped_labels: Tensor | None = None
-    truth: Tensor | None = None
+    fixed: Image
+    warped: Image
+    displacement: Displacement
+    mask: Weight | None = None
+    fixed_labels: Labels | None = None
+    warped_labels: Labels | None = None
+    truth: Displacement | None = None
     prediction: Prediction | None = None

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
+from warpwise.shapes import Matrix
 
 Array = NDArray[Any]
-Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

@@ -118,11 +118,11 @@ class SolverTerms:
     """An objective as solvers read it: what their kernels compute.
 
     Attributes:
-        similarities: at least one; labels, landmarks: None where the objective has none, or with weight 0.
+        similarities: those of a weight above 0; the others: None where the objective has none, or with weight 0.
     """
 
     similarities: tuple[Similarity, ...]
-    smoothness: Gaussian
+    smoothness: Gaussian | None = None
     labels: LabelOverlap | None = None
     landmarks: Landmarks | None = None
 
@@ -131,7 +131,7 @@ class SolverTerms:
         """From what a person wrote.
 
         Raises:
-            InputError: a term has no kernel, or what a solver needs is not there.
+            InputError: a term has no kernel, or there are two of a kind of which solvers take one.
         """
         parts: dict[type[Term], dict[str, Term]] = {Similarity: {}, LabelOverlap: {}, Landmarks: {}, Gaussian: {}}
         for name, term in terms.items():
@@ -148,27 +148,50 @@ class SolverTerms:
             if term.weight > 0:
                 parts[kind][name] = term
         similarities = [term for term in parts[Similarity].values() if isinstance(term, Similarity)]
-        if not similarities:
-            raise InputError(
-                "A solver needs a similarity of a weight above 0.", hint="For example similarity: {term: auto}."
-            )
-        if not parts[Gaussian]:
-            raise InputError("A solver needs a smoothness.", hint="For example smoothness: {term: gaussian}.")
         for kind in (Gaussian, LabelOverlap, Landmarks):
             if len(parts[kind]) > 1:
                 raise InputError(f"Terms {' and '.join(parts[kind])} are of one kind; a solver takes one of it.")
         smoothness, labels, landmarks = (
             next(iter(parts[kind].values()), None) for kind in (Gaussian, LabelOverlap, Landmarks)
         )
-        assert isinstance(smoothness, Gaussian)
+        assert smoothness is None or isinstance(smoothness, Gaussian)
         assert labels is None or isinstance(labels, LabelOverlap)
         assert landmarks is None or isinstance(landmarks, Landmarks)
         return cls(tuple(similarities), smoothness, labels, landmarks)
 
+    def check(self, *, similarity: bool, smoothness: bool) -> None:
+        """Refuse to begin without what will be needed.
+
+        Raises:
+            InputError: it is not there.
+        """
+        if similarity and not self.similarities:
+            raise InputError(
+                "A solver needs a similarity of a weight above 0.", hint="For example similarity: {term: auto}."
+            )
+        if smoothness and self.smoothness is None:
+            raise InputError("A solver needs a smoothness.", hint="For example smoothness: {term: gaussian}.")
+
     @property
     def leading(self) -> Similarity:
-        """The similarity of the largest weight."""
+        """The similarity of the largest weight.
+
+        Raises:
+            InputError: there is none.
+        """
+        self.check(similarity=True, smoothness=False)
         return max(self.similarities, key=lambda term: term.weight)
+
+    @property
+    def gaussian(self) -> Gaussian:
+        """The smoothness.
+
+        Raises:
+            InputError: there is none.
+        """
+        self.check(similarity=False, smoothness=True)
+        assert self.smoothness is not None
+        return self.smoothness
 
     def settled(self, *, alike: bool) -> "SolverTerms":
         """The same for images that show tissue alike, or do not."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from warpwise.volume import Array, Triple, Volume, matching_factors, scale_factors
+from warpwise.shapes import Matrix4, Shares, Triple
+from warpwise.volume import Volume, matching_factors, scale_factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +21,12 @@ class Pair:
 
     fixed: Volume
     moving: Volume
-    to_moving: NDArray[np.float64]
-    channel_weights: Array | None = None
+    to_moving: Matrix4
+    channel_weights: Shares | None = None
     radius_mm: float = 0.0
 
     @property
-    def weights(self) -> Array:
+    def weights(self) -> Shares:
         """Channel weights (C,), equal where none are given."""
         if self.channel_weights is not None:
             return self.channel_weights
@@ -38,11 +38,11 @@ class Pair:
         return self.fixed.grid.shape[1] == 1
 
     @property
-    def world(self) -> NDArray[np.float64]:
+    def world(self) -> Matrix4:
         """Fixed mm → moving mm, 4×4."""
         return self.moving.grid.affine @ self.to_moving @ self.fixed.grid.inverse_affine
 
-    def moved(self, to_moving: NDArray[np.float64]) -> "Pair":
+    def moved(self, to_moving: Matrix4) -> "Pair":
         """The same images under another starting map."""
         return replace(self, to_moving=to_moving)
 

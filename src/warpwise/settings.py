@@ -46,6 +46,14 @@ class Settings(BaseModel):
         """Mappings and lists all the way down, for changes in depth; what is no setting stays what it is."""
         return {name: _plain(value) for name, value in self}
 
+    def merged(self, changes: Mapping[str, Any]) -> Self:
+        """A copy with nested values changed, checked like the original.
+
+        Raises:
+            InputError: a key is unknown, or a value does not fit.
+        """
+        return type(self).parse(_merge(type(self), (), self.plain(), changes))
+
     def changed(self, values: Mapping[str, Any]) -> Self:
         """A copy with values changed that lie at dotted paths, checked like the original.
 
@@ -110,15 +118,38 @@ def _put(settings: Settings, whole: dict[str, Any], path: str, value: Any) -> No
             known: dict[str, Any] = at
             raise InputError(f"{path}: {place} has no {part!r}.", hint=nearest(part, known))
         if depth + 1 == len(parts):
-            if part == "term" and isinstance(at, dict) and at.get("term") != value:
-                # Another term has options of its own.
-                kept: dict[str, Any] = {"weight": at["weight"]} if "weight" in at else {}
-                at.clear()
-                at.update(kept)
+            if isinstance(at, dict):
+                here: dict[str, Any] = at
+                kept = _kept(type(settings), parts[:-1], here, {part: value})
+                here.clear()
+                here.update(kept)
             at[key] = value  # pyright: ignore[reportCallIssue, reportArgumentType] - a key or an index, checked above
             return
         real = getattr(real, part) if isinstance(real, Settings) else real[key]
         at = at[key]
+
+
+def _merge(model: type[BaseModel], at: Sequence[str], values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings, where both have one, merged; else the change."""
+    out = _kept(model, at, values, changes)
+    for key, value in changes.items():
+        old = out.get(key)
+        both = isinstance(old, dict) and isinstance(value, Mapping)
+        out[key] = _merge(model, [*at, key], old, value) if both else value  # pyright: ignore[reportArgumentType]
+    return out
+
+
+def _kept(
+    model: type[BaseModel], at: Sequence[str], values: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What stays of a mapping in settings when it changes: of another term the weight, of another kind what it knows."""
+    out = dict(values)
+    if changes.get("term", out.get("term")) != out.get("term"):
+        return {"weight": out["weight"]} if "weight" in out else {}
+    if changes.get("kind", out.get("kind")) != out.get("kind"):
+        known = _at(model, [*at, str(changes["kind"])])
+        return {key: value for key, value in out.items() if key in known}
+    return out
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -135,8 +166,15 @@ def _at(model: type[BaseModel], path: Sequence[int | str]) -> Mapping[str, Any]:
         if isinstance(at, type) and issubclass(at, BaseModel):
             # A part that is no field is the key of a mapping, or the kind of a union, which the field already led to.
             at = at.model_fields[str(part)].annotation if part in at.model_fields else at
-        kinds = [c for c in [*get_args(at), at] if isinstance(c, type) and issubclass(c, BaseModel)]
-        named = [c for c in kinds if "kind" in c.model_fields and c.model_fields["kind"].default == part]
-        at = next(iter([*named, *kinds]), at) if named or len(kinds) == 1 else at
-    kinds = [c for c in [*get_args(at), at] if isinstance(c, type) and issubclass(c, BaseModel)]
-    return kinds[0].model_fields if kinds else {}
+        members = _members(at)
+        named = [c for c in members if "kind" in c.model_fields and c.model_fields["kind"].default == part]
+        at = next(iter([*named, *members]), at) if named or len(members) == 1 else at
+    members = _members(at)
+    return members[0].model_fields if members else {}
+
+
+def _members(annotation: Any) -> list[type[BaseModel]]:
+    """Settings that an annotation allows, through unions and what is annotated."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [member for part in get_args(annotation) for member in _members(part)]

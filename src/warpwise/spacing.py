@@ -8,21 +8,20 @@ from numpy.typing import NDArray
 from warpwise.grid import Grid
 from warpwise.image import Image, normalised, upright
 from warpwise.ops import kernels
+from warpwise.shapes import Array, Channels, ChannelsElsewhere, VectorField, VectorFieldElsewhere
 
-Array = NDArray[np.float32]
-
-ALIKE = 0.02  # spacings that differ by no more are taken for equal
+EQUAL = 0.02  # spacings that differ by no more are taken for equal
 BLUR = 0.35  # σ of the Gaussian before sampling, in voxels of the coarser grid
 
 
 def ratios(grid: Grid, spacing_mm: Sequence[float]) -> NDArray[np.float64]:
     """Voxels of a 3-D grid a working voxel, along each axis; 1 along an axis of one voxel and where it is nearly 1."""
     step = np.array(spacing_mm) / np.array(grid.spacing_mm)
-    kept = (np.abs(step - 1) <= ALIKE) | (np.array(grid.shape) == 1)
+    kept = (np.abs(step - 1) <= EQUAL) | (np.array(grid.shape) == 1)
     return np.where(kept, 1.0, step)
 
 
-def at_spacing(image: Array, grid: Grid, spacing_mm: Sequence[float]) -> tuple[Array, Grid]:
+def at_spacing(image: Channels, grid: Grid, spacing_mm: Sequence[float]) -> tuple[ChannelsElsewhere, Grid]:
     """An image (C, X, Y, Z) on a 3-D grid, smoothed and sampled at another spacing; itself where that is its own."""
     step = ratios(grid, spacing_mm)
     if (step == 1).all():
@@ -63,7 +62,7 @@ def finer(values: Array, step: NDArray[np.float64], shape: tuple[int, int, int])
     return kernels.warp_affine(values, np.diag([*(1 / step), 1.0])[:3], out=np.empty((len(values), *shape), np.float32))
 
 
-def on_all_voxels(field: Array, step: NDArray[np.float64], shape: tuple[int, int, int]) -> Array:
+def on_all_voxels(field: VectorField, step: NDArray[np.float64], shape: tuple[int, int, int]) -> VectorFieldElsewhere:
     """A displacement in working voxels (3, x, y, z) in voxels of the full grid, at every one of them."""
     out = finer(field, step, shape)
     if out is field:

@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from warpwise.grid import Grid
 from warpwise.ops import kernels
-
-Array = NDArray[np.float32]
-Triple = tuple[int, int, int]
+from warpwise.shapes import Array, Channels, ChannelsElsewhere, Codes, LabelMap, Map, Triple, VoxelPoints
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +27,13 @@ class Volume:
         dim: axes of the image as it is stored.
     """
 
-    data: Array
+    data: Channels
     grid: Grid
-    mask: Array | None = None
-    labels: NDArray[np.int16] | None = None
-    codes: Array | None = None
-    points: NDArray[np.float64] | None = None
-    stiffness: Array | None = None
+    mask: Map | None = None
+    labels: LabelMap | None = None
+    codes: Codes | None = None
+    points: VoxelPoints | None = None
+    stiffness: Map | None = None
     dim: int = 3
     name: str = ""
 
@@ -50,7 +47,7 @@ class Volume:
         """Only this part of the grid."""
         at = tuple(slice(a, a + n) for a, n in zip(start, shape, strict=True))
 
-        def part(map_: Array | None) -> Array | None:
+        def part(map_: Map | None) -> Map | None:
             return None if map_ is None else np.ascontiguousarray(map_[at])
 
         return replace(
@@ -69,7 +66,7 @@ class Volume:
         if factors == (1, 1, 1):
             return self
 
-        def thinned(map_: Array | None) -> Array | None:
+        def thinned(map_: Map | None) -> Array | None:
             return None if map_ is None else shrink(map_[None], factors)[0]
 
         x, y, z = factors
@@ -85,7 +82,7 @@ class Volume:
         )
 
 
-def shrink(image: Array, factors: Triple) -> Array:
+def shrink(image: Channels, factors: Triple) -> ChannelsElsewhere:
     """Every factors-th voxel (factors 1, 2 or 4, …), halving step by step after a Gaussian of σ 0.7 voxel."""
     while max(factors) > 1:
         stride = tuple(2 if f > 1 else 1 for f in factors)

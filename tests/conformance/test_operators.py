@@ -27,7 +27,7 @@ def gaussians(image: Tensor) -> Tensor:
     return torch.cat([image, 0.7 * image * image - 0.4], 1)
 
 
-def stiffness(image: Tensor) -> Tensor:
+def diffusion(image: Tensor) -> Tensor:
     """One that depends on the image, so that its gradient counts."""
     return 0.3 + image.mean()
 
@@ -46,7 +46,7 @@ CASES = {
     "gaussian": Case(lambda i: ops.gaussian(i, sigma_voxels=1.3), "i", hessian=False),
     "gaussian, stride 2": Case(lambda i: ops.gaussian(i, sigma_voxels=0.7, stride=2), "i", hessian=False),
     "box": Case(lambda i: ops.box(i, radius=2), "i", hessian=False),
-    "pyramid": Case(lambda i: ops.pyramid(i, levels=3)[2], "i", hessian=False),
+    "pyramid": Case(lambda i: ops.pyramid(i, octaves=3)[2], "i", hessian=False),
     "lncc": Case(lambda i, w: ops.lncc(i, w, radius=1), "iw"),
     "lncc, signed": Case(lambda i, w: ops.lncc(i, w, radius=2, signed=True), "iw"),
     "lncc, weighted": Case(lambda i, w, g: ops.lncc(i, w, radius=3, weight=g), "iwg"),
@@ -62,13 +62,13 @@ CASES = {
     "symmetric_kl": Case(lambda i, w: ops.symmetric_kl(gaussians(i), gaussians(w)), "iw"),
     "symmetric_kl, weighted": Case(lambda i, w, g: ops.symmetric_kl(gaussians(i), gaussians(w), weight=g), "iwg"),
     "match, kl": Case(
-        lambda i, w, g: ops.match(gaussians(i), gaussians(w), stiffness(i), weight=g, solves=300),
+        lambda i, w, g: ops.match(gaussians(i), gaussians(w), diffusion(i), weight=g, solves=300),
         "iwg",
         2e-5,
         hessian=False,
     ),
     "match, means": Case(
-        lambda i, w: ops.match(i, w, stiffness(i), data="means", solves=300), "iw", value=2e-5, hessian=False
+        lambda i, w: ops.match(i, w, diffusion(i), data="means", solves=300), "iw", value=2e-5, hessian=False
     ),
     "diffusion": Case(ops.diffusion, "u"),
     "bending": Case(ops.bending, "u"),

@@ -1,6 +1,8 @@
 """A Method is data: written, read back, changed by paths, refused by name; and a registration can be repeated from it."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ import warpwise as ww
 from warpwise.errors import InputError
 from warpwise.image import Image
 from warpwise.methods import PRESETS, Method
+from warpwise.models import installed
 from warpwise.registration.record import Record
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
+from warpwise.terms.term import parse_terms
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +165,71 @@ def test_two_methods_where_one_is_needed_are_refused(tmp_path, capsys):
     command = ["register", "a.nii.gz", "b.nii.gz", "-o", str(tmp_path / "o"), "--preset", "fast", "--model", "synthetic"]
     assert execute(command) == 2
     assert "One method is needed, not fast and synthetic" in capsys.readouterr().err
+
+
+def test_another_kind_keeps_what_it_knows_of_the_settings_of_the_one_before(tmp_path):
+    svf = Method.named("fast").changed({"registrar.cap": 0.3, "registrar.kind": "svf"})
+    assert (svf.registrar.kind, svf.registrar.cap) == ("svf", 0.3)
+    file = tmp_path / "learned.yaml"
+    file.write_text("base: fast\nregistrar: {kind: network, model: synthetic}\n")
+    assert Method.named(file).registrar.model == "synthetic"
+    with pytest.raises(InputError, match=r"kind.*'svg'"):
+        Method.named("fast").changed({"registrar.kind": "svg"})
+
+
+def test_a_file_based_on_itself_is_refused(tmp_path):
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text("base: other.yaml\n")
+    other.write_text("base: one.yaml\n")
+    with pytest.raises(InputError, match="based on itself"):
+        Method.named(one)
+
+
+def test_paths_in_a_file_begin_at_its_folder_and_are_written_whole(tmp_path, monkeypatch):
+    folder = tmp_path / "methods"
+    shutil.copytree(installed()["synthetic"], folder / "mine")
+    (folder / "under.yaml").write_text("registrar: {kind: network, model: mine}\n")
+    (folder / "over.yaml").write_text("base: under.yaml\ndevice: cpu\n")
+    monkeypatch.chdir(tmp_path)
+    method = Method.named("methods/over.yaml")
+    assert Path(method.registrar.model) == folder / "mine"
+    assert str(folder / "mine") in Method.of_model("methods/mine").yaml()
+    assert "model: synthetic" in Method.named("synthetic").yaml()
+
+
+def test_a_record_of_another_version_is_no_method(tmp_path):
+    (tmp_path / "result.json").write_text('{"schema_version": 1, "method": {}}')
+    with pytest.raises(InputError, match="of version 1, this program reads 2"):
+        Method.named(tmp_path)
+
+
+def test_a_folder_with_bids_names_is_repeated_too(tmp_path, pair: KnownPair):
+    folder = register(pair.fixed, pair.moving, preset="fast").save(tmp_path / "sub")
+    (folder / "result.json").rename(folder / "sub-1_from-a_to-b_mode-image_xfm.json")
+    assert Method.named(folder) == Method.named("fast")
+
+
+def test_networks_and_linear_stages_need_no_smoothness():
+    bare = {"similarity": {"term": "auto"}}
+    assert Method(objective=parse_terms(bare)).build() is None
+    assert Method.named("synthetic").replace(objective=parse_terms({}), linear=None).build() is not None
+    with pytest.raises(InputError, match="needs a smoothness"):
+        Method.named("fast").replace(objective=parse_terms(bare)).build()
+    with pytest.raises(InputError, match="needs a similarity"):
+        Method.named("affine").replace(objective=parse_terms({})).build()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["methods", "--set", "registrar.cap=1"], "What should be changed?"),
+        (["methods", "fast", "--method", "balanced"], "one method is needed"),
+        (["evaluate", "--dataset", "d.json", "--like", "a.nii.gz"], "--like: does nothing with --dataset"),
+        (["evaluate", "--fixed-labels", "a", "--warped-labels", "b", "--preset", "fast"], "--method: does nothing without"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(words, said, capsys):
+    from warpwise.cli import execute
+
+    assert execute(words) == 2
+    assert said in capsys.readouterr().err

@@ -80,11 +80,13 @@ def test_inverse_consistency_of_a_velocity_is_that_of_both_exponentials(octave):
     velocity = ops.gaussian(torch.randn(1, 2, 8, 8, generator=torch.Generator().manual_seed(3)), sigma_voxels=2.0)
     there, back = ops.exponential(velocity), ops.exponential(-velocity)
     displacement = there if octave == 0 else doubled(2 * there, (15, 16), times=1)
-    value = float(term(state(displacement=displacement, prediction=prediction(velocity=velocity))))
+    images = torch.zeros(1, 1, *displacement.shape[2:])
+    given = {"fixed": images, "warped": images, "displacement": displacement}
+    value = float(term(state(**given, prediction=prediction(velocity=velocity))))
     expected = 4**octave * float((ops.compose(back, there) ** 2).sum(1).mean())
     assert value == pytest.approx(expected, rel=1e-4)
     assert value < 0.01 * float((displacement**2).sum(1).mean())
-    assert float(term(state(displacement=displacement, prediction=prediction()))) == 0
+    assert float(term(state(**given, prediction=prediction()))) == 0
 
 
 def test_kl_has_its_minimum_where_precision_times_variance_is_one_and_grows_with_roughness():
@@ -144,9 +146,11 @@ def test_solvers_and_networks_refuse_each_others_terms_by_name():
     with pytest.raises(InputError, match="'coarse': scale 1"):
         SolverTerms.of(parse_terms({**solver, "coarse": {"term": "mi", "scale": 1}}))
     with pytest.raises(InputError, match="needs a smoothness"):
-        SolverTerms.of(parse_terms({"lncc": {}}))
+        SolverTerms.of(parse_terms({"lncc": {}})).check(similarity=True, smoothness=True)
     with pytest.raises(InputError, match="needs a similarity"):
-        SolverTerms.of(parse_terms({"lncc": {"weight": 0}, "smoothness": {"term": "gaussian"}}))
+        SolverTerms.of(parse_terms({"lncc": {"weight": 0}, "smoothness": {"term": "gaussian"}})).check(
+            similarity=True, smoothness=True
+        )
 
 
 def test_label_overlap_is_two_minus_twice_the_dice_of_boxes_of_one_size():

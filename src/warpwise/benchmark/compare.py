@@ -11,9 +11,10 @@ from warpwise.evaluation.statistics import compared
 from warpwise.image import Image
 from warpwise.io.datasets import Dataset
 from warpwise.io.images import read_image
-from warpwise.io.scan import Scan
+from warpwise.io.scan import Scan, read_both
 from warpwise.methods import Method
-from warpwise.registration.register import register
+from warpwise.registrars.base import Registrar
+from warpwise.registration.register import register_scans
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,13 @@ def as_it_is(image: Image) -> Image:
 
 
 def run_method(
-    name: str, method: Method, pair: tuple[Scan, Scan], labels: Sequence[int], *, change: Change = as_it_is
+    name: str,
+    method: Method,
+    pair: tuple[Scan, Scan],
+    labels: Sequence[int],
+    *,
+    registrar: Registrar | None = None,
+    change: Change = as_it_is,
 ) -> Row:
     """Register one pair and measure it; label maps only measure.
 
@@ -57,6 +64,7 @@ def run_method(
         name: what the row is called; method: how to register.
         pair: fixed and moving.
         labels: over which overlap is measured.
+        registrar: what `method.build()` gives, where it is at hand.
         change: what is done to both images first, such as noise.
 
     Raises:
@@ -66,7 +74,7 @@ def run_method(
     if fixed.labels is None or moving.labels is None:
         raise InputError(f"{fixed.title} ← {moving.title}: there are no label maps to measure overlap by.")
     images = [change(scan.read().image) for scan in (Scan(image=fixed.image), Scan(image=moving.image))]
-    result = register(*images, method=method)
+    result = register_scans(read_both(*images), method, registrar or method.build())
     maps = [read_image(path, kind="labels") for path in (fixed.labels, moving.labels)]
     shape = regularity(result.transform, maps[0].grid, maps[0].data[0] > 0)
     return Row(
@@ -87,17 +95,18 @@ def compare(
     """Every method on every validation pair (the first `pairs` of them; 0: all).
 
     Raises:
-        InputError: the dataset lists no pairs, or one of them cannot be used.
+        InputError: the dataset lists no pairs, or one of them cannot be used, or a method cannot be built.
     """
     wanted = list(dataset.validation_pairs) or [
         (a, b) for a in dataset.validation for b in dataset.validation if a is not b
     ]
     if not wanted:
         raise InputError(f"{dataset.folder}: no pairs to evaluate on (registration_val is empty).")
+    built = {name: method.build() for name, method in methods.items()}  # refuses before hours of work
     rows: list[Row] = []
     for pair in wanted[: pairs or None]:
         for name, method in methods.items():
-            row = run_method(name, method, pair, dataset.averaged)
+            row = run_method(name, method, pair, dataset.averaged, registrar=built[name])
             rows.append(row)
             if on_row is not None:
                 on_row(row)

@@ -40,6 +40,19 @@ def evaluate(
 
     With --dataset: methods (--method, which may be repeated) on all of its validation pairs, as a table and box plots.
     """
+    from warpwise.errors import InputError
+
+    files: dict[str, Any] = {
+        "--fixed-labels": fixed_labels, "--warped-labels": warped_labels, "--fixed-landmarks": fixed_landmarks,
+        "--moving-landmarks": moving_landmarks, "--transform": transform, "--like": like, "--mask": mask,
+        "--points-space": points_space, "--moving": moving, "--json": json_file,
+    }  # fmt: skip
+    whole: dict[str, Any] = {
+        "--method": asked.names, "--set": asked.sets, "--refine": asked.refine, "--pairs": pairs, "--output": output,
+    }  # fmt: skip
+    idle = [name for name, value in (files if dataset is not None else whole).items() if value]
+    if idle:
+        raise InputError(f"{', '.join(idle)}: does nothing {'with' if dataset is not None else 'without'} --dataset.")
     if dataset is not None:
         from warpwise.cli.comparison import compare_methods
 
@@ -47,7 +60,6 @@ def evaluate(
         return
     import json
 
-    from warpwise.errors import InputError
     from warpwise.io.images import read_geometry
     from warpwise.io.run_folder import appearing, claim
     from warpwise.io.transforms.chain import read_chain

@@ -20,9 +20,14 @@ def methods(
     """
     from dataclasses import replace
 
+    from warpwise.errors import InputError
     from warpwise.methods import PRESETS
-    from warpwise.methods.method import installed
+    from warpwise.models import installed
 
+    if name is not None and asked.names:
+        raise InputError(f"{name} and --method {asked.names[0]}: one method is needed.")
+    if name is None and not asked.names and (asked.sets or asked.flags or asked.refine):
+        raise InputError("What should be changed?", hint="Name a method, for example: warpwise methods balanced --set …")
     if name is not None or asked.names:
         typer.echo(replace(asked, names=asked.names or (str(name),)).method().yaml(), nl=False)
         return

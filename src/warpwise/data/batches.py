@@ -14,14 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from warpwise.data.settings import AugmentationSettings
-from warpwise.data.volumes import Matrix
 from warpwise.ops import kernels
+from warpwise.shapes import Array, Matrix, Triple
 from warpwise.synthetic.contrasts import curved, noisy, remapped, shaded
 from warpwise.synthetic.deformations import random_velocity
 from warpwise.transforms.velocity import exponential
-from warpwise.volume import Triple, Volume
-
-Array = NDArray[np.float32]
+from warpwise.volume import Volume
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,12 +8,13 @@ import numpy as np
 from warpwise.data.batches import PairSampler, Sampler
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
-from warpwise.data.volumes import Matrix, Store, label_values, working_spacing
+from warpwise.data.volumes import Store, label_values, working_spacing
 from warpwise.errors import InputError
 from warpwise.events import OnEvent, ignore, note
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
 from warpwise.registrars.crop import DARK
+from warpwise.shapes import Matrix
 from warpwise.volume import Volume
 
 PreparedPair = tuple[Volume, Volume, Matrix]

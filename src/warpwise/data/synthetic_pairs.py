@@ -9,14 +9,13 @@ from numpy.typing import NDArray
 from warpwise.data.batches import Batch, Sample, random_linear, shift, some, stacked
 from warpwise.data.settings import SyntheticSettings
 from warpwise.ops import kernels
+from warpwise.shapes import Array, Triple
 from warpwise.synthetic.contrasts import blurred, curved, noisy, painted, remapped, rescaled, shaded
 from warpwise.synthetic.deformations import random_velocity
 from warpwise.synthetic.phantoms import HEAD_MM, Brain
 from warpwise.synthetic.shapes import blob, random_shapes
 from warpwise.transforms.velocity import exponential
-from warpwise.volume import Triple
 
-Array = NDArray[np.float32]
 Map = NDArray[np.int16]
 
 APART = {"degrees": 4.0, "scaling": 0.05}  # what an affine start leaves, and two voxels of shift

@@ -9,7 +9,6 @@ from typing import Literal
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
@@ -24,11 +23,10 @@ from warpwise.registrars.linear.affine import Freedom, LinearSettings
 from warpwise.registrars.linear.stage import align
 from warpwise.registration.prepare import prepare
 from warpwise.resampling import brought
+from warpwise.shapes import Matrix
 from warpwise.spacing import at_spacing, embedded_spacing, labels_at_spacing, stretched
 from warpwise.volume import Volume
 
-Array = NDArray[np.float32]
-Matrix = NDArray[np.float64]
 Alignment = Literal["none", "rigid", "affine"]
 
 VERSION = 1  # of what is kept on disk: another one is made anew

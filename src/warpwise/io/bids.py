@@ -75,6 +75,8 @@ def names(fixed: Path, moving: Path) -> dict[str, str]:
     there, back = (f"{kept}_from-{a}_to-{b}_mode-image" for a, b in ((source, target), (target, source)))
     return {
         "warped.nii.gz": f"{kept}_space-{target}_desc-warped_{of.suffix}.nii.gz",
+        "uncertainty.nii.gz": f"{kept}_space-{target}_desc-uncertainty_{of.suffix}.nii.gz",
+        "feature_uncertainty.nii.gz": f"{kept}_space-{target}_desc-featureuncertainty_{of.suffix}.nii.gz",
         "transform.h5": f"{there}_xfm.h5",
         "inverse.h5": f"{back}_xfm.h5",
         "displacement.nii.gz": f"{there}_desc-displacement_xfm.nii.gz",

@@ -101,7 +101,7 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
         f"spacing {'×'.join(f'{s:g}' for s in survey.spacing_mm)} mm.",
         f"# Contrast of two images agrees to {survey.alike:.2f} (1 is the same; below {ALIKE} they count as different).",
         *(
-            [f"# Only {min(small)} voxels along an axis: coarse levels have {max(1, min(small) // 8)} or so."]
+            [f"# Only {min(small)} voxels along an axis: coarse scales have {max(1, min(small) // 8)} or so."]
             if small
             else []
         ),

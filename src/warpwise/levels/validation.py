@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.data.batches import Batch, Sample, Sampler, sampled, stacked
-from warpwise.data.volumes import Matrix
 from warpwise.evaluation.metrics import dice, percent_ndv, shared_labels
 from warpwise.objective import Objective
 from warpwise.ops import kernels
 from warpwise.prediction import Prediction
 from warpwise.registrars.learned.working import array
+from warpwise.shapes import Matrix
 from warpwise.volume import Volume
 
 Predict = Callable[[Tensor, Tensor, torch.Generator | None], Prediction]

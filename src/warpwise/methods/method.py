@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from warpwise.errors import InputError
+from warpwise.models import installed
 from warpwise.objective import SolverTerms
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
@@ -21,6 +22,9 @@ from warpwise.terms.term import Terms, parse_terms
 
 FILE, RECORD = "method.yaml", "result.json"
 """What a folder holds whose method has one."""
+
+SCHEMA = 2
+"""Of a record, which holds a method; this version reads no other."""
 
 PRESETS = Table(
     "preset",
@@ -106,7 +110,7 @@ class Method(Settings):
 
     @classmethod
     def named(cls, name: "str | Path | Method") -> "Method":
-        """A preset, an installed or trained model, a YAML file, or a folder or result.json that holds one.
+        """A preset, an installed or trained model, a YAML file, or a result (its folder or result.json) to repeat.
 
         Raises:
             InputError: there is none of this name, or it does not fit.
@@ -116,48 +120,48 @@ class Method(Settings):
         if str(name) in PRESETS:
             return PRESETS[str(name)]()
         path = Path(name)
+        known = [*PRESETS, *installed()]
+        if str(name) in known or not path.exists():
+            if str(name) not in known:
+                near = nearest(str(name), known)
+                raise InputError(
+                    f"{name}: is neither a method ({', '.join(known)}) nor a file or folder that holds one.",
+                    hint=near if near.startswith("Did") else "See: warpwise methods",
+                )
+            return cls.of_model(name)
         if path.is_file() and path.suffix.lower() in (".yaml", ".yml", ".json"):
             return cls.read(path)
-        for file in (path / FILE, path / RECORD):
-            if file.is_file():
-                return cls.read(file)
-        known = [*PRESETS, *installed()]
-        if str(name) not in known and not path.exists():
-            near = nearest(str(name), known)
-            raise InputError(
-                f"{name}: is neither a method ({', '.join(known)}) nor a file or folder that holds one.",
-                hint=near if near.startswith("Did") else "See: warpwise methods",
-            )
-        return cls.of_model(name)
+        if (path / FILE).is_file():
+            return cls.read(path / FILE)
+        record = record_of(path)
+        return cls.of_model(path) if record is None else cls.read(record)
 
     @classmethod
     def read(cls, path: Path) -> "Method":
         """A method from YAML, or from the result.json of a registration, which holds the one it was made by.
 
-        A file that says `base: NAME` holds changes alone.
+        A file that says `base: NAME` holds changes alone. Relative paths in it begin at its folder.
 
         Raises:
-            InputError: it cannot be read, or holds none.
+            InputError: it cannot be read, holds none, or is based on itself.
         """
-        import yaml  # noqa: PLC0415 - presets must not pay for importing it
+        return cls._read(path, ())
 
+    @classmethod
+    def _read(cls, path: Path, within: tuple[Path, ...]) -> "Method":
+        if path.resolve() in within:
+            raise InputError(f"{path}: is based on itself.")
         try:
-            text = path.read_text(encoding="utf-8")
-            content: Any = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
-        except yaml.YAMLError as error:
-            raise InputError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from error
-        if isinstance(content, Mapping) and "schema_version" in content:
-            content = content.get("method")
-        if not isinstance(content, Mapping):
-            raise InputError(f"{path}: holds no method.", hint="Write one with: warpwise methods balanced > FILE")
-        rest: dict[str, Any] = {str(key): value for key, value in content.items()}
-        base = rest.pop("base", None)
-        try:
-            return cls.parse(rest if base is None else merged(cls.named(str(base)).plain(), rest))
+            rest = anchored(content_of(path), path.absolute().parent)
+            base = rest.pop("base", None)
+            if base is None:
+                return cls.parse(rest)
+            there = Path(str(base))
+            is_file = there.is_file() and there.suffix.lower() in (".yaml", ".yml")
+            under = cls._read(there, (*within, path.resolve())) if is_file else cls.named(str(base))
+            return under.merged(rest)
         except InputError as error:
-            raise InputError(f"{path}: {error.message}", hint=error.hint) from error
+            raise InputError(f"{path}: {error.message.removeprefix(f'{path}: ')}", hint=error.hint) from error
 
     @classmethod
     def of_model(cls, model: Any) -> "Method":
@@ -194,7 +198,7 @@ class Method(Settings):
         """The objective as solvers read it.
 
         Raises:
-            InputError: a term has no kernel, or what a solver needs is not there.
+            InputError: a term has no kernel, or there are two of a kind of which solvers take one.
         """
         return SolverTerms.of(self.objective)
 
@@ -207,6 +211,8 @@ class Method(Settings):
         if self.device == "cuda":
             raise InputError("There are no CUDA kernels in this version.", hint="Use device cpu or auto.")
         terms, registrar = self.terms().settled(alike=alike), self.registrar
+        solves = registrar is not None and not isinstance(registrar, Network)
+        terms.check(similarity=solves or self.linear is not None, smoothness=solves)
         if registrar is None:
             return None
         if isinstance(registrar, Network | Refined):
@@ -244,21 +250,46 @@ def named_first(value: Any) -> Any:
     return [named_first(one) for one in value] if isinstance(value, list) else value
 
 
-def installed() -> list[str]:
-    """Names of the models that came with the package; nothing of them is read."""
-    root = Path(__file__).parents[1] / "models"
-    return sorted(folder.name for folder in root.glob("*") if folder.is_dir())
+def content_of(path: Path) -> dict[str, Any]:
+    """What a file says of a method, unchecked.
+
+    Raises:
+        InputError: it cannot be read, is of another version, or holds none.
+    """
+    import yaml  # noqa: PLC0415 - presets must not pay for importing it
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        content: Any = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]}).") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from error
+    if isinstance(content, Mapping) and "schema_version" in content:
+        if content["schema_version"] != SCHEMA:
+            raise InputError(f"{path}: is of version {content['schema_version']}, this program reads {SCHEMA}.")
+        content = content.get("method")
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: holds no method.", hint="Write one with: warpwise methods balanced > FILE")
+    return {str(key): value for key, value in content.items()}
 
 
-def merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested mappings, where both have one, merged; else the change. Another term comes with options of its own."""
-    out = dict(values)
-    for key, value in changes.items():
-        old = out.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            before: dict[str, Any] = dict(old)
-            after: dict[str, Any] = dict(value)
-            out[key] = merged(before, after) if after.get("term") in (None, before.get("term")) else after
+def anchored(content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same, where `base` and any `model` that names something in this folder does so from everywhere."""
+    out: dict[str, Any] = {}
+    known = [*PRESETS, *installed()]
+    for key, value in content.items():
+        if isinstance(value, dict):
+            out[key] = anchored(value, folder)
+        elif key in ("base", "model") and isinstance(value, str) and value not in known and (folder / value).exists():
+            out[key] = str(folder / value)
         else:
             out[key] = value
     return out
+
+
+def record_of(folder: Path) -> Path | None:
+    """The record in a folder that `warpwise register` wrote, under either of its names; None where there is no one."""
+    plain = folder / RECORD
+    records = [plain] if plain.is_file() else sorted(folder.glob("*_xfm.json"))
+    return records[0] if len(records) == 1 else None

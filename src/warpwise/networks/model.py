@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from warpwise.errors import InputError
 from warpwise.image import PERCENTILES
+from warpwise.models import installed
 from warpwise.networks import parse_network
 from warpwise.networks.base import NetworkSettings
 from warpwise.prediction import Prediction
@@ -123,12 +123,6 @@ def write_model(folder: Path, card: ModelCard, weights: Mapping[str, Tensor]) ->
     save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors makes it private, the card beside it is not
     (folder / CARD).write_text(json.dumps(card.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-
-
-def installed() -> dict[str, Path]:
-    """Models that came with the package."""
-    root = Path(str(resources.files("warpwise") / "models"))
-    return {p.name: p for p in sorted(root.glob("*")) if (p / CARD).exists()} if root.is_dir() else {}
 
 
 def cards() -> list[ModelCard]:

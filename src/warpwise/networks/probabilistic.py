@@ -121,7 +121,7 @@ class IntensityFeatures(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """(B, C, *space) at every octave, fine to coarse."""
         out: list[Tensor] = []
-        for octave in ops.pyramid(image.float(), levels=self.octaves)[self.finest :]:
+        for octave in ops.pyramid(image.float(), octaves=self.octaves)[self.finest :]:
             mean = ops.box(octave, radius=WINDOW)
             variance = (ops.box(octave * octave, radius=WINDOW) - mean * mean).clamp(min=0)
             out.append((octave - mean) * torch.rsqrt(variance + FLAT))
@@ -214,9 +214,9 @@ class MatchingSettings(FeatureSettings):
 
 
 class FeatureMatching(Body):
-    """Two levels in one module: features are learned so that the solver that registers *them* registers the images.
+    """Features are learned so that the solver inside the network, which registers *them*, registers the images.
 
-    The upper level minimises the divergence of the posteriors and the displacement's diffusion energy, octave by octave;
+    That solver minimises the divergence of the posteriors and the displacement's diffusion energy, octave by octave;
     the encoder is trained through its stationary points (`ops.match`), with nothing stored of its iterations.
 
     Sources: Liu et al., IJCAI 2020; Jena et al., Medical Image Analysis 2025.

@@ -87,7 +87,7 @@ class Cascade(Body):
     its neighbours': from the source's one channel, of its own place alone, no direction can be read, and training on few
     scans did not leave the identity.
 
-    Sources: Liu et al., TPAMI 2022 (arXiv 2004.14557), as the upper level of Liu et al., IJCAI 2020.
+    Sources: Liu et al., TPAMI 2022 (arXiv 2004.14557); Liu et al., IJCAI 2020, whose displacements these are.
     """
 
     def __init__(self, settings: CascadeSettings, *, dim: int, channels: int) -> None:

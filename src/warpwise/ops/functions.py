@@ -148,15 +148,15 @@ def box(image: Tensor, *, radius: int | Sequence[int]) -> Tensor:
     return _box(image, radius=whole_radius(image, radius))
 
 
-def pyramid(image: Tensor, *, levels: int) -> list[Tensor]:
-    """The image and `levels − 1` halvings of it (σ 0.7 voxel before each), fine to coarse; voxel 0 stays in place.
+def pyramid(image: Tensor, *, octaves: int) -> list[Tensor]:
+    """The image and `octaves − 1` halvings of it (σ 0.7 voxel before each), fine to coarse; voxel 0 stays in place.
 
     >>> import torch
-    >>> [tuple(level.shape[2:]) for level in pyramid(torch.ones(1, 1, 9, 6), levels=3)]
+    >>> [tuple(octave.shape[2:]) for octave in pyramid(torch.ones(1, 1, 9, 6), octaves=3)]
     [(9, 6), (5, 3), (3, 2)]
     """
     out = [image]
-    for _ in range(levels - 1):
+    for _ in range(octaves - 1):
         halve = [n > 1 for n in out[-1].shape[2:]]
         out.append(gaussian(out[-1], sigma_voxels=[0.7 * h for h in halve], stride=[1 + h for h in halve]))
     return out

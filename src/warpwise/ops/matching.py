@@ -23,7 +23,7 @@ DATA = ("kl", "means")
 def match(
     fixed: Tensor,
     moving: Tensor,
-    stiffness: Tensor,
+    diffusion: Tensor,
     *,
     weight: Tensor | None = None,
     data: str = "kl",
@@ -31,17 +31,17 @@ def match(
 ) -> Tensor:
     """The displacement (B, D, *space), voxels, of one Gauss-Newton step from rest towards a match of two feature maps.
 
-    It minimises Σ_x weight·d(fixed(x), moving(x) + ∇moving·u) + ½·stiffness·Σ‖∇u‖², d to second order in each channel that
-    moves: so it is the stationary point of a convex energy, the solution of (A + stiffness·L)·u = −g.
+    It minimises Σ_x weight·d(fixed(x), moving(x) + ∇moving·u) + ½·diffusion·Σ‖∇u‖², d to second order in each channel that
+    moves: so it is the stationary point of a convex energy, the solution of (A + diffusion·L)·u = −g.
 
     Args:
         fixed, moving: features (B, C, *space); with kl, C/2 means and then C/2 log-variances of Gaussians.
-        stiffness: 0-dim, > 0.
+        diffusion: 0-dim, > 0.
         weight: (B or 1, 1, *space), or None where every voxel counts.
         data: d: kl, the symmetrised KL summed over channels (`symmetric_kl`); or means, the squared difference summed.
         solves: iterations of conjugate gradients.
 
-    Gradients by both features and by the stiffness are those of the implicit function, for one more solve with the same
+    Gradients by both features and by the diffusion are those of the implicit function, for one more solve with the same
     matrix: as exact as the two solves are, and nothing of their iterations is stored. There is no second derivative.
 
     Raises:
@@ -57,26 +57,26 @@ def match(
     if data not in DATA or (data == "kl" and fixed.shape[1] % 2):
         raise InputError(f"match: data term {data!r} for {fixed.shape[1]} channels.", hint=f"Known: {', '.join(DATA)}.")
     # One type for all, so that the same form makes the matrix and solves with it.
-    stiffness, weight = stiffness.to(fixed), None if weight is None else weight.to(fixed)
+    diffusion, weight = diffusion.to(fixed), None if weight is None else weight.to(fixed)
     options = data == "kl", solves
     if torch.compiler.is_compiling():  # an exported program must hold operators others have
-        return _step(fixed, moving, stiffness, weight, options)[0]
-    return _Match.apply(fixed, moving, stiffness, weight, options)  # type: ignore[no-any-return]
+        return _step(fixed, moving, diffusion, weight, options)[0]
+    return _Match.apply(fixed, moving, diffusion, weight, options)  # type: ignore[no-any-return]
 
 
 def _step(
-    fixed: Tensor, moving: Tensor, stiffness: Tensor, weight: Tensor | None, options: tuple[bool, int]
+    fixed: Tensor, moving: Tensor, diffusion: Tensor, weight: Tensor | None, options: tuple[bool, int]
 ) -> tuple[Tensor, Tensor]:
     """The displacement, and the Gauss-Newton matrix that it was solved with; options: probabilistic, solves."""
     probabilistic, solves = options
     gradient, matrix = _normal_field(*_curved(fixed, moving, weight, probabilistic=probabilistic), moving)
-    return -_normal_solve(matrix, gradient, stiffness, iterations=solves), matrix
+    return -_normal_solve(matrix, gradient, diffusion, iterations=solves), matrix
 
 
 def match_deviation(
     fixed: Tensor,
     moving: Tensor,
-    stiffness: Tensor,
+    diffusion: Tensor,
     generator: torch.Generator,
     *,
     data: str = "kl",
@@ -85,14 +85,14 @@ def match_deviation(
 ) -> Tensor:
     """How far each voxel may be from where it should be: root mean square (B, 1, *space), voxels, of what is left to go.
 
-    The energy of `match` to second order is minus the logarithm of a Gaussian N(u, (A + stiffness·L)⁻¹) of displacements:
+    The energy of `match` to second order is minus the logarithm of a Gaussian N(u, (A + diffusion·L)⁻¹) of displacements:
     u is what one more step would add, and the variance says how well features determine it. Both count. The variance is
     sampled: A = Σ h·∇f∇fᵀ and L = ∇ᵀ∇ are sums of squares, so noise on every feature and on every edge of the grid, sent
     through one solve, is a draw. A voxel is certain where no further step is wanted, features change in every direction
     about it and their variances are small, or where such voxels are near.
 
     Args:
-        fixed, moving: features as in `match`, moving ones already warped; stiffness, data, solves: as there.
+        fixed, moving: features as in `match`, moving ones already warped; diffusion, data, solves: as there.
         generator: of the noise; samples: draws.
 
     Raises:
@@ -107,12 +107,12 @@ def match_deviation(
     Source: perturb and optimise, Papandreou and Yuille, NIPS 2010.
     """
     check_images(fixed, moving, None)
-    stiffness = stiffness.to(fixed)
+    diffusion = diffusion.to(fixed)
     with torch.no_grad():
         fixed, moving = fixed.contiguous(), moving.contiguous()
         derivative, curvature = _curved(fixed, moving, None, probabilistic=data == "kl")
         gradient, matrix = _normal_field(derivative, curvature, moving)
-        left = _normal_solve(matrix, gradient, stiffness, iterations=solves).square().sum(1, keepdim=True)
+        left = _normal_solve(matrix, gradient, diffusion, iterations=solves).square().sum(1, keepdim=True)
         slopes, root = matching.slopes(moving), curvature.sqrt()
         total = torch.zeros_like(moving[:, :1])
 
@@ -123,10 +123,10 @@ def match_deviation(
             right = ((root * noise(root))[:, :, None] * slopes).sum(1)
             for axis in range(2, right.dim()):
                 if right.shape[axis] > 1:
-                    edges = stiffness.sqrt() * noise(right.narrow(axis, 1, right.shape[axis] - 1))
+                    edges = diffusion.sqrt() * noise(right.narrow(axis, 1, right.shape[axis] - 1))
                     right.narrow(axis, 1, right.shape[axis] - 1).add_(edges)
                     right.narrow(axis, 0, right.shape[axis] - 1).sub_(edges)
-            drawn = _normal_solve(matrix, right.contiguous(), stiffness, iterations=solves)
+            drawn = _normal_solve(matrix, right.contiguous(), diffusion, iterations=solves)
             total += drawn.square().sum(1, keepdim=True)
     return (total / samples + left).sqrt()
 
@@ -137,22 +137,22 @@ class _Match(torch.autograd.Function):
         ctx: Any,
         fixed: Tensor,
         moving: Tensor,
-        stiffness: Tensor,
+        diffusion: Tensor,
         weight: Tensor | None,
         options: tuple[bool, int],
     ) -> Tensor:
         fixed, moving = fixed.contiguous(), moving.contiguous()
-        field, matrix = _step(fixed, moving, stiffness, weight, options)
-        ctx.save_for_backward(fixed, moving, stiffness, field, matrix, *([] if weight is None else [weight]))
+        field, matrix = _step(fixed, moving, diffusion, weight, options)
+        ctx.save_for_backward(fixed, moving, diffusion, field, matrix, *([] if weight is None else [weight]))
         ctx.probabilistic, ctx.solves = options
         return field
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        fixed, moving, stiffness, field, matrix, *rest = ctx.saved_tensors
+        fixed, moving, diffusion, field, matrix, *rest = ctx.saved_tensors
         weight = rest[0] if rest else None
-        adjoint = -_normal_solve(matrix, gradients[0].contiguous(), stiffness, iterations=ctx.solves)
+        adjoint = -_normal_solve(matrix, gradients[0].contiguous(), diffusion, iterations=ctx.solves)
         by_fixed, by_moving = _match_gradient(fixed, moving, weight, field, adjoint, probabilistic=ctx.probabilistic)
-        by_stiffness = (adjoint * matching.laplacian(field)).sum().reshape(stiffness.shape)
-        return by_fixed, by_moving, by_stiffness, None, None
+        by_diffusion = (adjoint * matching.laplacian(field)).sum().reshape(diffusion.shape)
+        return by_fixed, by_moving, by_diffusion, None, None

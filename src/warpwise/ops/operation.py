@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Array = NDArray[np.float32]
+from warpwise.shapes import Array
+
 Forward = Callable[..., tuple[Array | tuple[Array, ...], object]]
 Backward = Callable[..., Sequence[Array | None]]
 

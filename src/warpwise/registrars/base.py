@@ -3,13 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from warpwise.events import Event, OnEvent, ignore
 from warpwise.pair import Pair
-
-Array = NDArray[np.float32]
+from warpwise.shapes import Map, VectorField
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,12 +21,12 @@ class Solution:
         feature_uncertainty: (X, Y, Z): standard deviation of the fixed image's learned features, where they have one.
     """
 
-    field: Array
-    velocity: Array | None = None
+    field: VectorField
+    velocity: VectorField | None = None
     history: tuple[Event, ...] = ()
     stops: tuple[str, ...] = ()
-    uncertainty: Array | None = None
-    feature_uncertainty: Array | None = None
+    uncertainty: Map | None = None
+    feature_uncertainty: Map | None = None
 
 
 PREDICTED = "predicted"

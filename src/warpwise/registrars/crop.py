@@ -8,12 +8,10 @@ from numpy.typing import NDArray
 from warpwise.grid import occupied
 from warpwise.ops import kernels
 from warpwise.pair import Pair
-from warpwise.volume import Triple
-
-Array = NDArray[np.float32]
+from warpwise.shapes import Array, Channels, ChannelsElsewhere, Map1, Triple
 
 MARGIN = 8  # voxels of empty space kept on each side, over which the field fades to 0
-COARSEST = 8  # voxels that become one at the coarsest level of any preset, at most
+COARSEST = 8  # voxels that become one at the coarsest scale of any preset, at most
 DARK = 0.02  # of the intensity range: darker is background
 
 
@@ -39,7 +37,7 @@ class Box:
             rows.append(row.astype(np.float32))
         return rows[0], rows[1], rows[2]
 
-    def embed(self, field: Array, full: Triple, *, outside: float = 0.0) -> Array:
+    def embed(self, field: Channels, full: Triple, *, outside: float = 0.0) -> ChannelsElsewhere:
         """A field or map (N, …) on this box's voxels as one on those of the full grid, with one value outside."""
         if self.shape == full:
             return field
@@ -81,7 +79,7 @@ def around(bright: NDArray[np.bool_]) -> tuple[Triple, Triple]:
     return (start[0], start[1], start[2]), (size[0], size[1], size[2])
 
 
-def overlap(pair: Pair) -> Array | None:
+def overlap(pair: Pair) -> Map1 | None:
     """Weight (1, X, Y, Z) of the voxels that count: fixed mask, moving field of view and mask; None where all do."""
     fixed, moving = pair.fixed, pair.moving
     out = np.empty(fixed.shape, np.float32)
@@ -101,7 +99,7 @@ def focused(pair: Pair) -> Pair:
 
 
 def anchored(pair: Pair) -> Pair:
-    """The pair with its moving image begun so that coarse levels keep the same voxels however much air is stored."""
+    """The pair with its moving image begun so that coarse scales keep the same voxels however much air is stored."""
     first, _ = around(np.asarray((pair.moving.data > DARK).any(0)))
     start = [n % COARSEST for n in first]
     return pair.moving_cropped(start, [n - s for n, s in zip(pair.moving.shape, start, strict=True)])

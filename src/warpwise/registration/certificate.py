@@ -4,15 +4,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from warpwise.errors import RunError
 from warpwise.grid import occupied
 from warpwise.ops import kernels
 from warpwise.registrars.deformable import fold
-from warpwise.volume import Triple
-
-Array = NDArray[np.float32]
+from warpwise.shapes import Array, Map, Triple, VectorField, VectorFieldElsewhere
 
 
 @dataclass(frozen=True)
@@ -53,13 +50,13 @@ class Certified:
         inverse: (3, X, Y, Z) on voxels from `start` on; 0 beyond.
     """
 
-    field: Array
-    inverse: Array
+    field: VectorField
+    inverse: VectorFieldElsewhere
     start: Triple
     certificate: Certificate
 
 
-def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1) -> Certified:
+def certify(field: VectorField, factors: Triple, shape: Triple, *, limit: float = 0.1) -> Certified:
     """A repaired field, its inverse, and the certificate of both. All in voxels of the full grid.
 
     Besides folds, nodes are softened where forward and inverse miss each other by more than `limit`.
@@ -111,7 +108,7 @@ def certify(field: Array, factors: Triple, shape: Triple, *, limit: float = 0.1)
     return Certified(field, inverse, start, certificate)
 
 
-def support(field: Array, factors: Triple, shape: Triple) -> tuple[tuple[slice, ...], Triple, Triple]:
+def support(field: VectorField, factors: Triple, shape: Triple) -> tuple[tuple[slice, ...], Triple, Triple]:
     """The nodes round all that is not 0, the first voxel they span, and how many voxels: the rest of the grid rests."""
     ends = occupied(np.asarray((field != 0).any(0)))
     nodes = [slice(max(low - 2, 0), min(high + 3, n)) for (low, high), n in zip(ends, field.shape[1:], strict=True)]
@@ -120,6 +117,6 @@ def support(field: Array, factors: Triple, shape: Triple) -> tuple[tuple[slice, 
     return tuple(nodes), (start[0], start[1], start[2]), (size[0], size[1], size[2])
 
 
-def lengths(field: Array) -> Array:
+def lengths(field: VectorField) -> Map:
     """Euclidean length of every vector (X, Y, Z)."""
     return np.sqrt(np.einsum("dxyz,dxyz->xyz", field, field))

@@ -15,11 +15,11 @@ from warpwise.registrars.base import Solution
 from warpwise.registration.certificate import Certificate, certify
 from warpwise.registration.prepare import Prepared
 from warpwise.resampling import resample
+from warpwise.shapes import Triple
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Composite, Transform
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.velocity import VelocityField
-from warpwise.volume import Triple
 
 
 class Clock:

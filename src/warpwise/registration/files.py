@@ -18,7 +18,7 @@ from warpwise.ops import runtime
 from warpwise.registration.memory import affordable, predicted_memory_mb
 from warpwise.registration.record import NAME, Record
 from warpwise.registration.register import register_scans
-from warpwise.registration.result import FILES, Result
+from warpwise.registration.result import PLAIN, Result
 
 REPORT = "report.html"
 THIN = 16  # voxels along an axis that is too short to be halved
@@ -51,7 +51,7 @@ class Output:
         Raises:
             InputError: BIDS names are wanted and the images have none.
         """
-        plain = {name: name for name in (*FILES, REPORT)}
+        plain = {**PLAIN, REPORT: REPORT}
         if not self.bids:
             return Place(self.folder, plain)
         fixed_path, moving_path = (scan.path or Path(scan.title) for scan in (fixed, moving))
@@ -83,7 +83,7 @@ def register_files(
     began = time.perf_counter()
     registrar = method.build()
     place = output.place(fixed, moving)
-    wanted = [*(place.names[name] for name in FILES), *(place.names.get(name, name) for name in output.extra_names)]
+    wanted = [*(place.names[name] for name in PLAIN), *(place.names.get(name, name) for name in output.extra_names)]
     claim_folder(place.folder, wanted, overwrite=output.overwrite)
     scans = read_both(fixed, moving)
     chain = read_chain(initial) if initial else None
@@ -98,11 +98,11 @@ def register_files(
         since = time.perf_counter()
         last = place.names[NAME]
         with appearing(place.folder, last=last) as scratch:
-            result.write(scratch, place.names)
+            written = result.write(scratch, place.names)
             written_s = time.perf_counter() - since
             timings = {"read files": round(read_s, 3), **result.timings_s, "write files": round(written_s, 3)}
             timings["total"] = round(time.perf_counter() - began, 3)
-            record = result.record({name.split(".")[0]: place.names[name] for name in FILES}, timings)
+            record = result.record(written, timings)
             record.write(scratch / last)
         if output.extra is not None:
             since = time.perf_counter()

@@ -18,10 +18,11 @@ from warpwise.pair import Pair
 from warpwise.registration.inputs import check, named, oddities
 from warpwise.registration.memory import thinned
 from warpwise.resampling import brought, resample
+from warpwise.shapes import Channels, Map, Shares, Triple
 from warpwise.similarity.label import encoded
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
-from warpwise.volume import Array, Triple, Volume, scale_factors
+from warpwise.volume import Volume, scale_factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ def volume_of(scan: ReadScan, settings: ImageSettings) -> Volume:
     return Volume(filled(data, on_grid(scan.exclude, image)), grid, mask, dim=image.grid.dim, name=image.name)
 
 
-def counted(scan: ReadScan) -> Array | None:
+def counted(scan: ReadScan) -> Map | None:
     """Weights 0 or 1 of an image's voxels, from its mask and from what is excluded; None where all count."""
     image = scan.image
     mask, lesion = on_grid(scan.mask, image), on_grid(scan.exclude, image)
@@ -134,14 +135,14 @@ def counted(scan: ReadScan) -> Array | None:
     return out.astype(np.float32)
 
 
-def on_grid(mask: Image | None, image: Image) -> Array | None:
+def on_grid(mask: Image | None, image: Image) -> Map | None:
     """A mask as 0 or 1 on an image's grid, through the world where it lies on another."""
     if mask is None:
         return None
     return (brought(mask, image).data[0] > 0).astype(np.float32).reshape(image.grid.embedded().shape)
 
 
-def filled(channels: Array, hole: Array | None) -> Array:
+def filled(channels: Channels, hole: Map | None) -> Channels:
     """Channels (C, X, Y, Z) with what is excluded filled in smoothly from round about, nearest first.
 
     Leaving voxels out of the similarity is not enough: their rim stays in the windows of their neighbours, and pulls at
@@ -161,7 +162,7 @@ def filled(channels: Array, hole: Array | None) -> Array:
     return out
 
 
-def channel_weights(settings: ImageSettings) -> Array | None:
+def channel_weights(settings: ImageSettings) -> Shares | None:
     """Adding up to 1."""
     if settings.channel_weights is None:
         return None

@@ -9,11 +9,9 @@ from typing import Any
 from pydantic import Field
 
 from warpwise.errors import InputError
-from warpwise.methods import Method
+from warpwise.methods.method import RECORD as NAME
+from warpwise.methods.method import SCHEMA, Method, record_of
 from warpwise.settings import Settings
-
-SCHEMA = 2
-NAME = "result.json"
 
 
 class StepRow(Settings):
@@ -119,12 +117,12 @@ def find(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder.")
-    plain = folder / NAME
-    candidates = [plain] if plain.exists() else sorted(folder.glob("*_xfm.json"))
-    if len(candidates) != 1:
-        problem = f"no {NAME}" if not candidates else f"{len(candidates)} results"
+    record = record_of(folder)
+    if record is None:
+        several = len(list(folder.glob("*_xfm.json")))
+        problem = f"{several} results" if several else f"no {NAME}"
         raise InputError(f"{folder}: {problem} here.", hint="Give a folder that warpwise register wrote.")
-    return candidates[0]
+    return record
 
 
 def versions(method: Method) -> dict[str, str]:

@@ -89,6 +89,7 @@ def register_scans(
     delivered = deliver(scans, prepared, pair, deformed.solution, clock)
     release_memory()
     history = (*aligned.solution.history, *deformed.history)
+    linear_stops = {} if method.linear is None else {method.linear.transform: aligned.solution.stops}
     paths = [None if scan.source is None else scan.source.path for scan in scans]
     sources = ["" if path is None else str(path.absolute()) for path in paths]
     return Result(
@@ -97,7 +98,7 @@ def register_scans(
         choices=choices_of(method, prepared, aligned, deformed, reduction),
         scores=scored(scans, delivered.transform),
         history=history,
-        stops={"affine": aligned.solution.stops, **deformed.stops},
+        stops=linear_stops | deformed.stops,
         similarity=energies(history),
         timings_s=clock.laps,
         warnings=(*prepared.notes, *words(reduction), *unlike, *suspicions(aligned, pair, delivered.displacement_mm)),

@@ -27,6 +27,10 @@ MAPS = ("uncertainty", "feature_uncertainty")
 """Attributes of a result that are maps on the fixed grid, of networks that know theirs; written under these names."""
 
 FILES = ("warped.nii.gz", "transform.h5", "inverse.h5", "displacement.nii.gz", NAME)
+"""What is always written."""
+
+PLAIN = {name: name for name in (*FILES, *(f"{name}.nii.gz" for name in MAPS))}
+"""Names of files outside BIDS."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -125,26 +129,25 @@ class Result:
             InputError: a file exists and `overwrite` is off, or the folder cannot be written to.
         """
         place = Path(folder)
-        names = {name: name for name in FILES}
-        claim_folder(place, FILES, overwrite=overwrite)
+        claim_folder(place, [*PLAIN], overwrite=overwrite)
         with locked(place), appearing(place, last=NAME) as scratch:
-            self.write(scratch, names)
-            self.record({name.split(".")[0]: name for name in FILES}).write(scratch / NAME)
+            self.record(self.write(scratch, PLAIN)).write(scratch / NAME)
         return place
 
-    def write(self, folder: Path, names: Mapping[str, str]) -> None:
-        """The image and transform files, side by side, under these names."""
+    def write(self, folder: Path, names: Mapping[str, str]) -> dict[str, str]:
+        """The image and transform files, side by side, under these names; returns what a record says of them."""
+        maps = {f"{name}.nii.gz": map_ for name in MAPS if (map_ := getattr(self, name)) is not None}
         with ThreadPoolExecutor(1) as pool:
             # ITK holds several float64 copies of a field: one file after the other keeps the peak low.
             chain = pool.submit(write_transform, folder / names["transform.h5"], self.transform)
             back = pool.submit(write_transform, folder / names["inverse.h5"], self.inverse_on_grid)
             write_displacement(folder / names["displacement.nii.gz"], self.displacement_mm, self.warped.grid)
             write_image(folder / names["warped.nii.gz"], self.warped, like=self.geometry)
-            for name in MAPS:
-                if (map_ := getattr(self, name)) is not None:
-                    write_image(folder / f"{name}.nii.gz", map_, like=self.geometry)
+            for name, map_ in maps.items():
+                write_image(folder / names[name], map_, like=self.geometry)
             chain.result()
             back.result()
+        return {name.split(".")[0]: names[name] for name in (*FILES, *maps)}
 
 
 def _row(step: Event) -> StepRow:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from warpwise.similarity.base import Array, Fused, LinearMeasure, Similarity
+from warpwise.shapes import Array, Channels, Map1
+from warpwise.similarity.base import Fused, LinearMeasure, Similarity
 from warpwise.similarity.descriptor import MIND
 from warpwise.similarity.local import LNCC
 
@@ -27,10 +28,10 @@ class Auto(Similarity):
     def __call__(self, alignment: "Alignment") -> "Tensor":
         return settled(self, alike=True)(alignment)
 
-    def channels(self, image: Array) -> Array:
+    def channels(self, image: Channels) -> Array:
         return settled(self, alike=True).channels(image)
 
-    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
+    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
         return settled(self, alike=True).fused(fixed, weight, shares)
 
 

@@ -4,12 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from warpwise.shapes import Array, Channels, Map1
 from warpwise.terms.term import Loss
-
-Array = NDArray[np.float32]
 
 Fused = Callable[[Array, Array], float]
 """(warped, gradient to be filled) → value: images (C, X, Y, Z); buffers live as long as the closure."""
@@ -30,11 +26,11 @@ class Similarity(Loss, ABC):
     linear: ClassVar[tuple[LinearMeasure, LinearMeasure]]
 
     @abstractmethod
-    def channels(self, image: Array) -> Array:
+    def channels(self, image: Channels) -> Array:
         """What is compared in place of the image: itself, or descriptors (C', X, Y, Z)."""
 
     @abstractmethod
-    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
+    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
         """Value and gradient for one fixed image.
 
         Args:

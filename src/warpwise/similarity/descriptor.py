@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from warpwise.ops import kernels
-from warpwise.similarity.base import Array, Fused, LinearMeasure, Similarity
+from warpwise.shapes import Array, Channels, Map1
+from warpwise.similarity.base import Fused, LinearMeasure, Similarity
 from warpwise.similarity.intensity import MSE
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class MIND(Similarity):
         fixed = ops.mind_ssc(alignment.fixed, **options)
         return ops.mse(fixed, ops.mind_ssc(alignment.warped, **options), weight=alignment.mask).mean()
 
-    def channels(self, image: Array) -> Array:
+    def channels(self, image: Channels) -> Array:
         return np.concatenate([describe(channel, self.radius, self.dilation) for channel in image])
 
-    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
+    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
         share = np.repeat(shares, len(fixed) // len(shares)) * len(shares) / len(fixed)
         return MSE().fused(fixed, weight, share.astype(np.float32))
 

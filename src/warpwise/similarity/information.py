@@ -7,7 +7,8 @@ from pydantic import Field
 
 from warpwise.ops import kernels
 from warpwise.ops.statistics import information
-from warpwise.similarity.base import Array, Fused, LinearMeasure, Similarity
+from warpwise.shapes import Array, Channels, Map1
+from warpwise.similarity.base import Fused, LinearMeasure, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +33,7 @@ class MutualInformation(Similarity):
 
         return -ops.mutual_information(alignment.fixed, alignment.warped, bins=self.bins, weight=alignment.mask).mean()
 
-    def channels(self, image: Array) -> Array:
+    def channels(self, image: Channels) -> Array:
         return image
 
     def ranges(self) -> Array:
@@ -40,11 +41,11 @@ class MutualInformation(Similarity):
         scale = (self.bins - 3) / 1.2
         return np.array([0.0, scale, 0.0, scale], np.float32)
 
-    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
+    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
         ranges = self.ranges()
         mask = None if weight is None else weight[0]
 
-        def evaluate(warped: Array, gradient: Array) -> float:
+        def evaluate(warped: Channels, gradient: Channels) -> float:
             total = 0.0
             for n in range(len(fixed)):
                 counts = kernels.joint_histogram(fixed[n], warped[n], mask, ranges=ranges, bins=self.bins)

@@ -6,7 +6,8 @@ import numpy as np
 
 from warpwise.ops import kernels
 from warpwise.ops.statistics import correlation
-from warpwise.similarity.base import Array, Fused, LinearMeasure, Similarity
+from warpwise.shapes import Array, Channels, Map1
+from warpwise.similarity.base import Fused, LinearMeasure, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,14 +26,14 @@ class MSE(Similarity):
 
         return ops.mse(alignment.fixed, alignment.warped, weight=alignment.mask).mean()
 
-    def channels(self, image: Array) -> Array:
+    def channels(self, image: Channels) -> Array:
         return image
 
-    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
+    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
         voxels = float(np.prod(fixed.shape[1:])) if weight is None else float(weight.sum(dtype=np.float64))
         share = shares / max(voxels, 1.0)
 
-        def evaluate(warped: Array, gradient: Array) -> float:
+        def evaluate(warped: Channels, gradient: Channels) -> float:
             return float(kernels.squared_difference(fixed, warped, weight, scale=2 * share, gradient=gradient) @ share)
 
         return evaluate
@@ -49,11 +50,11 @@ class NCC(Similarity):
 
         return -ops.ncc(alignment.fixed, alignment.warped, weight=alignment.mask).mean()
 
-    def channels(self, image: Array) -> Array:
+    def channels(self, image: Channels) -> Array:
         return image
 
-    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
-        def evaluate(warped: Array, gradient: Array) -> float:
+    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
+        def evaluate(warped: Channels, gradient: Channels) -> float:
             total = 0.0
             coefficients = np.zeros((fixed.shape[0], 3))
             for n, sums in enumerate(kernels.moments(fixed, warped, weight)):

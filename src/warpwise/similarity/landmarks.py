@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from warpwise.pair import Pair
+from warpwise.shapes import Points
 from warpwise.terms.term import Term
-
-Points = NDArray[np.float64]
 
 
 class Landmarks(Term):

@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from warpwise.ops import kernels
-from warpwise.similarity.base import Array, Fused, LinearMeasure, Similarity
+from warpwise.shapes import Array, Channels, Map1
+from warpwise.similarity.base import Fused, LinearMeasure, Similarity
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,17 +48,17 @@ class LNCC(Similarity):
         )
         return -value.mean()
 
-    def channels(self, image: Array) -> Array:
+    def channels(self, image: Channels) -> Array:
         return image
 
-    def fused(self, fixed: Array, weight: Array | None, shares: Array) -> Fused:
+    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
         maps = np.empty((fixed.shape[0], 3, *fixed.shape[1:]), np.float32)
         voxels = float(np.prod(fixed.shape[1:])) if weight is None else float(weight.sum(dtype=np.float64))
         share = shares / max(voxels, 1.0)
         near = RADIUS if self.radius is None else self.radius
         x, y, z = (near if n > 1 else 0 for n in fixed.shape[1:])
 
-        def evaluate(warped: Array, gradient: Array) -> float:
+        def evaluate(warped: Channels, gradient: Channels) -> float:
             total = kernels.lncc(
                 fixed,
                 warped,

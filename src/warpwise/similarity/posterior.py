@@ -15,7 +15,7 @@ class FeatureMatch(Loss):
     """Minus the log-likelihood, a dimension, that matched features are equal: ½·(Δμ²/s² + log s²), s² = σ_f² + σ_m².
 
     Without variances half of the mean squared difference. The displacement counts as given, so this moves features only:
-    argmax p(f_s, f_t | φ), which Liu et al., IJCAI 2020, call the lower level. It gives variances their meaning: how far
+    argmax p(f_s, f_t | φ), the features' own problem in Liu et al., IJCAI 2020. It gives variances their meaning: how far
     apart features of the same place are. 0 where the network tells no features.
     """
 

@@ -4,9 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.ops import kernels
+from warpwise.shapes import Array
 from warpwise.synthetic.shapes import smooth_noise
-
-Array = NDArray[np.float32]
 
 
 def painted(labels: NDArray[np.integer], rng: np.random.Generator, *, texture: float = 0.06) -> Array:

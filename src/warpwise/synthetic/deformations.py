@@ -5,11 +5,10 @@ from numpy.typing import NDArray
 
 from warpwise.grid import Grid
 from warpwise.ops import kernels
+from warpwise.shapes import Array
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.displacement import DisplacementField
 from warpwise.transforms.velocity import exponential
-
-Array = NDArray[np.float32]
 
 
 def random_velocity(shape: tuple[int, int, int], rng: np.random.Generator, *, sigma: float, amplitude: float) -> Array:

@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from warpwise.grid import Grid
 from warpwise.image import Image
+from warpwise.shapes import Array
 from warpwise.synthetic.deformations import random_affine, random_deformation, small_rotation
 from warpwise.transforms.base import Composite, Transform
-
-Array = NDArray[np.float32]
 
 HEAD_MM = (66.0, 82.0, 62.0)  # half axes of the brain
 EDGE_MM = 0.7  # width of every border between tissues

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
-from warpwise.grid import Grid, Matrix
-from warpwise.transforms.base import Points, Transform, displacement_of_matrix
+from warpwise.grid import Grid
+from warpwise.shapes import Matrix, Points
+from warpwise.transforms.base import Transform, displacement_of_matrix
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
-from warpwise.grid import Grid, Matrix
+from warpwise.grid import Grid
+from warpwise.shapes import Matrix, Points
 
-Points = NDArray[np.float64]
 _SHOWN = 6  # parts of a chain that its repr names
 
 

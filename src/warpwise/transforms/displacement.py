@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.ops import kernels
-from warpwise.transforms.base import Points, Transform
+from warpwise.shapes import Points
+from warpwise.transforms.base import Transform
 
 
 def interpolated(vectors: NDArray[np.floating], index: Points) -> Points:

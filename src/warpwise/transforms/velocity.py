@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.ops import kernels
-from warpwise.transforms.base import Points, Transform
+from warpwise.shapes import Points, VectorField
+from warpwise.transforms.base import Transform
 from warpwise.transforms.displacement import DisplacementField, vectors_on_nodes
 
 
-def exponential(velocity: NDArray[np.float32], *, squarings: int = 7) -> NDArray[np.float32]:
+def exponential(velocity: VectorField, *, squarings: int = 7) -> VectorField:
     """Displacement (3, X, Y, Z) of exp(v), voxels, by scaling and squaring (Arsigny et al., MICCAI 2006)."""
     out = velocity * np.float32(0.5**squarings)
     spare = np.empty_like(out)
@@ -23,7 +24,7 @@ def exponential(velocity: NDArray[np.float32], *, squarings: int = 7) -> NDArray
     return out
 
 
-def logarithm(displacement: NDArray[np.float32], *, iterations: int = 8) -> NDArray[np.float32]:
+def logarithm(displacement: VectorField, *, iterations: int = 8) -> VectorField:
     """A velocity (3, X, Y, Z) whose exponential comes near a displacement, voxels; not every deformation has one.
 
     v ← v + smooth(exp(−v)∘φ − id), the first terms of the Baker-Campbell-Hausdorff series (Bossa et al., MICCAI 2007).

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.io.transforms import Space, Spaces
+from warpwise.shapes import Matrix
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 from warpwise.transforms.gridded import only_affine
-
-Matrix = NDArray[np.float64]
 
 
 class Flirt:

@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.io.transforms import Space, Spaces
+from warpwise.shapes import Matrix
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 from warpwise.transforms.gridded import only_affine
-
-Matrix = NDArray[np.float64]
 
 _VOX, _RAS = 0, 1  # LINEAR_VOX_TO_VOX and LINEAR_RAS_TO_RAS
 _LINES = 10_000
@@ -84,7 +83,7 @@ def geometry(lines: list[str], head: str) -> Matrix | None:
     if int(found["valid"]) != 1:
         return None
 
-    def three(key: str) -> Matrix:
+    def three(key: str) -> NDArray[np.float64]:
         values = np.array([float(word) for word in found[key].split()], np.float64)
         if values.shape != (3,) or not np.isfinite(values).all():
             raise ValueError(key)

@@ -238,40 +238,40 @@ def edges_row(p, x, y, out):
 
 
 @helper
-def product_row(matrix, p0, p1, p2, stiffness, q, x, y):
-    """q ← A·p + stiffness·q, where q holds the sums over edges; returns p·q."""
+def product_row(matrix, p0, p1, p2, diffusion, q, x, y):
+    """q ← A·p + diffusion·q, where q holds the sums over edges; returns p·q."""
     total = np.float32(0)
     xx, xy, xz = matrix[0, x, y], matrix[1, x, y], matrix[2, x, y]
     yy, yz, zz = matrix[3, x, y], matrix[4, x, y], matrix[5, x, y]
     q0, q1, q2 = q[0, x, y], q[1, x, y], q[2, x, y]
     for z in range(p0.shape[0]):
         a, b, c = p0[z], p1[z], p2[z]
-        u = stiffness * q0[z] + xx[z] * a + xy[z] * b + xz[z] * c
-        v = stiffness * q1[z] + xy[z] * a + yy[z] * b + yz[z] * c
-        w = stiffness * q2[z] + xz[z] * a + yz[z] * b + zz[z] * c
+        u = diffusion * q0[z] + xx[z] * a + xy[z] * b + xz[z] * c
+        v = diffusion * q1[z] + xy[z] * a + yy[z] * b + yz[z] * c
+        w = diffusion * q2[z] + xz[z] * a + yz[z] * b + zz[z] * c
         q0[z], q1[z], q2[z] = u, v, w
         total += a * u + b * v + c * w
     return total
 
 
 @kernel
-def normal_product(matrix, p, stiffness, q, partial, start, stop):
-    """q = (A + stiffness·L)·p, L the graph Laplacian of the grid; partial (X,) = p·q."""
+def normal_product(matrix, p, diffusion, q, partial, start, stop):
+    """q = (A + diffusion·L)·p, L the graph Laplacian of the grid; partial (X,) = p·q."""
     for x in range(start, stop):
         total = 0.0
         for y in range(p.shape[2]):
             for d in range(3):
                 edges_row(p[d], x, y, q[d, x, y])
-            total += product_row(matrix, p[0, x, y], p[1, x, y], p[2, x, y], stiffness, q, x, y)
+            total += product_row(matrix, p[0, x, y], p[1, x, y], p[2, x, y], diffusion, q, x, y)
         partial[x] = total
 
 
 @helper
-def precondition_row(matrix, r, z3, stiffness, edges, x, y):
+def precondition_row(matrix, r, z3, diffusion, edges, x, y):
     """z = block⁻¹·r at every voxel; returns r·z."""
     total = np.float32(0)
     for z in range(r.shape[3]):
-        on = stiffness * (edges + (z > 0) + (z < r.shape[3] - 1))
+        on = diffusion * (edges + (z > 0) + (z < r.shape[3] - 1))
         a00, a01, a02 = matrix[0, x, y, z] + on, matrix[1, x, y, z], matrix[2, x, y, z]
         a11, a12, a22 = matrix[3, x, y, z] + on, matrix[4, x, y, z], matrix[5, x, y, z] + on
         c00, c01, c02 = a11 * a22 - a12 * a12, a12 * a02 - a01 * a22, a01 * a12 - a11 * a02
@@ -287,7 +287,7 @@ def precondition_row(matrix, r, z3, stiffness, edges, x, y):
 
 
 @kernel
-def normal_descend(matrix, stiffness, alpha, p, q, solution, residual, z3, partial, start, stop):
+def normal_descend(matrix, diffusion, alpha, p, q, solution, residual, z3, partial, start, stop):
     """solution += α·p, residual −= α·q, z = block diagonal⁻¹·residual; partial (X,) = residual·z."""
     nx, ny = p.shape[1], p.shape[2]
     for x in range(start, stop):
@@ -299,5 +299,5 @@ def normal_descend(matrix, stiffness, alpha, p, q, solution, residual, z3, parti
                     sr[z] += alpha * pr[z]
                     rr[z] -= alpha * qr[z]
             edges = np.float32((x > 0) + (x < nx - 1) + (y > 0) + (y < ny - 1))
-            total += precondition_row(matrix, residual, z3, stiffness, edges, x, y)
+            total += precondition_row(matrix, residual, z3, diffusion, edges, x, y)
         partial[x] = total

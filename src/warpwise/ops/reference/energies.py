@@ -5,13 +5,15 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from warpwise.ops.shapes import Displacement, Map, PerItem
+
 
 def forward_difference(x: Tensor, axis: int) -> Tensor:
     """x(i + 1) − x(i); one entry fewer along the axis."""
     return x.narrow(axis, 1, x.shape[axis] - 1) - x.narrow(axis, 0, x.shape[axis] - 1)
 
 
-def diffusion(field: Tensor) -> Tensor:
+def diffusion(field: Displacement) -> PerItem:
     """Mean over voxels of ‖∇u‖² by forward differences, one value a field (B,)."""
     total = torch.zeros(len(field), dtype=field.dtype, device=field.device)
     for axis in range(2, field.dim()):
@@ -19,7 +21,7 @@ def diffusion(field: Tensor) -> Tensor:
     return total / field[0, 0].numel()
 
 
-def bending(field: Tensor) -> Tensor:
+def bending(field: Displacement) -> PerItem:
     """Mean over voxels of Σ (∂²u/∂x_i∂x_j)², one value a field (B,)."""
     total = torch.zeros(len(field), dtype=field.dtype, device=field.device)
     for i in range(2, field.dim()):
@@ -31,7 +33,7 @@ def bending(field: Tensor) -> Tensor:
     return total / field[0, 0].numel()
 
 
-def jacobian_determinant(field: Tensor) -> Tensor:
+def jacobian_determinant(field: Displacement) -> Map:
     """det of the Jacobian of x + u (B, *space): central differences, one-sided at the border."""
     dim = field.shape[1]
     columns = [torch.gradient(field, dim=d + 2)[0] for d in range(dim)]
@@ -49,7 +51,7 @@ def determinant(matrix: Tensor) -> Tensor:
     return (torch.linalg.cross(m[..., 0, :], m[..., 1, :]) * m[..., 2, :]).sum(-1)
 
 
-def digital_determinants(field: Tensor) -> Tensor:
+def digital_determinants(field: Displacement) -> Tensor:
     """The ten determinants of every cell (B, 10, *(space − 1)); four in 2-D.
 
     Eight come from the corners, each with its three edges; two from the tetrahedra between opposite corners, whose

@@ -7,8 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from warpwise.ops.shapes import Image
 
-def cost_volume(fixed: Tensor, moving: Tensor, *, radius: Sequence[int]) -> Tensor:
+
+def cost_volume(fixed: Image, moving: Image, *, radius: Sequence[int]) -> Tensor:
     """Mean over channels of fixed(x)·moving(x + d) for every d in a box; 0 beyond the border."""
     pad = [r for r in reversed(radius) for _ in range(2)]
     padded = F.pad(moving, pad)

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from warpwise.ops.shapes import Image
+
 
 def separable(image: Tensor, taps: Sequence[Tensor], *, stride: Sequence[int]) -> Tensor:
     """image (B, C, *space) filtered with odd symmetric taps an axis, every stride-th voxel kept."""
@@ -40,7 +42,7 @@ def gaussian(image: Tensor, *, sigma: Sequence[float], stride: Sequence[int]) ->
     return separable(image, [gaussian_taps(s) for s in sigma], stride=stride)
 
 
-def box(image: Tensor, *, radius: Sequence[int]) -> Tensor:
+def box(image: Image, *, radius: Sequence[int]) -> Image:
     """Mean over windows of 2·radius + 1 voxels."""
     taps = [torch.full((2 * r + 1,), 1 / (2 * r + 1), dtype=torch.float64) for r in radius]
     return separable(image, taps, stride=[1] * len(radius))

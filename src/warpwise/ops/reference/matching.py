@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from warpwise.ops.reference.similarity import weighted_mean
+from warpwise.ops.shapes import Displacement, Image, Matrices, Weight
 
 
 def divergence(fixed: Tensor, warped: Tensor) -> Tensor:
@@ -13,7 +14,7 @@ def divergence(fixed: Tensor, warped: Tensor) -> Tensor:
     return 0.25 * ((lf - lw).exp() + (lw - lf).exp() - 2 + square * ((-lf).exp() + (-lw).exp()))
 
 
-def symmetric_kl(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
+def symmetric_kl(fixed: Image, warped: Image, weight: Weight | None = None) -> Tensor:
     """Its mean over space (B, C)."""
     return weighted_mean(divergence(fixed, warped), weight)
 
@@ -62,7 +63,7 @@ def match_gradient(
     return by_fixed, by_moving
 
 
-def laplacian(field: Tensor) -> Tensor:
+def laplacian(field: Displacement) -> Displacement:
     """Σ over neighbours of u(x) − u(neighbour)."""
     out = torch.zeros_like(field)
     for d in range(2, field.dim()):
@@ -72,15 +73,17 @@ def laplacian(field: Tensor) -> Tensor:
     return out
 
 
-def normal_solve(matrix: Tensor, right: Tensor, stiffness: Tensor, *, iterations: int, tolerance: float = 1e-5) -> Tensor:
-    """(A + stiffness·L)⁻¹·right (B, D, *space) by conjugate gradients, preconditioned by D×D blocks; each item its own."""
+def normal_solve(
+    matrix: Matrices, right: Displacement, diffusion: Tensor, *, iterations: int, tolerance: float = 1e-5
+) -> Displacement:
+    """(A + diffusion·L)⁻¹·right (B, D, *space) by conjugate gradients, preconditioned by D×D blocks; each item its own."""
     dim = right.shape[1]
     edges = torch.zeros_like(right[:1, :1])
     for d in range(2, right.dim()):
         edges.narrow(d, 1, right.shape[d] - 1).add_(1)
         edges.narrow(d, 0, right.shape[d] - 1).add_(1)
     unit = torch.eye(dim, dtype=right.dtype, device=right.device).reshape(1, dim, dim, *[1] * dim)
-    block = torch.linalg.inv((matrix + stiffness * edges[:, :, None] * unit).movedim((1, 2), (-2, -1)))
+    block = torch.linalg.inv((matrix + diffusion * edges[:, :, None] * unit).movedim((1, 2), (-2, -1)))
 
     def inner(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).flatten(1).sum(1).reshape(-1, *[1] * (dim + 1))
@@ -92,7 +95,7 @@ def normal_solve(matrix: Tensor, right: Tensor, stiffness: Tensor, *, iterations
     p = z = condition(residual)
     first = now = inner(residual, z)
     for _ in range(iterations):
-        q = torch.einsum("bij...,bj...->bi...", matrix, p) + stiffness * laplacian(p)
+        q = torch.einsum("bij...,bj...->bi...", matrix, p) + diffusion * laplacian(p)
         curve = inner(p, q)
         going = (now > tolerance**2 * first) & (curve > 0)
         if not torch.compiler.is_compiling() and not bool(going.any()):

@@ -6,6 +6,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from warpwise.ops.shapes import Displacement, Elsewhere, Image
+
 
 def positions(displacement: Tensor) -> Tensor:
     """x + u(x) (B, D, *space)."""
@@ -34,7 +36,7 @@ def cells(at: Tensor, shape: torch.Size) -> tuple[list[Tensor], list[Tensor]]:
     return lower, fraction
 
 
-def warp(image: Tensor, displacement: Tensor, *, interpolation: str = "linear") -> Tensor:
+def warp(image: Elsewhere, displacement: Displacement, *, interpolation: str = "linear") -> Image:
     """image (B, C, *shape) at x + u(x)."""
     at = positions(displacement)
     shape = image.shape[2:]
@@ -125,7 +127,7 @@ def _cubic(image: Tensor, at: Tensor) -> Tensor:
     return total
 
 
-def inverse(displacement: Tensor, *, iterations: int = 50) -> Tensor:
+def inverse(displacement: Displacement, *, iterations: int = 50) -> Displacement:
     """w with w(x) + u(x + w(x)) = 0.
 
     The fixed point w ← −u∘(id + w) runs without a graph; two Newton steps on top of it, which a graph sees, make the

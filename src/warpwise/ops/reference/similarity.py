@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from warpwise.ops.reference.filters import box
+from warpwise.ops.shapes import Image, PerChannel, Weight
 
 
 def weighted_mean(values: Tensor, weight: Tensor | None) -> Tensor:
@@ -33,12 +34,12 @@ def lncc(
     return weighted_mean(value, weight)
 
 
-def mse(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
+def mse(fixed: Image, warped: Image, weight: Weight | None = None) -> PerChannel:
     """Mean squared difference."""
     return weighted_mean((fixed - warped) ** 2, weight)
 
 
-def ncc(fixed: Tensor, warped: Tensor, weight: Tensor | None = None) -> Tensor:
+def ncc(fixed: Image, warped: Image, weight: Weight | None = None) -> PerChannel:
     """Correlation coefficient."""
     f, w = weighted_mean(fixed, weight), weighted_mean(warped, weight)
     p = (weighted_mean(fixed * fixed, weight) - f * f).clamp(min=1e-12)
@@ -54,7 +55,7 @@ def bspline(x: Tensor) -> Tensor:
     return torch.where(a < 1, near, far)
 
 
-def mutual_information(fixed: Tensor, warped: Tensor, weight: Tensor | None = None, *, bins: int, upper: float) -> Tensor:
+def mutual_information(fixed: Image, warped: Image, weight: Weight | None = None, *, bins: int, upper: float) -> PerChannel:
     """Mutual information in nats, cubic B-spline windows; intensities 0 … upper fill the inner bins."""
     scale = (bins - 3) / upper
     centres = torch.arange(bins, dtype=fixed.dtype, device=fixed.device)

@@ -15,8 +15,8 @@ from warpwise.registrars.crop import anchored, foreground
 from warpwise.registrars.deformable import MOTIONS, fold
 from warpwise.registrars.deformable.landmarks import Pull
 from warpwise.registrars.deformable.motions import Kind, Motion
-from warpwise.registrars.deformable.work import Array, DescentSettings, ScaleWork, usable_scales
-from warpwise.volume import Triple
+from warpwise.registrars.deformable.work import DescentSettings, ScaleWork, usable_scales
+from warpwise.shapes import Array, Triple, VectorField, VectorFieldElsewhere
 
 
 class Greedy(DescentSettings):
@@ -71,11 +71,11 @@ class Descent:
         motion: type[Motion] = MOTIONS[self.stage]
         recorder = Recorder(on_step, self.stage, self.settings.tolerance)
         stops: list[str] = []
-        field: Array | None = None
+        field: VectorField | None = None
         reach: Triple = (1, 1, 1)
         box = foreground(pair)
         part = anchored(pair.cropped(box.start, box.shape))
-        moved: Array | None = None
+        moved: VectorField | None = None
         if start is not None:
             inside = tuple(slice(s, s + n) for s, n in zip(box.start, box.shape, strict=True))
             field = motion.field_of(start.field[(slice(None), *inside)])
@@ -91,7 +91,7 @@ class Descent:
         assert moved is not None
         x, y, z = pair.fixed.shape
 
-        def whole(part: Array) -> Array:
+        def whole(part: VectorField) -> VectorFieldElsewhere:
             """In voxels of the full grid, on all of them."""
             scaled = part if reach == (1, 1, 1) else part * np.array(reach, np.float32)[:, None, None, None]
             fine = scaled if reach == (1, 1, 1) else kernels.upsample(scaled, box.shape, reach)
@@ -104,7 +104,7 @@ class Descent:
         return replace(solution, uncertainty=start.uncertainty, feature_uncertainty=start.feature_uncertainty)
 
 
-def unfold(field: Array, moves: Motion) -> tuple[Array, Array]:
+def unfold(field: VectorField, moves: Motion) -> tuple[VectorField, VectorField]:
     """A field and its displacement, with no folded cell between the nodes; the full grid is checked at the end."""
     x, y, z = field.shape[1:]
     moved = moves.displacement(field)
@@ -123,7 +123,7 @@ def unfold(field: Array, moves: Motion) -> tuple[Array, Array]:
 
 
 def descend(
-    work: ScaleWork, field: Array, moves: Motion, settings: DescentSettings, recorder: Recorder
+    work: ScaleWork, field: VectorField, moves: Motion, settings: DescentSettings, recorder: Recorder
 ) -> tuple[Array, str]:
     """Run one scale; if the energy rises or stops being finite, begin the scale again with half the step.
 
@@ -147,7 +147,7 @@ PATIENCE = 3  # iterations until the energy must be below the first: smoothing o
 
 
 def _descend(
-    work: ScaleWork, field: Array, moves: Motion, settings: DescentSettings, recorder: Recorder, step: float
+    work: ScaleWork, field: VectorField, moves: Motion, settings: DescentSettings, recorder: Recorder, step: float
 ) -> tuple[Array, str, float]:
     iterations = work.settings.iterations
     sigma, _ = work.sigmas()

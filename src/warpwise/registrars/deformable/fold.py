@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.ops import kernels
-from warpwise.volume import Triple
-
-Array = NDArray[np.float32]
+from warpwise.shapes import Nodes, Triple, VectorField
 
 # Cells whose smallest determinant is below this are repaired: above 0, so that rounding to a file's float32 and the
 # linear inverse (steeper by one over the determinant) stay sound.
@@ -20,7 +18,7 @@ WIDEST = 4.0
 BLOCK = 32  # nodes: folds that lie further apart are worked on apart
 
 
-def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR) -> tuple[Array, int]:
+def repair(field: VectorField, factors: Triple, shape: Triple, *, floor: float = FLOOR) -> tuple[VectorField, int]:
     """A field all of whose cells on the full grid are above `floor`, and how many cells had to be changed.
 
     field (3, …) has a node every `factors` voxels of `shape`, values in voxels of the full grid. Round each bad cell
@@ -46,7 +44,7 @@ def repair(field: Array, factors: Triple, shape: Triple, *, floor: float = FLOOR
     return field, changed
 
 
-def folded_nodes(field: Array, factors: Triple, shape: Triple, floor: float) -> tuple[NDArray[np.int64], int]:
+def folded_nodes(field: VectorField, factors: Triple, shape: Triple, floor: float) -> tuple[Nodes, int]:
     """Nodes (n, 3) round the cells below the floor, and how many cells these are."""
     full = field if factors == (1, 1, 1) else kernels.upsample(field, shape, factors)
     lowest, _, _ = kernels.digital(full)
@@ -56,9 +54,7 @@ def folded_nodes(field: Array, factors: Triple, shape: Triple, floor: float) -> 
     return nodes_round(bad, factors, field.shape[1:]), int(bad.sum())
 
 
-def folded_nodes_in(
-    field: Array, region: tuple[slice, ...], factors: Triple, shape: Triple, floor: float
-) -> NDArray[np.int64]:
+def folded_nodes_in(field: VectorField, region: tuple[slice, ...], factors: Triple, shape: Triple, floor: float) -> Nodes:
     """The same, looking only at a box of nodes."""
     part = np.ascontiguousarray(field[(slice(None), *region)])
     first = [r.start for r in region]
@@ -67,33 +63,33 @@ def folded_nodes_in(
     return nodes + np.array(first, np.int64)
 
 
-def nodes_round(bad: NDArray[Any], factors: Triple, nodes: tuple[int, ...]) -> NDArray[np.int64]:
+def nodes_round(bad: NDArray[Any], factors: Triple, nodes: tuple[int, ...]) -> Nodes:
     """Nodes (n, 3) of the cells that hold the marked cells or voxels of the full grid."""
     low = np.argwhere(bad) // np.array(factors)
     corners = [np.minimum(low + np.array(corner), np.array(nodes) - 1) for corner in np.ndindex(2, 2, 2)]
     return np.unique(np.concatenate(corners), axis=0)
 
 
-def arrivals(nodes: NDArray[np.int64], moved: Array) -> NDArray[np.int64]:
+def arrivals(nodes: Nodes, moved: VectorField) -> Nodes:
     """The nodes nearest to where these nodes (n, 3) are moved, in voxels of the nodes."""
     at = nodes + moved[(slice(None), *nodes.T)].T
     return np.clip(np.rint(at), 0, np.array(moved.shape[1:]) - 1).astype(np.int64)
 
 
-def calm(field: Array, marked: NDArray[np.int64], attempt: int) -> list[tuple[slice, ...]]:
+def calm(field: VectorField, marked: Nodes, attempt: int) -> list[tuple[slice, ...]]:
     """Soften the field, in place, round nodes (n, 3), more widely from attempt to attempt; returns the boxes changed."""
     width = min(1.0 + GROWTH * attempt, WIDEST)
     return [soften(field, part, width=width) for part in clusters(marked)]
 
 
-def clusters(marked: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def clusters(marked: Nodes) -> Iterator[NDArray[np.int64]]:
     """The nodes, block by block."""
     block = marked // BLOCK
     for one in np.unique(block, axis=0):
         yield marked[(block == one).all(1)]
 
 
-def soften(field: Array, marked: NDArray[np.int64], *, width: float) -> tuple[slice, ...]:
+def soften(field: VectorField, marked: Nodes, *, width: float) -> tuple[slice, ...]:
     """Blend the field, in place, with its Gaussian (σ = width nodes) round some nodes (n, 3); returns the box changed."""
     nodes = np.array(field.shape[1:])
     margin = int(np.ceil(6 * width)) + 2

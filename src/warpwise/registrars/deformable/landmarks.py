@@ -4,11 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.pair import Pair
-from warpwise.similarity.landmarks import Landmarks, Points, residuals
+from warpwise.shapes import Points, Triple, VectorField
+from warpwise.similarity.landmarks import Landmarks, residuals
 from warpwise.transforms.displacement import interpolated
-from warpwise.volume import Triple
-
-Array = NDArray[np.float32]
 
 WIDTH = 4.0  # nodes: standard deviation of the Gaussian by which a point takes its surroundings along
 RIDGE = 0.3  # on the kernel's diagonal of 1: points that contradict each other meet half-way
@@ -32,7 +30,7 @@ class Pull:
         self.share = landmarks.weight / (1 + landmarks.weight)
         self._wanted = np.zeros_like(self.nodes)
 
-    def look(self, displacement: Array) -> float:
+    def look(self, displacement: VectorField) -> float:
         """Judge a displacement (3, x, y, z; voxels of the nodes): its energy."""
         pair = self.pair
         assert pair.fixed.points is not None
@@ -41,7 +39,7 @@ class Pull:
         self._wanted = -np.linalg.solve(pair.to_moving[:3, :3], off.T).T / self.factors
         return self.landmarks.energy(pair, off)
 
-    def add(self, step: Array, *, cap: float) -> None:
+    def add(self, step: VectorField, *, cap: float) -> None:
         """Add to a step, in place, what closes the gaps last looked at; no part of it is longer than `cap`."""
         weights = np.linalg.solve(self.kernel, self.share * self._wanted)
         pulled = np.zeros_like(step)

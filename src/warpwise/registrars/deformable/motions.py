@@ -1,4 +1,4 @@
-"""What deformable solvers move: a displacement that is composed, or a stationary velocity; and the solvers as settings."""
+"""What deformable solvers move: a displacement that is composed, or a stationary velocity."""
 
 from abc import ABC, abstractmethod
 from typing import Literal
@@ -6,7 +6,8 @@ from typing import Literal
 import numpy as np
 
 from warpwise.ops import kernels
-from warpwise.registrars.deformable.work import Array, ScaleWork
+from warpwise.registrars.deformable.work import ScaleWork
+from warpwise.shapes import VectorField
 from warpwise.transforms.velocity import exponential, logarithm
 
 Kind = Literal["greedy", "svf", "symmetric"]
@@ -20,20 +21,20 @@ class Motion(ABC):
         """Buffers for one scale."""
 
     @abstractmethod
-    def energy_and_force(self, field: Array, force: Array) -> float:
+    def energy_and_force(self, field: VectorField, force: VectorField) -> float:
         """Energy at a field; force becomes the derivative by a small displacement composed on the right."""
 
     @abstractmethod
-    def stepped(self, field: Array, step: Array, spare: Array) -> None:
+    def stepped(self, field: VectorField, step: VectorField, spare: VectorField) -> None:
         """Change the field, in place, by a step (both in voxels of its nodes)."""
 
     @abstractmethod
-    def displacement(self, field: Array) -> Array:
+    def displacement(self, field: VectorField) -> VectorField:
         """The displacement that the field stands for, voxels of the nodes."""
 
     @staticmethod
     @abstractmethod
-    def field_of(displacement: Array) -> Array:
+    def field_of(displacement: VectorField) -> VectorField:
         """The field that stands for a displacement."""
 
 
@@ -51,7 +52,7 @@ class Compositional(Motion):
         self.voxels = np.empty((3, *work.nodes), np.float32)
         _, self.sigma = work.sigmas()
 
-    def energy_and_force(self, field: Array, force: Array) -> float:
+    def energy_and_force(self, field: VectorField, force: VectorField) -> float:
         work = self.work
         at = work.in_voxels(field, self.voxels)
         kernels.warp(work.moving, at, work.pair.to_moving, factors=work.factors, out=self.warped)
@@ -59,15 +60,15 @@ class Compositional(Motion):
         kernels.force(self.derivative, self.warped, factors=work.factors, out=force)
         return energy
 
-    def stepped(self, field: Array, step: Array, spare: Array) -> None:
+    def stepped(self, field: VectorField, step: VectorField, spare: VectorField) -> None:
         kernels.compose(field, step, out=spare)
         kernels.gaussian(spare, self.sigma, out=field)
 
-    def displacement(self, field: Array) -> Array:
+    def displacement(self, field: VectorField) -> VectorField:
         return field
 
     @staticmethod
-    def field_of(displacement: Array) -> Array:
+    def field_of(displacement: VectorField) -> VectorField:
         return np.ascontiguousarray(displacement)
 
 
@@ -77,17 +78,17 @@ class Exponential(Motion):
     def __init__(self, work: ScaleWork) -> None:
         self.moved = Compositional(work)
 
-    def energy_and_force(self, field: Array, force: Array) -> float:
+    def energy_and_force(self, field: VectorField, force: VectorField) -> float:
         return self.moved.energy_and_force(integrate(field), force)
 
-    def stepped(self, field: Array, step: Array, spare: Array) -> None:
+    def stepped(self, field: VectorField, step: VectorField, spare: VectorField) -> None:
         added(field, step, spare, self.moved.sigma)
 
-    def displacement(self, field: Array) -> Array:
+    def displacement(self, field: VectorField) -> VectorField:
         return integrate(field)
 
     @staticmethod
-    def field_of(displacement: Array) -> Array:
+    def field_of(displacement: VectorField) -> VectorField:
         return logarithm(displacement)
 
 
@@ -102,7 +103,7 @@ class Symmetric(Motion):
         self.evaluate_fixed = work.fused(self.warped)
         self.voxels = np.empty((3, *work.nodes), np.float32)
 
-    def energy_and_force(self, field: Array, force: Array) -> float:
+    def energy_and_force(self, field: VectorField, force: VectorField) -> float:
         work, warped = self.work, self.warped
         half = np.float32(0.5)
         at = work.in_voxels(integrate(half * field), self.voxels)
@@ -118,25 +119,25 @@ class Symmetric(Motion):
         force *= half
         return energy
 
-    def stepped(self, field: Array, step: Array, spare: Array) -> None:
+    def stepped(self, field: VectorField, step: VectorField, spare: VectorField) -> None:
         added(field, step, spare, self.sigma)
 
-    def displacement(self, field: Array) -> Array:
+    def displacement(self, field: VectorField) -> VectorField:
         return integrate(field)
 
     @staticmethod
-    def field_of(displacement: Array) -> Array:
+    def field_of(displacement: VectorField) -> VectorField:
         return logarithm(displacement)
 
 
-def integrate(velocity: Array) -> Array:
+def integrate(velocity: VectorField) -> VectorField:
     """exp(v), with as many squarings as bring the longest vector below a quarter of a voxel."""
     longest = float(np.sqrt(np.einsum("dxyz,dxyz->xyz", velocity, velocity).max()))
     squarings = int(np.clip(np.ceil(np.log2(max(longest, 1e-6) / 0.25)), 1, 12))
     return exponential(velocity, squarings=squarings)
 
 
-def added(velocity: Array, step: Array, spare: Array, sigma: list[float]) -> None:
+def added(velocity: VectorField, step: VectorField, spare: VectorField, sigma: list[float]) -> None:
     """velocity ← smooth(velocity + step), in place."""
     np.add(velocity, step, out=spare)
     kernels.gaussian(spare, sigma, out=velocity)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from warpwise.objective import SolverTerms
@@ -11,12 +10,11 @@ from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.crop import Box, overlap
 from warpwise.settings import Settings
+from warpwise.shapes import Array, Channels, ChannelsElsewhere, Triple, VectorField, VectorFieldElsewhere
 from warpwise.similarity.base import Fused
 from warpwise.similarity.intensity import MSE
 from warpwise.similarity.local import windowed
-from warpwise.volume import Triple, scale_factors
-
-Array = NDArray[np.float32]
+from warpwise.volume import scale_factors
 
 
 class ScaleSettings(Settings):
@@ -88,8 +86,8 @@ class ScaleWork:
     reach: Triple
     factors: Triple
     nodes: Triple
-    fixed: Array
-    moving: Array
+    fixed: Channels
+    moving: ChannelsElsewhere
     counts: tuple[int, ...]
     weight: Array | None
     taper: tuple[Array, Array, Array]
@@ -114,7 +112,7 @@ class ScaleWork:
         fixed, moving = (channels[0] if len(channels) == 1 else np.concatenate(channels) for channels in sides)
         return cls(pair, scale, terms, reach, factors, nodes, fixed, moving, counts, weight, box.taper(nodes, reach))
 
-    def adopt(self, field: Array | None, reach: Triple) -> Array:
+    def adopt(self, field: VectorField | None, reach: Triple) -> VectorFieldElsewhere:
         """A coarser scale's field (voxels of its own nodes) on this scale's nodes; zero where there is none."""
         if field is None:
             return np.zeros((3, *self.nodes), np.float32)
@@ -126,7 +124,7 @@ class ScaleWork:
         out *= np.array([1 / r for r in ratio], np.float32)[:, None, None, None]
         return out
 
-    def fused(self, fixed: Array) -> Fused:
+    def fused(self, fixed: Channels) -> Fused:
         """The weighted sum of all terms of the images, against fixed channels which are read at every call."""
         parts: list[tuple[slice, Fused]] = []
         first = 0
@@ -144,29 +142,29 @@ class ScaleWork:
         if len(parts) == 1:
             return parts[0][1]
 
-        def total(warped: Array, gradient: Array) -> float:
+        def total(warped: Channels, gradient: Channels) -> float:
             return sum(part(warped[at], gradient[at]) for at, part in parts)
 
         return total
 
-    def blank(self) -> Array:
+    def blank(self) -> Channels:
         """A buffer for compared channels on the fixed grid."""
         return np.empty(self.fixed.shape, np.float32)
 
-    def in_voxels(self, field: Array, out: Array) -> Array:
+    def in_voxels(self, field: VectorField, out: VectorField) -> VectorField:
         """A field in voxels of the image rather than of its nodes; itself where these are the same."""
         if self.factors == (1, 1, 1):
             return field
         return np.multiply(field, np.array(self.factors, np.float32)[:, None, None, None], out=out)
 
-    def rested(self, field: Array) -> Array:
+    def rested(self, field: VectorField) -> VectorField:
         """The field faded to 0 at sides that were cut: smoothing spreads a little motion to where steps are 0."""
         x, y, z = self.taper
         return np.multiply(field, x[:, None, None] * y[:, None] * z, dtype=np.float32)
 
     def sigmas(self) -> tuple[list[float], list[float]]:
         """Widths per axis of the Gaussians of the force and of the field: none along an axis of one node."""
-        both = self.terms.smoothness.update_sigma, self.terms.smoothness.field_sigma
+        both = self.terms.gaussian.update_sigma, self.terms.gaussian.field_sigma
         update, field = ([sigma if n > 1 else 0.0 for n in self.nodes] for sigma in both)
         return update, field
 

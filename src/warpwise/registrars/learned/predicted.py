@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.events import OnEvent, ignore
@@ -15,9 +14,8 @@ from warpwise.registrars.crop import DARK, foreground
 from warpwise.registrars.deformable import fold
 from warpwise.registrars.learned.certainty import certainty, deviation
 from warpwise.registrars.learned.working import array, scalar, tensor, working_pair
+from warpwise.shapes import Array, VectorField
 from warpwise.spacing import embedded_spacing, finer, on_all_voxels
-
-Array = NDArray[np.float32]
 
 THICK = 1.6  # voxels this many times as large as the network's hold less than it was trained on
 SMALL, LARGE = 0.5, 1.4  # of the training images' extent
@@ -57,7 +55,7 @@ class Predicted:
         x, y, z = pair.fixed.shape
         taper = box.taper(box.shape, (1, 1, 1))
 
-        def whole(displacement: torch.Tensor) -> Array:
+        def whole(displacement: torch.Tensor) -> VectorField:
             # Before it is made finer: an eighth of the nodes, and the same folds.
             nodes = array(displacement[0])
             nodes, _ = fold.repair(nodes, (1, 1, 1), (nodes.shape[1], nodes.shape[2], nodes.shape[3]))

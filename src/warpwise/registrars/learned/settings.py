@@ -7,6 +7,7 @@ from pydantic import Field, PlainSerializer, field_validator
 
 from warpwise.errors import InputError
 from warpwise.extras import need
+from warpwise.models import installed
 from warpwise.objective import SolverTerms
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
 
 
 def name_of(model: Any) -> str:
-    """What a model is called where it is written down."""
-    return str(model if isinstance(model, str | Path) else model.path or model.card.name)
+    """What a model is called where it is written down: an installed one by its name, else by a path that holds anywhere."""
+    word = model if isinstance(model, str | Path) else model.path or model.card.name
+    return str(word) if str(word) in installed() or not Path(word).exists() else str(Path(word).absolute())
 
 
 class Network(Settings):

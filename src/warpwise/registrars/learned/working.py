@@ -11,12 +11,11 @@ from warpwise.image import Image
 from warpwise.networks.model import ModelCard
 from warpwise.ops import kernels
 from warpwise.pair import Pair
+from warpwise.shapes import Array, Channels, ChannelsElsewhere, VectorField
 from warpwise.spacing import at_spacing, embedded_spacing, ratios, stretched
 
-Array = NDArray[np.float32]
 
-
-def working_image(image: Image, card: ModelCard) -> tuple[Array, Grid]:
+def working_image(image: Image, card: ModelCard) -> tuple[Channels, Grid]:
     """An image as a network sees it, (C, X, Y, Z) on a 3-D grid, stretched by the card's percentiles.
 
     Raises:
@@ -35,8 +34,8 @@ class WorkingPair:
         step: voxels of the pair's fixed grid a working voxel.
     """
 
-    fixed: Array
-    moving: Array
+    fixed: Channels
+    moving: ChannelsElsewhere
     step: NDArray[np.float64]
 
 
@@ -56,12 +55,12 @@ def working_pair(pair: Pair, card: ModelCard) -> WorkingPair:
     return WorkingPair(fixed, kernels.warp_affine(source, matrix[:3], out=out), step)
 
 
-def tensor(image: Array, dim: int) -> torch.Tensor:
+def tensor(image: Channels, dim: int) -> torch.Tensor:
     """(C, X, Y, Z) as a batch of one, planes in two dimensions."""
     return torch.from_numpy(np.ascontiguousarray(image if dim == 3 else image[:, :, 0]))[None]
 
 
-def array(displacement: torch.Tensor) -> Array:
+def array(displacement: torch.Tensor) -> VectorField:
     """(D, *space) as (3, X, Y, Z)."""
     field = displacement.detach().float().cpu().numpy()
     if len(field) == 3:

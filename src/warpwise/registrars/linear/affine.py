@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from warpwise.events import Event, OnEvent, ignore
@@ -13,13 +12,13 @@ from warpwise.pair import Pair
 from warpwise.registrars.base import Recorder
 from warpwise.registrars.linear.gauss_newton import Problem
 from warpwise.settings import Settings
+from warpwise.shapes import Matrix4
 from warpwise.similarity.base import LinearMeasure
 from warpwise.similarity.label import LabelOverlap
 from warpwise.similarity.landmarks import Landmarks
 from warpwise.volume import scale_factors
 
-Matrix = NDArray[np.float64]
-STRETCH = 2.0  # no level may stretch or shrink by more: images that share nothing would be flattened to a point
+STRETCH = 2.0  # no scale may stretch or shrink by more: images that share nothing would be flattened to a point
 
 Freedom = Literal["translation", "rigid", "similarity", "affine"]
 
@@ -46,13 +45,13 @@ class LinearSettings(Settings):
 class LinearSolution:
     """The matrix found (fixed index → moving index of the full grids), its value, and how it came about."""
 
-    to_moving: Matrix
+    to_moving: Matrix4
     value: float
     history: tuple[Event, ...]
     stops: tuple[str, ...]
 
 
-def generators(pair: Pair, freedom: Freedom) -> list[Matrix]:
+def generators(pair: Pair, freedom: Freedom) -> list[Matrix4]:
     """Directions of motion as 4×4 matrices on fixed indices, each moving the image's rim by about 1 mm.
 
     The motion is one of world mm round the grid's centre, so that rigid means rigid whatever the axes are.
@@ -63,7 +62,7 @@ def generators(pair: Pair, freedom: Freedom) -> list[Matrix]:
     to_mm = centre @ grid.affine
     radius = 0.5 * float(np.linalg.norm([s * n for s, n in zip(grid.spacing_mm, grid.shape, strict=True) if n > 1]))
     dim = 2 if pair.planar else 3
-    basis: list[Matrix] = []
+    basis: list[Matrix4] = []
 
     def add(entries: dict[tuple[int, int], float]) -> None:
         element = np.zeros((4, 4))
@@ -86,7 +85,7 @@ def generators(pair: Pair, freedom: Freedom) -> list[Matrix]:
     return basis
 
 
-def exponential(matrix: Matrix) -> Matrix:
+def exponential(matrix: Matrix4) -> Matrix4:
     """exp of a small 4×4 matrix by scaling and its Taylor series."""
     squarings = max(0, int(np.ceil(np.log2(max(float(np.abs(matrix).sum(1).max()), 1e-12)))) + 1)
     scaled = matrix / 2.0**squarings
@@ -101,14 +100,14 @@ def exponential(matrix: Matrix) -> Matrix:
 
 def minimise(
     problem: Problem,
-    matrix: Matrix,
-    basis: Sequence[Matrix],
+    matrix: Matrix4,
+    basis: Sequence[Matrix4],
     *,
     iterations: int,
     tolerance_voxels: float,
     recorder: Recorder | None = None,
     scale: int = 0,
-) -> tuple[Matrix, float, str]:
+) -> tuple[Matrix4, float, str]:
     """Lower a problem's value over matrix·exp(Σ c·basis). Steps are scaled Gauss-Newton steps that must not climb."""
     columns = np.stack([b[:3].ravel() for b in basis], 1)
     shape = problem.pair.fixed.shape
@@ -118,7 +117,7 @@ def minimise(
         return matrix, value, "no overlap"
     if recorder:
         recorder.begin()
-    stiffness, start = 1.0, matrix
+    damping, start = 1.0, matrix
     for _ in range(iterations):
         if recorder:
             recorder.add(scale, iterations, value)
@@ -126,24 +125,24 @@ def minimise(
         g, h = columns.T @ gradient, columns.T @ hessian @ columns
         h = h + np.diag(1e-4 * np.diag(h) + 1e-12 * max(float(np.trace(h)), 1e-12))
         for _attempt in range(6):
-            c = -np.linalg.solve(stiffness * h, g)
+            c = -np.linalg.solve(damping * h, g)
             candidate = matrix @ exponential(np.einsum("k,kij->ij", c, np.stack(basis)))
             lower = problem.value(candidate) if stretch(problem.pair, start, candidate) < STRETCH else np.inf
             if lower < value:
                 break
-            stiffness *= 4.0
+            damping *= 4.0
         else:
             problem.value(matrix)
             return matrix, value, "no better step"
         moved = float(np.abs((candidate - matrix) @ corners).max())
         matrix, value = candidate, lower
-        stiffness = max(stiffness / 2.0, 0.25)
+        damping = max(damping / 2.0, 0.25)
         if moved < tolerance_voxels:
             return matrix, value, "converged"
     return matrix, value, "all iterations"
 
 
-def stretch(pair: Pair, start: Matrix, matrix: Matrix) -> float:
+def stretch(pair: Pair, start: Matrix4, matrix: Matrix4) -> float:
     """By how much `matrix` stretches or shrinks space against `start`, at most in any direction."""
     linear = (pair.fixed.grid.affine @ np.linalg.solve(start, matrix) @ pair.fixed.grid.inverse_affine)[:3, :3]
     values = np.linalg.svd(linear, compute_uv=False)
@@ -193,7 +192,7 @@ def solve(
     scales = usable_scales(pair, settings)
     images: dict[int, Pair] = {}
 
-    def at_scale(scale: int, matrix: Matrix) -> Pair:
+    def at_scale(scale: int, matrix: Matrix4) -> Pair:
         if scale not in images:
             images[scale] = pair.at_scale(scale)
         return images[scale].moved(lift(matrix, pair, images[scale]))
@@ -201,7 +200,7 @@ def solve(
     def problem_of(small: Pair, by: LinearMeasure) -> Problem:
         return Problem(small, by, labels=labels, landmarks=landmarks)
 
-    def follow(start: Matrix, rounds: list[Round]) -> tuple[Matrix, float]:
+    def follow(start: Matrix4, rounds: list[Round]) -> tuple[Matrix4, float]:
         matrix, value = start, float("nan")
         for scale, freedom, by in rounds:
             small = at_scale(scale, matrix)
@@ -242,7 +241,7 @@ def pyramid_rounds(scales: Sequence[int], freedom: Freedom, measure: LinearMeasu
     return rounds + (finer if finer != rounds else [])
 
 
-def lift(matrix: Matrix, small: Pair, full: Pair) -> Matrix:
+def lift(matrix: Matrix4, small: Pair, full: Pair) -> Matrix4:
     """A matrix between the grids of one pair as one between those of another, which lie in the same world."""
     back, ahead = full.moving.grid.inverse_affine @ small.moving.grid.affine, full.fixed.grid.affine
     return back @ matrix @ small.fixed.grid.inverse_affine @ ahead

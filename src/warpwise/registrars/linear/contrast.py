@@ -1,20 +1,18 @@
 """Whether two images show tissue alike, so that intensities may be compared, or only their structure."""
 
 import numpy as np
-from numpy.typing import NDArray
 
 from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.crop import overlap
 from warpwise.registrars.linear.starts import coarsest
+from warpwise.shapes import Array, Channels, Map1
 
 # Measured under an affine: brains, hearts, hippocampi 0.43 to 0.87; T1 and T2 of a neck -0.13, two stains 0.11,
 # PD and a T1 template 0.31 (benchmarks/README.md).
 ALIKE = 0.35
 VOXELS = 120_000
 BRIGHT = 0.1  # of the intensity range: the rim of a head is alike in every contrast, so only its inside counts
-
-Array = NDArray[np.float32]
 
 
 def agreement(pair: Pair) -> float:
@@ -41,7 +39,7 @@ def alike(pair: Pair) -> bool:
     return agreement(pair) > ALIKE
 
 
-def local_correlation(fixed: Array, warped: Array, windows: list[tuple[str, float]]) -> Array:
+def local_correlation(fixed: Channels, warped: Channels, windows: list[tuple[str, float]]) -> Channels:
     """Correlation (C, X, Y, Z) of two images in windows; 0 where one of them is flat."""
 
     def mean(image: Array) -> Array:
@@ -52,7 +50,7 @@ def local_correlation(fixed: Array, warped: Array, windows: list[tuple[str, floa
     return np.asarray((mean(fixed * warped) - f * w) / np.sqrt(p * q + np.float32(1e-6)), np.float32)
 
 
-def interior(fixed: Array, warped: Array, weight: Array | None, windows: list[tuple[str, float]]) -> Array:
+def interior(fixed: Channels, warped: Channels, weight: Map1 | None, windows: list[tuple[str, float]]) -> Map1:
     """Weight (1, X, Y, Z) of the windows that lie in both objects; all of them where that leaves too few."""
     inside = ((fixed[:1] > BRIGHT) & (warped[:1] > BRIGHT)).astype(np.float32)
     inside = (kernels.separable(inside, windows) > 0.99).astype(np.float32)

@@ -3,18 +3,15 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from warpwise.ops import kernels
 from warpwise.ops.statistics import correlation, information
 from warpwise.pair import Pair
+from warpwise.shapes import Array, Matrix4, Normal, VoxelPoints
 from warpwise.similarity.base import LinearMeasure
 from warpwise.similarity.information import MutualInformation
 from warpwise.similarity.label import LabelOverlap
 from warpwise.similarity.landmarks import Landmarks, residuals
-
-Array = NDArray[np.float32]
-Matrix = NDArray[np.float64]
 
 Prepare = Callable[[], None]
 """Fills the buffers of derivative and curvature for one channel."""
@@ -66,7 +63,7 @@ class Problem:
         self._largest_overlap = 0.0
         self._prepared: list[Prepare] = []
 
-    def value(self, matrix: Matrix) -> float:
+    def value(self, matrix: Matrix4) -> float:
         """Similarity (lower is better) of the moving image under matrix (fixed index → moving index)."""
         pair, weight, warped = self.pair, self._weight, self._warped
         kernels.warp_affine(self._moving, matrix, out=warped)
@@ -88,7 +85,7 @@ class Problem:
             total += self.landmarks.energy(pair, residuals(pair, pair.fixed.points, matrix))
         return total
 
-    def normal_equations(self) -> tuple[Matrix, Matrix]:
+    def normal_equations(self) -> Normal:
         """Gradient (12,) and Gauss-Newton matrix (12, 12) at the matrix last given to `value`."""
         gradient, hessian = np.zeros((3, 4)), np.zeros((12, 12))
         for n, (share, prepare) in enumerate(zip(self._shares, self._prepared, strict=True)):
@@ -102,7 +99,7 @@ class Problem:
             hessian += h
         return gradient.ravel(), hessian
 
-    def _landmarks(self, landmarks: Landmarks, fixed: Matrix) -> tuple[Matrix, Matrix]:
+    def _landmarks(self, landmarks: Landmarks, fixed: VoxelPoints) -> Normal:
         """The same for Σ |W(Mp − q)|²: a step B, composed on the right, moves a point by W·M·(B p) mm."""
         mm = self.pair.moving.grid.affine[:3, :3]
         off = residuals(self.pair, fixed, self._matrix) @ mm.T

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from warpwise.ops import kernels
 from warpwise.pair import Pair
+from warpwise.shapes import Matrix4
 
-Matrix = NDArray[np.float64]
 Spectrum = NDArray[np.complexfloating]
 
 OVERLAP = 0.5  # share of the smaller image that must overlap
@@ -30,7 +30,7 @@ class ShiftSearch:
         self.fixed = [np.conj(np.fft.rfftn(a)) for a in (mask, fixed * mask, fixed * fixed * mask)]
         self.voxels = float(mask.sum())
 
-    def best(self, matrix: Matrix) -> Matrix:
+    def best(self, matrix: Matrix4) -> Matrix4:
         """`matrix` (fixed index → moving index) after the translation of the fixed grid with the highest |correlation|."""
         origin = np.eye(4)
         origin[:3, 3] = -self.pad

@@ -7,8 +7,9 @@ from warpwise.objective import SolverTerms
 from warpwise.pair import Pair
 from warpwise.registrars.crop import focused
 from warpwise.registrars.linear import affine, starts
-from warpwise.registrars.linear.affine import LinearSettings, LinearSolution, Matrix
+from warpwise.registrars.linear.affine import LinearSettings, LinearSolution
 from warpwise.registrars.linear.contrast import alike
+from warpwise.shapes import Matrix4
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +27,7 @@ class Aligned:
     solution: LinearSolution
 
     @property
-    def world(self) -> Matrix:
+    def world(self) -> Matrix4:
         """Fixed mm → moving mm, 4×4."""
         return self.objects.moved(self.solution.to_moving).world
 
@@ -46,7 +47,7 @@ def align(
     objects = focused(pair)
     if settings is None:
         start = starts.given(objects)
-        solution = LinearSolution(objects.to_moving, -start.correlation, (), ("not wanted",))
+        solution = LinearSolution(objects.to_moving, -start.correlation, (), ())
         return Aligned(objects, start, "none", solution)
     start = starts.given(objects) if given else starts.choose(objects, terms.labels)
     objects = objects.moved(start.to_moving)

@@ -10,9 +10,8 @@ from warpwise.pair import Pair
 from warpwise.registrars.linear.affine import generators, lift, minimise, scale_shape
 from warpwise.registrars.linear.gauss_newton import Problem
 from warpwise.registrars.linear.shifts import ShiftSearch
+from warpwise.shapes import Array, Map, Matrix4, Points
 from warpwise.similarity.label import LabelOverlap
-
-Matrix = NDArray[np.float64]
 
 BINS = 16
 ROTATIONS = 720  # about 22° apart
@@ -29,7 +28,7 @@ ADVANTAGE = 1.25
 class Start:
     """The chosen start: its matrix (fixed index → moving index), its name, and the images' correlation there."""
 
-    to_moving: Matrix
+    to_moving: Matrix4
     name: str
     correlation: float
     information: float
@@ -62,7 +61,7 @@ def plane_rotations(count: int) -> NDArray[np.float64]:
     return out
 
 
-def centre_of_mass(image: NDArray[np.float32]) -> NDArray[np.float64]:
+def centre_of_mass(image: Map) -> NDArray[np.float64]:
     """Intensity-weighted mean index of an image (X, Y, Z); the middle where it is dark everywhere."""
     total = float(image.sum(dtype=np.float64))
     if total <= 0:
@@ -71,7 +70,7 @@ def centre_of_mass(image: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.array([float(s @ np.arange(s.size)) / total for s in sums])
 
 
-def masked(pair: Pair) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def masked(pair: Pair) -> tuple[Array, Array]:
     """First channels, dark where a mask hides them."""
     fixed, moving = pair.fixed.data[0], pair.moving.data[0]
     return (
@@ -163,7 +162,7 @@ def given(pair: Pair) -> Start:
     return Start(pair.to_moving, "initial", float(correlation[0]), float(information[0]))
 
 
-def fitted(pair: Pair, points: tuple[Matrix, Matrix]) -> Matrix:
+def fitted(pair: Pair, points: tuple[Points, Points]) -> Matrix4:
     """The rigid motion (fixed index → moving index) that brings points (n, 3) of both together best; too few only shift.
 
     Source: Kabsch, Acta Crystallographica 1976.
@@ -197,7 +196,7 @@ def choose(pair: Pair, labels: LabelOverlap | None = None) -> Start:
     information, _ = ranking(small, matrices)
     upright = [k for k, name in enumerate(names) if name in UPRIGHT]
     order = [*upright, *[int(k) for k in np.argsort(-information) if k not in upright][:REFINED]]
-    refined: list[tuple[Matrix, str]] = []
+    refined: list[tuple[Matrix4, str]] = []
     for k in order:
         problem = Problem(small, "mi", labels=labels, bins=BINS)
         matrix, value, _ = minimise(problem, matrices[k], generators(small, "rigid"), iterations=12, tolerance_voxels=0.05)

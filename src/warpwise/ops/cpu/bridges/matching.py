@@ -39,12 +39,12 @@ class NormalField:
 
 
 class NormalSolve:
-    """(A + stiffness·L)⁻¹·right by conjugate gradients."""
+    """(A + diffusion·L)⁻¹·right by conjugate gradients."""
 
     @staticmethod
-    def forward(matrix: Array, right: Array, stiffness: Array, *, iterations: int) -> tuple[Array, None]:
+    def forward(matrix: Array, right: Array, diffusion: Array, *, iterations: int) -> tuple[Array, None]:
         items = zip(matrix, vectors(right), strict=True)
-        solutions = [launch.normal_solve(m, r, float(stiffness), iterations=iterations) for m, r in items]
+        solutions = [launch.normal_solve(m, r, float(diffusion), iterations=iterations) for m, r in items]
         return components(np.stack(solutions), right.shape), None
 
 

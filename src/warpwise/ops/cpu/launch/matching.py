@@ -61,23 +61,23 @@ def match_gradient(
     return by_fixed, by_moving
 
 
-def normal_product(matrix: Array, vector: Array, stiffness: float, *, out: Array) -> float:
-    """out = (A + stiffness·L)·vector; returns their inner product."""
+def normal_product(matrix: Array, vector: Array, diffusion: float, *, out: Array) -> float:
+    """out = (A + diffusion·L)·vector; returns their inner product."""
     partial = np.zeros(vector.shape[1])
-    run(_matching.normal_product, vector.shape[1], matrix, vector, np.float32(stiffness), out, partial)
+    run(_matching.normal_product, vector.shape[1], matrix, vector, np.float32(diffusion), out, partial)
     return float(partial.sum())
 
 
-def normal_solve(matrix: Array, right: Array, stiffness: float, *, iterations: int, tolerance: float = 1e-5) -> Array:
-    """(A + stiffness·L)⁻¹·right (3, X, Y, Z) by conjugate gradients, preconditioned by 3×3 blocks.
+def normal_solve(matrix: Array, right: Array, diffusion: float, *, iterations: int, tolerance: float = 1e-5) -> Array:
+    """(A + diffusion·L)⁻¹·right (3, X, Y, Z) by conjugate gradients, preconditioned by 3×3 blocks.
 
     Ends after `iterations`, or when the residual's preconditioned norm has fallen by `tolerance`. NaN where anything given
     is not finite.
     """
-    if stiffness <= 0:
-        raise InputError(f"normal_solve: a stiffness of {stiffness} is not positive.")
+    if diffusion <= 0:
+        raise InputError(f"normal_solve: a weight of diffusion of {diffusion} is not positive.")
     matrix, right = check("matrix", matrix), check("right", right)
-    slabs, s = right.shape[1], np.float32(stiffness)
+    slabs, s = right.shape[1], np.float32(diffusion)
     solution, residual = np.zeros_like(right), right.copy()
     p, q, z = np.zeros_like(right), np.zeros_like(right), np.empty_like(right)
     partial = np.zeros(slabs)
@@ -93,7 +93,7 @@ def normal_solve(matrix: Array, right: Array, stiffness: float, *, iterations: i
         return solution
     p[:] = z
     for _ in range(iterations):
-        curve = normal_product(matrix, p, stiffness, out=q)
+        curve = normal_product(matrix, p, diffusion, out=q)
         if not curve > 0:
             break
         before, now = now, descend(now / curve)
