@@ -13,7 +13,7 @@ import pytest
 
 from warpwise.extras import EXTRAS
 from warpwise.io.images import read_image, write_image
-from warpwise.registration.files import FILES
+from warpwise.registration.result import FILES
 from warpwise.synthetic.phantoms import brain_pair
 
 ROOT = Path(__file__).resolve().parents[2]
