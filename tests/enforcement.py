@@ -28,7 +28,9 @@ def install() -> None:
     for name in ("warpwise.shapes", "warpwise.ops.shapes"):
         module = import_module(name)
         for alias, hint in vars(module).items():
-            if get_origin(hint) is Annotated:
+            if get_origin(hint) is Annotated or (
+                get_origin(hint) is tuple and Annotated in map(get_origin, get_args(hint))
+            ):
                 setattr(module, alias, enforced(hint))
                 shaped.append(alias)
     early = [
@@ -44,6 +46,8 @@ def install() -> None:
 
 def enforced(hint: Any) -> Any:
     """An annotation with a shape in words as jaxtyping's."""
+    if get_origin(hint) is tuple:
+        return tuple[*map(enforced, get_args(hint))]
     kind, shape = get_args(hint)
     if not getattr(kind, "__module__", "").startswith("torch"):
         dtype = get_args(get_args(kind)[1])[0]

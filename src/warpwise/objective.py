@@ -33,6 +33,8 @@ class Objective:
     weights: Mapping[str, "float | Tensor"]
 
     def __post_init__(self) -> None:
+        if not self.terms:
+            raise InputError("An objective needs at least one term.")
         if set(self.terms) != set(self.weights):
             odd = sorted(set(self.terms) ^ set(self.weights))
             raise InputError(f"Terms and weights must have the same names; {', '.join(odd)} stands alone.")
@@ -49,8 +51,6 @@ class Objective:
         Raises:
             InputError: there is no term, or one that is for solvers alone.
         """
-        if not terms:
-            raise InputError("An objective needs at least one term.")
         evaluations: dict[str, Evaluation] = {}
         for name, term in terms.items():
             if not isinstance(term, Loss):
@@ -113,6 +113,14 @@ def halved(alignment: "Alignment") -> "Alignment":
     )
 
 
+SOLVABLE = (Similarity, LabelOverlap, Landmarks, Gaussian)
+
+
+def solvable(term: Term) -> bool:
+    """Whether solvers have a kernel for a term."""
+    return isinstance(term, SOLVABLE)
+
+
 @dataclass(frozen=True)
 class SolverTerms:
     """An objective as solvers read it: what their kernels compute.
@@ -133,7 +141,7 @@ class SolverTerms:
         Raises:
             InputError: a term has no kernel, or there are two of a kind of which solvers take one.
         """
-        parts: dict[type[Term], dict[str, Term]] = {Similarity: {}, LabelOverlap: {}, Landmarks: {}, Gaussian: {}}
+        parts: dict[type[Term], dict[str, Term]] = {kind: {} for kind in SOLVABLE}
         for name, term in terms.items():
             kind = next((kind for kind in parts if isinstance(term, kind)), None)
             if kind is None:

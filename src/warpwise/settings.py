@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from warpwise.errors import InputError
 
@@ -12,7 +12,18 @@ from warpwise.errors import InputError
 class Settings(BaseModel):
     """Base of everything a person may set. Unknown keys are refused, with the nearest known one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any) -> Any:
+        if isinstance(values, Mapping):
+            given: Mapping[str, Any] = values
+            for name in (name for name, value in given.items() if isinstance(value, bool) and name in cls.model_fields):
+                kind: Any = cls.model_fields[name].annotation
+                if {int, float} & {kind, *get_args(kind)}:
+                    raise InputError(f"{name}: a number is needed, not {str(given[name]).lower()}.")
+        return values
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> Self:
@@ -109,11 +120,12 @@ def _put(settings: Settings, whole: dict[str, Any], path: str, value: Any) -> No
         key: Any = part
         if isinstance(at, list):
             rows: list[Any] = at
-            if not part.isdigit() or int(part) >= len(rows):
+            if not part.isdecimal() or int(part) >= len(rows):
                 raise InputError(f"{path}: {place} has {len(rows)} entries, from 0; {part!r} is none of them.")
             key = int(part)
         elif not isinstance(at, dict):
-            raise InputError(f"{path}: {place} is {at!r}, which has no {part!r}.")
+            whole_hint = f"Write all of it: {place}={{{part}: …}}" if at is None else ""
+            raise InputError(f"{path}: {place} is {at!r}, which has no {part!r}.", hint=whole_hint)
         elif part not in at and (isinstance(real, Settings) or depth + 1 < len(parts)):
             known: dict[str, Any] = at
             raise InputError(f"{path}: {place} has no {part!r}.", hint=nearest(part, known))
@@ -144,12 +156,18 @@ def _kept(
 ) -> dict[str, Any]:
     """What stays of a mapping in settings when it changes: of another term the weight, of another kind what it knows."""
     out = dict(values)
-    if changes.get("term", out.get("term")) != out.get("term"):
+    if _switched(out, changes, "term"):
         return {"weight": out["weight"]} if "weight" in out else {}
-    if changes.get("kind", out.get("kind")) != out.get("kind"):
+    if _switched(out, changes, "kind"):
         known = _at(model, [*at, str(changes["kind"])])
         return {key: value for key, value in out.items() if key in known}
     return out
+
+
+def _switched(values: Mapping[str, Any], changes: Mapping[str, Any], key: str) -> bool:
+    """Whether a mapping becomes another's settings; a name of one's own may be spelt like the key, but holds a mapping."""
+    old, new = values.get(key), changes.get(key)
+    return isinstance(old, str) and isinstance(new, str) and old != new
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

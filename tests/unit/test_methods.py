@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from warpwise.errors import InputError
 from warpwise.image import Image
 from warpwise.methods import PRESETS, Method
 from warpwise.models import installed
+from warpwise.networks.model import Model
 from warpwise.registration.record import Record
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
 from warpwise.terms.term import parse_terms
@@ -183,6 +185,12 @@ def test_a_file_based_on_itself_is_refused(tmp_path):
     other.write_text("base: one.yaml\n")
     with pytest.raises(InputError, match="based on itself"):
         Method.named(one)
+    (tmp_path / "method.yaml").write_text("base: .\n")
+    with pytest.raises(InputError, match="based on itself"):
+        Method.named(tmp_path)
+    one.write_text("registrar: &r {kind: greedy, x: *r}\n")
+    with pytest.raises(InputError, match="based on itself"):
+        Method.named(one)
 
 
 def test_paths_in_a_file_begin_at_its_folder_and_are_written_whole(tmp_path, monkeypatch):
@@ -195,6 +203,69 @@ def test_paths_in_a_file_begin_at_its_folder_and_are_written_whole(tmp_path, mon
     assert Path(method.registrar.model) == folder / "mine"
     assert str(folder / "mine") in Method.of_model("methods/mine").yaml()
     assert "model: synthetic" in Method.named("synthetic").yaml()
+    assert "model: synthetic" in Method.of_model(Model.load("synthetic")).yaml()
+    nameless = replace(Model.load("synthetic"), path=None)
+    assert "synthetic (in memory)" in Method.of_model(nameless).yaml()
+    (tmp_path / "under.yaml").write_text("base: fast\n")
+    (folder / "under.yaml").unlink()
+    with pytest.raises(InputError, match=r"methods/under\.yaml"):  # never that of the folder one happens to be in
+        Method.named("methods/over.yaml")
+
+
+def test_a_term_may_be_called_as_one_likes():
+    for name in ("term", "kind"):
+        method = Method.named("fast").merged({"objective": {name: {"term": "mi"}}})
+        assert set(method.objective) == {"similarity", "labels", "landmarks", "smoothness", name}
+        assert set(Method.named("fast").changed({f"objective.{name}": {"term": "mi"}}).objective) == set(method.objective)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("registrar.cap", float("inf"), "finite"),
+        ("registrar.cap", float("nan"), "finite"),
+        ("objective.labels.weight", True, "a number is needed, not true"),
+        ("objective.similarity", {"term": "lncc", "radius": True}, "a number is needed"),
+        ("registrar.scales.².step", 0.3, "'²' is none of them"),
+    ],
+)
+def test_numbers_that_are_none_are_refused(path, value, words):
+    with pytest.raises(InputError, match=words):
+        Method.named("fast").changed({path: value})
+
+
+def test_terms_for_networks_alone_do_not_stop_a_network():
+    terms = parse_terms({"lncc": {}, "diffusion": {"weight": 0.1}})
+    assert Method.named("synthetic").replace(objective=terms).build() is not None
+    with pytest.raises(InputError, match=r"'diffusion'.*has no kernel"):
+        Method.named("fast").replace(objective=terms).build()
+
+
+def test_the_similarity_flag_replaces_the_one_similarity_whatever_it_is_called(tmp_path, capsys):
+    from warpwise.cli import execute
+
+    file = tmp_path / "own.yaml"
+    file.write_text("base: fast\nobjective: {similarity: {weight: 0}, mine: {term: lncc, radius: 5, weight: 3}}\n")
+    assert execute(["methods", str(file), "--similarity", "mi"]) == 2
+    assert "2 similarities (similarity, mine)" in capsys.readouterr().err
+    file.write_text("objective: {mine: {term: lncc, radius: 5, weight: 3}}\n")
+    assert execute(["methods", str(file), "--similarity", "mi", "--seed", "3"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["objective"]["mine"] == {
+        "term": "mi",
+        "weight": 3,
+        "scale": 0,
+        "bins": 32,
+    }
+
+
+def test_what_an_earlier_result_left_goes_when_it_is_replaced(pair: KnownPair, tmp_path):
+    result = register(pair.fixed, pair.moving, preset="fast")
+    folder = replace(result, uncertainty=pair.fixed).save(tmp_path / "kept")
+    (folder / "report.html").write_text("of the first")
+    assert Record.read(folder / "result.json").files["uncertainty"] == "uncertainty.nii.gz"
+    result.save(folder, overwrite=True)
+    assert not (folder / "uncertainty.nii.gz").exists()
+    assert not (folder / "report.html").exists()
 
 
 def test_a_record_of_another_version_is_no_method(tmp_path):
@@ -225,6 +296,10 @@ def test_networks_and_linear_stages_need_no_smoothness():
         (["methods", "--set", "registrar.cap=1"], "What should be changed?"),
         (["methods", "fast", "--method", "balanced"], "one method is needed"),
         (["evaluate", "--dataset", "d.json", "--like", "a.nii.gz"], "--like: does nothing with --dataset"),
+        (["evaluate", "--fixed-landmarks", "a", "--moving-landmarks", "b", "--mask", "m"], "--mask: does nothing without"),
+        (["evaluate", "--fixed-labels", "a", "--warped-labels", "b", "--moving", "m"], "nothing without landmarks"),
+        (["register", "a", "b", "-o", "o", "--method", "affine", "--transform", "svf"], "deforms nothing"),
+        (["methods", "fast", "--set", "device=2020-13-45"], "not YAML"),
         (["evaluate", "--fixed-labels", "a", "--warped-labels", "b", "--preset", "fast"], "--method: does nothing without"),
     ],
 )

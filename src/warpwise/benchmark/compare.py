@@ -10,7 +10,6 @@ from warpwise.evaluation.metrics import label_overlap, regularity
 from warpwise.evaluation.statistics import compared
 from warpwise.image import Image
 from warpwise.io.datasets import Dataset
-from warpwise.io.images import read_image
 from warpwise.io.scan import Scan, read_both
 from warpwise.methods import Method
 from warpwise.registrars.base import Registrar
@@ -73,9 +72,12 @@ def run_method(
     fixed, moving = pair
     if fixed.labels is None or moving.labels is None:
         raise InputError(f"{fixed.title} ← {moving.title}: there are no label maps to measure overlap by.")
-    images = [change(scan.read().image) for scan in (Scan(image=fixed.image), Scan(image=moving.image))]
-    result = register_scans(read_both(*images), method, registrar or method.build())
-    maps = [read_image(path, kind="labels") for path in (fixed.labels, moving.labels)]
+    scans = read_both(fixed, moving)
+    blind = [scan.replaced(image=change(scan.image), labels=None, landmarks=None) for scan in scans]
+    result = register_scans((blind[0], blind[1]), method, registrar or method.build())
+    maps = [scan.labels for scan in scans]
+    assert maps[0] is not None
+    assert maps[1] is not None
     shape = regularity(result.transform, maps[0].grid, maps[0].data[0] > 0)
     return Row(
         name,

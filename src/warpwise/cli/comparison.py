@@ -40,6 +40,8 @@ def compare_methods(
         claim_folder(output, FILES, overwrite=overwrite)
     dataset = read_dataset(path)
     affine, named = Method.named("affine"), asked.methods()
+    if "affine" in named:
+        named = {("affine, changed" if name == "affine" else name): method for name, method in named.items()}
     endings = [Path(name).name for name in named]
     short = {name: end for name, end in zip(named, endings, strict=True) if endings.count(end) == 1 and end != "affine"}
     methods = {"affine": affine, **{short.get(name, name): method for name, method in named.items()}}

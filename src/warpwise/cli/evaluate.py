@@ -70,6 +70,10 @@ def evaluate(
             raise InputError(f"One file of {what} without the other.", hint=HINT)
     if fixed_labels is None and fixed_landmarks is None and (not transform or like is None):
         raise InputError("There is nothing to evaluate.", hint=HINT)
+    if mask is not None and fixed_labels is None and not transform:
+        raise InputError("--mask: does nothing without label maps or a transform.")
+    if fixed_landmarks is None and (moving is not None or points_space is not None):
+        raise InputError("--moving and --points-space: do nothing without landmarks.")
     if json_file is not None:
         claim(json_file, overwrite=overwrite)
     chain = read_chain(transform) if transform else None
@@ -111,10 +115,21 @@ def _overlap(fixed: Path, warped: Path, chain: "Transform | None", mask: Path | 
 
 
 def _shape(chain: "Transform", geometry: "Geometry", mask: Path | None) -> dict[str, Any]:
-    from warpwise.evaluation.metrics import regularity
-    from warpwise.io.images import read_image
+    import numpy as np
 
-    inside = None if mask is None else read_image(mask, kind="mask").data[0] > 0
+    from warpwise.errors import InputError
+    from warpwise.evaluation.metrics import regularity
+    from warpwise.image import Image
+    from warpwise.io.images import read_image
+    from warpwise.resampling import brought
+
+    inside = None
+    if mask is not None:
+        inside = (
+            brought(read_image(mask, kind="mask"), Image(np.zeros((1, *geometry.grid.shape)), geometry.grid)).data[0] > 0
+        )
+        if not inside.any():
+            raise InputError(f"{mask}: is empty on the grid of --like.")
     return vars(regularity(chain, geometry.grid, inside))
 
 

@@ -60,6 +60,8 @@ def transform_paths(kind: str, method: "Method") -> Paths:
     learned = present in ("network", "refined")
     if learned and (kind in TRANSFORMS or present == "network"):
         raise InputError(f"A model predicts a deformation; transform is {kind!r}.", hint="Leave one of both out.")
+    if method.registrar is None and kind not in TRANSFORMS:
+        raise InputError(f"The method deforms nothing, so {kind!r} does not fit it.", hint="Begin with --method balanced.")
     if kind in TRANSFORMS:
         return {
             "registrar": None,
@@ -68,9 +70,27 @@ def transform_paths(kind: str, method: "Method") -> Paths:
     return {"registrar.solver.kind" if learned else "registrar.kind": kind}
 
 
-def similarity_paths(name: str, method: "Method") -> Paths:  # noqa: ARG001
-    """Another similarity under the name that every preset gives it."""
-    return {"objective.similarity": {"term": name}}
+def similarity_paths(name: str, method: "Method") -> Paths:
+    """Another similarity in place of the one that there is.
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    from warpwise.errors import InputError
+
+    present = method.similarities()
+    if len(present) != 1:
+        raise InputError(
+            f"The method has {len(present)} similarities ({', '.join(present) or 'none'}).",
+            hint="Say which, for example: --set objective.NAME.term=mi",
+        )
+    return {f"objective.{present[0]}.term": name}
+
+
+def seed_paths(seed: int, method: "Method") -> Paths:
+    """Of the samples of a network; solvers draw nothing."""
+    present = "" if method.registrar is None else method.registrar.kind
+    return {"network": {"registrar.seed": seed}, "refined": {"registrar.network.seed": seed}}.get(present, {})
 
 
 FLAGS: dict[str, Flag] = {
@@ -81,10 +101,11 @@ FLAGS: dict[str, Flag] = {
     "percentiles": Flag(tuple[float, float], "images.percentiles: intensities outside are cut.", to("images.percentiles")),
     "bias_field": Flag(bool, "images.bias_field: remove slow shading first (N4).", to("images.bias_field")),
     "fit_memory": Flag(bool, "images.fit_memory: where memory is short, work on fewer voxels.", to("images.fit_memory")),
+    "seed": Flag(int, "registrar.seed: of a network's samples; solvers draw nothing.", seed_paths),
     "device": Flag(Device, "Where to compute.", to("device")),
 }
 
-METHOD_HELP = "fast, balanced, accurate, a model, a YAML file, or a result to repeat; see: warpwise methods."
+METHOD_HELP = "fast, balanced, accurate, affine, rigid, a model, a YAML file, or a result to repeat; see: warpwise methods."
 SET_HELP = "Change anything in the method, for example registrar.cap=0.3; may be repeated."
 
 
@@ -154,7 +175,7 @@ class Asked:
                 raise InputError(f"--set {word}: PATH=VALUE is needed.")
             try:
                 value = yaml.safe_load(text)
-            except yaml.YAMLError as error:
+            except (yaml.YAMLError, ValueError) as error:
                 raise InputError(f"--set {word}: the value is not YAML.") from error
             try:
                 method = method.changed({path: value})

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from warpwise.registration.files import REPORT, Extra, Output, register_files
+from warpwise.registration.files import FIGURES, REPORT, Extra, Output, register_files
 from warpwise.registration.result import Result
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def extras(*, report: bool, figures: bool) -> tuple[Extra | None, tuple[str, ...
 
         material = Material.of_result(result, (scans[0].image, scans[1].image), record)
         if figures:
-            write_figures(folder / "figures", material)
+            write_figures(folder / names[FIGURES], material)
         if report:
             (folder / names[REPORT]).write_text(page(material), encoding="utf-8")
 
-    return write, (*((REPORT,) if report else ()), *(("figures",) if figures else ()))
+    return write, (*((REPORT,) if report else ()), *((FIGURES,) if figures else ()))

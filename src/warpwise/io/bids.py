@@ -82,6 +82,7 @@ def names(fixed: Path, moving: Path) -> dict[str, str]:
         "displacement.nii.gz": f"{there}_desc-displacement_xfm.nii.gz",
         "result.json": f"{there}_xfm.json",
         "report.html": f"{kept}_from-{source}_to-{target}_report.html",
+        "figures": f"{kept}_from-{source}_to-{target}_figures",
     }
 
 

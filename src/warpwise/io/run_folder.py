@@ -74,11 +74,12 @@ def room_on_disk(folder: Path, needed: float) -> None:
 
 
 @contextmanager
-def appearing(folder: Path, *, last: str = "") -> Generator[Path, None, None]:
+def appearing(folder: Path, *, last: str = "", without: Sequence[str] = ()) -> Generator[Path, None, None]:
     """A scratch folder beside the final place; at the end its files are renamed into `folder`, one by one.
 
     If anything fails, the scratch folder goes and what was in `folder` stays as it was. What a killed process left is
-    cleared away. The file named `last` appears after all others: where it is, the rest is complete.
+    cleared away. The file named `last` appears after all others: where it is, the rest is complete;
+    what is named in `without` and was not written anew is of an earlier run, and goes.
     """
     existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,9 @@ def appearing(folder: Path, *, last: str = "") -> Generator[Path, None, None]:
     scratch, lock = _scratch(folder)
     try:
         yield scratch
+        for name in without:
+            if not (scratch / name).exists():
+                remove(folder / name)
         for file in sorted(scratch.rglob("*"), key=lambda file: (file.name == last, file.name)):
             if file.is_file():
                 place = folder / file.relative_to(scratch)
@@ -96,6 +100,14 @@ def appearing(folder: Path, *, last: str = "") -> Generator[Path, None, None]:
         lock.leave()
         if not existed and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def remove(path: Path) -> None:
+    """A file or a folder, where it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _scratch(folder: Path) -> tuple[Path, Lock]:

@@ -51,15 +51,18 @@ def load(folder: Path) -> tuple[dict[str, State], dict[str, Any]]:
     tensors = read_tensors(path)
     with safe_open(path, framework="pt") as file:
         try:
-            content: dict[str, Any] = json.loads((file.metadata() or {}).get("warpwise", "{}"))
+            content: Any = json.loads((file.metadata() or {}).get("warpwise", "{}"))
         except ValueError:
             content = {}
-    if content.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: is not the state of a training run of this version.")
+    levels, progress = content.get("levels"), content.get("progress")
+    if not isinstance(levels, dict) or not isinstance(progress, dict):
+        raise InputError(f"{path}: is damaged: it says nothing of levels or progress.")
     states: dict[str, State] = {}
-    for name, plain in content["levels"].items():
+    for name, plain in levels.items():
         states[name] = plain | {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-    return states, content["progress"]
+    return states, progress
 
 
 def exists(folder: Path) -> bool:

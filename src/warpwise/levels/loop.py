@@ -185,14 +185,17 @@ def check(levels: Sequence[Level[Any]], schedule: Schedule) -> None:
     odd = sorted(set(schedule.every) - set(names))
     if odd:
         raise InputError(f"The schedule names a level {odd[0]!r}; there is {', '.join(names)}.")
+    if schedule.validate_every < 1:
+        raise InputError(f"validate_every is {schedule.validate_every}; at least 1 is needed.")
     slow = [name for name, every in schedule.every.items() if every < 1]
     if slow:
         raise InputError(f"Level {slow[0]!r} cannot step at every {schedule.every[slow[0]]}th step.")
     owners: dict[tuple[str, int], tuple[str, str]] = {}
     for level in levels:
         for name, tensor in level.variables().items():
-            # An empty tensor has no place in memory that it could share.
-            place = (str(tensor.device), tensor.data_ptr() if tensor.numel() else id(tensor))
+            # Parts of one tensor share its storage; an empty one has no place in memory that it could share.
+            storage = tensor.untyped_storage().data_ptr()
+            place = (str(tensor.device), storage if tensor.numel() else id(tensor))
             owner, its = owners.setdefault(place, (level.name, name))
             if owner != level.name:
                 raise InputError(f"Levels {owner!r} and {level.name!r} both claim one tensor ({its}, {name}).")

@@ -150,6 +150,7 @@ class Weights:
             **under("network", self.network.state_dict()),
             **under("average", self.average.module.state_dict()),
             **under("optimizer", moments(self.optimizer)),
+            "rate": self.optimizer.param_groups[0]["lr"],
             **{name: getattr(self, name) for name in PLAIN},
         }
 
@@ -157,6 +158,8 @@ class Weights:
         adopt(self.network.state_dict(), part(state, "network"))
         adopt(self.average.module.state_dict(), part(state, "average"))
         remember(self.optimizer, part(state, "optimizer"))
+        for group in self.optimizer.param_groups:
+            group["lr"] = state["rate"]  # a level that steps before this one may ask for it
         for name in PLAIN:
             setattr(self, name, state[name])
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from warpwise.errors import InputError
 from warpwise.models import installed
-from warpwise.objective import SolverTerms
+from warpwise.objective import SolverTerms, solvable
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
 from warpwise.registrars.deformable.work import DescentSettings, ScaleSettings
@@ -17,6 +17,7 @@ from warpwise.registrars.learned.settings import Network, Refined
 from warpwise.registrars.linear.affine import LinearSettings
 from warpwise.regularizers.gaussian import Gaussian
 from warpwise.settings import Settings, nearest
+from warpwise.similarity.base import Similarity
 from warpwise.tables import Table
 from warpwise.terms.term import Terms, parse_terms
 
@@ -117,13 +118,15 @@ class Method(Settings):
         """
         if isinstance(name, Method):
             return name
+        if not str(name):
+            raise InputError("The name of a method is empty.", hint="See: warpwise methods")
         if str(name) in PRESETS:
             return PRESETS[str(name)]()
         path = Path(name)
         known = [*PRESETS, *installed()]
         if str(name) in known or not path.exists():
             if str(name) not in known:
-                near = nearest(str(name), known)
+                near = nearest(path.name, known)
                 raise InputError(
                     f"{name}: is neither a method ({', '.join(known)}) nor a file or folder that holds one.",
                     hint=near if near.startswith("Did") else "See: warpwise methods",
@@ -137,7 +140,7 @@ class Method(Settings):
         return cls.of_model(path) if record is None else cls.read(record)
 
     @classmethod
-    def read(cls, path: Path) -> "Method":
+    def read(cls, path: str | Path) -> "Method":
         """A method from YAML, or from the result.json of a registration, which holds the one it was made by.
 
         A file that says `base: NAME` holds changes alone. Relative paths in it begin at its folder.
@@ -145,21 +148,13 @@ class Method(Settings):
         Raises:
             InputError: it cannot be read, holds none, or is based on itself.
         """
-        return cls._read(path, ())
-
-    @classmethod
-    def _read(cls, path: Path, within: tuple[Path, ...]) -> "Method":
-        if path.resolve() in within:
-            raise InputError(f"{path}: is based on itself.")
+        path = Path(path)
         try:
             rest = anchored(content_of(path), path.absolute().parent)
             base = rest.pop("base", None)
-            if base is None:
-                return cls.parse(rest)
-            there = Path(str(base))
-            is_file = there.is_file() and there.suffix.lower() in (".yaml", ".yml")
-            under = cls._read(there, (*within, path.resolve())) if is_file else cls.named(str(base))
-            return under.merged(rest)
+            return cls.parse(rest) if base is None else cls.named(str(base)).merged(rest)
+        except RecursionError as error:
+            raise InputError(f"{path}: is based on itself.") from error
         except InputError as error:
             raise InputError(f"{path}: {error.message.removeprefix(f'{path}: ')}", hint=error.hint) from error
 
@@ -194,13 +189,18 @@ class Method(Settings):
         solver = Greedy(scales=REFINING)
         return self.replace(registrar=Refined(network=self.registrar, solver=solver), cautious=PRESETS[like]().cautious)
 
+    def similarities(self) -> list[str]:
+        """Names of the objective's similarities."""
+        return [name for name, term in self.objective.items() if isinstance(term, Similarity)]
+
     def terms(self) -> SolverTerms:
-        """The objective as solvers read it.
+        """The objective as solvers read it; where none deforms, terms that are for networks alone are left out.
 
         Raises:
             InputError: a term has no kernel, or there are two of a kind of which solvers take one.
         """
-        return SolverTerms.of(self.objective)
+        learned = isinstance(self.registrar, Network)
+        return SolverTerms.of({name: term for name, term in self.objective.items() if not learned or solvable(term)})
 
     def build(self, *, alike: bool = True) -> Registrar | None:
         """The registrar, ready for pairs whose images show tissue alike, or do not; None where nothing deforms.
@@ -275,13 +275,13 @@ def content_of(path: Path) -> dict[str, Any]:
 
 
 def anchored(content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The same, where `base` and any `model` that names something in this folder does so from everywhere."""
+    """The same, where `base` and any `model` that is no known name leads to the same place from everywhere."""
     out: dict[str, Any] = {}
     known = [*PRESETS, *installed()]
     for key, value in content.items():
         if isinstance(value, dict):
             out[key] = anchored(value, folder)
-        elif key in ("base", "model") and isinstance(value, str) and value not in known and (folder / value).exists():
+        elif key in ("base", "model") and isinstance(value, str) and value not in known:
             out[key] = str(folder / value)
         else:
             out[key] = value

@@ -18,9 +18,8 @@ from warpwise.ops import runtime
 from warpwise.registration.memory import affordable, predicted_memory_mb
 from warpwise.registration.record import NAME, Record
 from warpwise.registration.register import register_scans
-from warpwise.registration.result import PLAIN, Result
+from warpwise.registration.result import FIGURES, PLAIN, REPORT, Result
 
-REPORT = "report.html"
 THIN = 16  # voxels along an axis that is too short to be halved
 # What the results of a volume take on disk at the least, bytes a voxel: the rest compresses well or badly.
 BYTES_A_VOXEL = 6
@@ -51,7 +50,7 @@ class Output:
         Raises:
             InputError: BIDS names are wanted and the images have none.
         """
-        plain = {**PLAIN, REPORT: REPORT}
+        plain = {**PLAIN, REPORT: REPORT, FIGURES: FIGURES}
         if not self.bids:
             return Place(self.folder, plain)
         fixed_path, moving_path = (scan.path or Path(scan.title) for scan in (fixed, moving))
@@ -97,7 +96,7 @@ def register_files(
         result = register_scans(scans, method, registrar, initial=chain, on_step=on_step)
         since = time.perf_counter()
         last = place.names[NAME]
-        with appearing(place.folder, last=last) as scratch:
+        with appearing(place.folder, last=last, without=[*place.names.values()]) as scratch:
             written = result.write(scratch, place.names)
             written_s = time.perf_counter() - since
             timings = {"read files": round(read_s, 3), **result.timings_s, "write files": round(written_s, 3)}

@@ -29,6 +29,9 @@ MAPS = ("uncertainty", "feature_uncertainty")
 FILES = ("warped.nii.gz", "transform.h5", "inverse.h5", "displacement.nii.gz", NAME)
 """What is always written."""
 
+REPORT, FIGURES = "report.html", "figures"
+"""What may be drawn of a result, beside it."""
+
 PLAIN = {name: name for name in (*FILES, *(f"{name}.nii.gz" for name in MAPS))}
 """Names of files outside BIDS."""
 
@@ -90,8 +93,10 @@ class Result:
         size = "×".join(map(str, self.warped.grid.shape))
         longest = float(np.sqrt(np.square(self.displacement_mm).sum(0).max()))
         seconds = sum(self.timings_s.values())
+        linear = "nothing" if self.method.linear is None else self.method.linear.transform
+        how = self.choices.similarity or (linear if self.method.registrar is None else self.method.registrar.kind)
         return (
-            f"Result({self.choices.similarity}, {size} voxels, {seconds:.1f} s: points move {longest:.1f} mm at most,\n"
+            f"Result({how}, {size} voxels, {seconds:.1f} s: points move {longest:.1f} mm at most,\n"
             f"  {self.certificate.percent_folded:g} % folded, forward and inverse agree to "
             f"{self.certificate.forward_inverse_max:.1g} voxel,\n  {len(self.warnings)} warnings; .save(folder) writes it)"
         )
@@ -130,7 +135,7 @@ class Result:
         """
         place = Path(folder)
         claim_folder(place, [*PLAIN], overwrite=overwrite)
-        with locked(place), appearing(place, last=NAME) as scratch:
+        with locked(place), appearing(place, last=NAME, without=[*PLAIN, REPORT, FIGURES]) as scratch:
             self.record(self.write(scratch, PLAIN)).write(scratch / NAME)
         return place
 

@@ -85,8 +85,8 @@ class Material:
         if fixed.grid.shape != warped.grid.shape:
             raise InputError(f"{fixed_path}: has {fixed.grid.shape} voxels, the result {warped.grid.shape}.")
         made = cls.built(fixed, warped, moving, transform, record, transform.displacement(fixed.grid), notes)
-        maps = {name: folder / f"{name}.nii.gz" for name in MAPS}
-        return replace(made, **{name: _shown(read_image(path)) for name, path in maps.items() if path.exists()})
+        maps = {name: folder / files[name] for name in MAPS if name in files}
+        return replace(made, **{name: _shown(read_image(path)) for name, path in maps.items()})
 
     @classmethod
     def built(  # noqa: PLR0917 - the one place where all of it comes together

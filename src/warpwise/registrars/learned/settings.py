@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 
 def name_of(model: Any) -> str:
     """What a model is called where it is written down: an installed one by its name, else by a path that holds anywhere."""
-    word = model if isinstance(model, str | Path) else model.path or model.card.name
-    return str(word) if str(word) in installed() or not Path(word).exists() else str(Path(word).absolute())
+    if not isinstance(model, str | Path) and model.path is None:
+        return f"{model.card.name or 'a model'} (in memory)"
+    word = model if isinstance(model, str | Path) else model.path
+    known = installed()
+    if str(word) in known or not Path(word).exists():
+        return str(word)
+    place = Path(word).absolute()
+    return next((name for name, folder in known.items() if folder == place), str(place))
 
 
 class Network(Settings):
