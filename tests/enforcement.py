@@ -18,6 +18,7 @@ import numpy as np
 SOURCE = Path(__file__).parent.parent / "src" / "warpwise"
 OUTSIDE = ("ops", "models")
 WITHIN_OPS = ("functions", "kernels", "matching", "operation", "reference", "statistics")
+REAL = jaxtyping.jaxtyped
 CHECKED: set[str] = set()
 """What is checked, by its full name."""
 
@@ -28,9 +29,7 @@ def install() -> None:
     for name in ("warpwise.shapes", "warpwise.ops.shapes"):
         module = import_module(name)
         for alias, hint in vars(module).items():
-            if get_origin(hint) is Annotated or (
-                get_origin(hint) is tuple and Annotated in map(get_origin, get_args(hint))
-            ):
+            if in_words(hint):
                 setattr(module, alias, enforced(hint))
                 shaped.append(alias)
     early = [
@@ -41,7 +40,25 @@ def install() -> None:
     assert not set(early) - {"warpwise.errors", "warpwise.extras"}, f"imported before shapes could be enforced: {early}"
     rooms = [path.stem for path in SOURCE.iterdir() if path.suffix in ("", ".py") and path.stem[:1] not in "_."]
     modules = [f"warpwise.{room}" for room in rooms if room not in OUTSIDE]
+    # The hook decorates whatever is defined, by this name; most of it has no shapes, and should not pay for them.
+    jaxtyping.jaxtyped = jaxtyped
     jaxtyping.install_import_hook([*modules, *(f"warpwise.ops.{name}" for name in WITHIN_OPS)], "enforcement.check")
+
+
+def jaxtyped(*, typechecker: Any) -> Callable[[Any], Any]:
+    """jaxtyping's decorator for what has a shape; what is defined anew at every call is left alone, for speed."""
+
+    def decorate(defined: Any) -> Any:
+        inner = "<locals>" in defined.__qualname__
+        shaped = any(map(has_shape, getattr(defined, "__annotations__", {}).values()))
+        return REAL(typechecker=typechecker)(defined) if shaped and not inner else defined
+
+    return decorate
+
+
+def in_words(hint: Any) -> bool:
+    """Whether an alias is an array with a shape in words, or a tuple of some."""
+    return get_origin(hint) is Annotated or (get_origin(hint) is tuple and any(map(in_words, get_args(hint))))
 
 
 def enforced(hint: Any) -> Any:

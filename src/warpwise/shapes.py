@@ -46,6 +46,9 @@ Matrix4 = Annotated[NDArray[np.float64], "4 4"]
 Normal = tuple[Annotated[NDArray[np.float64], "p"], Annotated[NDArray[np.float64], "p p"]]
 """Gradient and Hessian of a Gauss-Newton step."""
 
+NormalAffine = tuple[Annotated[NDArray[np.float64], "3 4"], Annotated[NDArray[np.float64], "12 12"]]
+"""The same by the entries of an affine's matrix."""
+
 VoxelPoints = Annotated[NDArray[np.float64], "n 3"]
 
 Shares = Annotated[NDArray[np.float32], "c"]

@@ -18,5 +18,5 @@ def test_hypergradients_of_a_real_registration_agree_with_finite_differences(dat
     relative = problem.errors(
         hypergradient(plane.outer_loss, plane.inner_loss, outer, solution, estimator=estimator), expected
     )
-    assert relative["stiffness"] == pytest.approx(0, abs=1e-3)
+    assert relative["diffusion"] == pytest.approx(0, abs=1e-3)
     assert relative["filter"] == pytest.approx(0, abs=1e-3)

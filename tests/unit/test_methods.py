@@ -175,7 +175,7 @@ def test_another_kind_keeps_what_it_knows_of_the_settings_of_the_one_before(tmp_
     file = tmp_path / "learned.yaml"
     file.write_text("base: fast\nregistrar: {kind: network, model: synthetic}\n")
     assert Method.named(file).registrar.model == "synthetic"
-    with pytest.raises(InputError, match=r"kind.*'svg'"):
+    with pytest.raises(InputError, match=r"registrar\.kind: there is no 'svg'.*'svf'"):
         Method.named("fast").changed({"registrar.kind": "svg"})
 
 

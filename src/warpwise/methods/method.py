@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from warpwise.errors import InputError
-from warpwise.models import installed
+from warpwise.models import holds_model, installed
 from warpwise.objective import SolverTerms, solvable
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
@@ -137,7 +137,13 @@ class Method(Settings):
         if (path / FILE).is_file():
             return cls.read(path / FILE)
         record = record_of(path)
-        return cls.of_model(path) if record is None else cls.read(record)
+        if record is not None:
+            return cls.read(record)
+        if not holds_model(path):
+            raise InputError(
+                f"{path}: holds no method.", hint="Give a YAML file, or a folder of a result, a model or a training run."
+            )
+        return cls.of_model(path)
 
     @classmethod
     def read(cls, path: str | Path) -> "Method":
@@ -233,6 +239,9 @@ class Method(Settings):
                 f"images.percentiles {self.images.percentiles}: the model was trained with {card.percentiles}.",
                 hint="Leave percentiles out.",
             )
+
+    def __str__(self) -> str:
+        return self.yaml()
 
     def yaml(self) -> str:
         """The method as a text that `named` reads back."""

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from warpwise.errors import InputError
 from warpwise.image import PERCENTILES
-from warpwise.models import installed
+from warpwise.models import CARD, PLACES, installed
 from warpwise.networks import parse_network
 from warpwise.networks.base import NetworkSettings
 from warpwise.prediction import Prediction
 from warpwise.settings import Settings
 
-WEIGHTS, CARD = "weights.safetensors", "model.json"
+WEIGHTS = "weights.safetensors"
 FORMAT = 2
 READ = (1, 2)
 
@@ -145,9 +145,9 @@ def find(name_or_folder: str | Path) -> Path:
             f"{folder}: is a file; a model is a folder with {WEIGHTS} and {CARD}.",
             hint="Pickled weights (.pt, .pth, .ckpt) can run code when they are read, so they are not accepted.",
         )
-    for place in (folder, folder / "best", folder / "last"):
-        if (place / CARD).exists():
-            return place
+    for place in PLACES:
+        if (folder / place / CARD).is_file():
+            return folder / place
     names = ", ".join(known) or "none"
     raise InputError(
         f"{name_or_folder}: is neither an installed model ({names}) nor a folder with {CARD}.",

@@ -7,7 +7,7 @@ import numpy as np
 from warpwise.ops import kernels
 from warpwise.ops.statistics import correlation, information
 from warpwise.pair import Pair
-from warpwise.shapes import Array, Matrix4, Normal, VoxelPoints
+from warpwise.shapes import Array, Matrix4, Normal, NormalAffine, VoxelPoints
 from warpwise.similarity.base import LinearMeasure
 from warpwise.similarity.information import MutualInformation
 from warpwise.similarity.label import LabelOverlap
@@ -99,7 +99,7 @@ class Problem:
             hessian += h
         return gradient.ravel(), hessian
 
-    def _landmarks(self, landmarks: Landmarks, fixed: VoxelPoints) -> Normal:
+    def _landmarks(self, landmarks: Landmarks, fixed: VoxelPoints) -> NormalAffine:
         """The same for Σ |W(Mp − q)|²: a step B, composed on the right, moves a point by W·M·(B p) mm."""
         mm = self.pair.moving.grid.affine[:3, :3]
         off = residuals(self.pair, fixed, self._matrix) @ mm.T
