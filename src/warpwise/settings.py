@@ -48,11 +48,9 @@ class Settings(BaseModel):
                 hint = nearest(str(first["loc"][-1]), _at(cls, first["loc"][:-1]))
                 raise InputError(f"{cls.__name__}: unknown setting {where!r}.", hint=hint) from error
             if first["type"] == "union_tag_invalid":
-                tags = str(first["ctx"]["expected_tags"]).replace("'", "").split(", ")
-                hint = nearest(str(first["ctx"]["tag"]), tags)
-                raise InputError(
-                    f"{cls.__name__}: {where}.kind: there is no {first['ctx']['tag']!r}.", hint=hint
-                ) from error
+                said = first.get("ctx", {})
+                hint = nearest(str(said["tag"]), str(said["expected_tags"]).replace("'", "").split(", "))
+                raise InputError(f"{cls.__name__}: {where}.kind: there is no {said['tag']!r}.", hint=hint) from error
             raise InputError(f"{cls.__name__}: {where}: {first['msg']} (got {first['input']!r}).") from error
 
     def replace(self, **changes: Any) -> Self:

@@ -36,7 +36,8 @@ def run(
     say.line(
         f"Folds: {certificate.percent_folded:g} % of voxels, {certificate.percent_ndv:g} % of the volume. "
         f"Forward and inverse agree to {certificate.forward_inverse_mean:.1g} voxel (mean), "
-        f"{certificate.forward_inverse_max:.1g} (largest)."
+        f"{certificate.forward_inverse_max:.1g} (largest); with the inverse on voxels, as files hold it, to "
+        f"{certificate.inverse_file_mean:.1g} and {certificate.inverse_file_max:.1g}."
     )
     for warning in result.warnings:
         say.warning(warning)
