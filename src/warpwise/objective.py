@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from warpwise import ops
 from warpwise.errors import InputError
 from warpwise.regularizers.gaussian import Gaussian
+from warpwise.regularizers.smoothness import Diffusion
 from warpwise.similarity.auto import settled
 from warpwise.similarity.base import Similarity
 from warpwise.similarity.label import LabelOverlap
@@ -113,7 +114,7 @@ def halved(alignment: "Alignment") -> "Alignment":
     )
 
 
-SOLVABLE = (Similarity, LabelOverlap, Landmarks, Gaussian)
+SOLVABLE = (Similarity, LabelOverlap, Landmarks, Gaussian, Diffusion)
 
 
 def solvable(term: Term) -> bool:
@@ -131,6 +132,7 @@ class SolverTerms:
 
     similarities: tuple[Similarity, ...]
     smoothness: Gaussian | None = None
+    diffusion: Diffusion | None = None
     labels: LabelOverlap | None = None
     landmarks: Landmarks | None = None
 
@@ -147,7 +149,7 @@ class SolverTerms:
             if kind is None:
                 raise InputError(
                     f"Term {name!r} ({term.row()}) has no kernel, so a solver cannot minimise it.",
-                    hint="Solvers know auto, lncc, ncc, mse, mi, mind, labels, landmarks and gaussian.",
+                    hint="Solvers know auto, lncc, ncc, mse, mi, mind, labels, landmarks, gaussian and diffusion.",
                 )
             if isinstance(term, Loss) and term.scale:
                 raise InputError(
@@ -156,19 +158,23 @@ class SolverTerms:
             if term.weight > 0:
                 parts[kind][name] = term
         similarities = [term for term in parts[Similarity].values() if isinstance(term, Similarity)]
-        for kind in (Gaussian, LabelOverlap, Landmarks):
+        for kind in (Gaussian, Diffusion, LabelOverlap, Landmarks):
             if len(parts[kind]) > 1:
                 raise InputError(f"Terms {' and '.join(parts[kind])} are of one kind; a solver takes one of it.")
-        smoothness, labels, landmarks = (
-            next(iter(parts[kind].values()), None) for kind in (Gaussian, LabelOverlap, Landmarks)
+        smoothness, diffusion, labels, landmarks = (
+            next(iter(parts[kind].values()), None) for kind in (Gaussian, Diffusion, LabelOverlap, Landmarks)
         )
+        assert diffusion is None or isinstance(diffusion, Diffusion)
         assert smoothness is None or isinstance(smoothness, Gaussian)
         assert labels is None or isinstance(labels, LabelOverlap)
         assert landmarks is None or isinstance(landmarks, Landmarks)
-        return cls(tuple(similarities), smoothness, labels, landmarks)
+        return cls(tuple(similarities), smoothness, diffusion, labels, landmarks)
 
-    def check(self, *, similarity: bool, smoothness: bool) -> None:
-        """Refuse to begin without what will be needed.
+    def check(self, *, similarity: bool, smoothness: str | None) -> None:
+        """Refuse to begin without what will be needed, or with another smoothness.
+
+        Args:
+            similarity: whether one is needed; smoothness: which term a solver can minimise, if it needs one.
 
         Raises:
             InputError: it is not there.
@@ -177,8 +183,15 @@ class SolverTerms:
             raise InputError(
                 "A solver needs a similarity of a weight above 0.", hint="For example similarity: {term: auto}."
             )
-        if smoothness and self.smoothness is None:
-            raise InputError("A solver needs a smoothness.", hint="For example smoothness: {term: gaussian}.")
+        for name, term in (("gaussian", self.smoothness), ("diffusion", self.diffusion)):
+            other = "energy" if name == "diffusion" else "greedy"
+            if smoothness and name != smoothness and term is not None:
+                raise InputError(
+                    f"Smoothness {name!r} is not what this solver minimises, which is {smoothness!r}.",
+                    hint=f"Set its term, or a registrar of kind {other}.",
+                )
+            if smoothness == name and term is None:
+                raise InputError("A solver needs a smoothness.", hint=f"For example smoothness: {{term: {name}}}.")
 
     @property
     def leading(self) -> Similarity:
@@ -187,7 +200,7 @@ class SolverTerms:
         Raises:
             InputError: there is none.
         """
-        self.check(similarity=True, smoothness=False)
+        self.check(similarity=True, smoothness=None)
         return max(self.similarities, key=lambda term: term.weight)
 
     @property
@@ -197,14 +210,10 @@ class SolverTerms:
         Raises:
             InputError: there is none.
         """
-        self.check(similarity=False, smoothness=True)
+        self.check(similarity=False, smoothness="gaussian")
         assert self.smoothness is not None
         return self.smoothness
 
     def settled(self, *, alike: bool) -> "SolverTerms":
         """The same for images that show tissue alike, or do not."""
         return replace(self, similarities=tuple(settled(term, alike=alike) for term in self.similarities))
-
-    def smoothed(self, smoothness: Gaussian) -> "SolverTerms":
-        """The same under another smoothness."""
-        return replace(self, smoothness=smoothness)

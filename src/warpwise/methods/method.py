@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,10 +13,11 @@ from warpwise.models import holds_model, installed
 from warpwise.objective import SolverTerms, solvable
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
-from warpwise.registrars.deformable.work import DescentSettings, ScaleSettings
+from warpwise.registrars.deformable.energy import Energy
+from warpwise.registrars.deformable.work import ScaleSettings
 from warpwise.registrars.learned.settings import Network, Refined
 from warpwise.registrars.linear.affine import LinearSettings
-from warpwise.regularizers.gaussian import Gaussian
+from warpwise.regularizers.smoothness import Diffusion
 from warpwise.settings import Settings, nearest
 from warpwise.similarity.base import Similarity
 from warpwise.tables import Table
@@ -24,7 +26,7 @@ from warpwise.terms.term import Terms, parse_terms
 FILE, RECORD = "method.yaml", "result.json"
 """What a folder holds whose method has one."""
 
-SCHEMA = 2
+SCHEMA = 3
 """Of a record, which holds a method; this version reads no other."""
 
 PRESETS = Table(
@@ -35,6 +37,7 @@ PRESETS = Table(
         "accurate": "warpwise.methods.presets:accurate",
         "affine": "warpwise.methods.presets:affine",
         "rigid": "warpwise.methods.presets:rigid",
+        "energy": "warpwise.methods.presets:energy",
     },
 )
 """Name → function that makes the method."""
@@ -70,19 +73,23 @@ class ImageSettings(Settings):
 
 
 class Cautious(Settings):
-    """What a solver does where the images do not show tissue alike (`linear.contrast`): steps have the same length
-    whatever the evidence, so weak evidence gets smooth, short ones."""
+    """What deforms in place of the registrar where images show tissue differently and its field explains too little."""
 
-    descent: DescentSettings
-    smoothness: Gaussian
+    registrar: Energy
+    smoothness: Diffusion
+
+    def build(self, terms: SolverTerms) -> Registrar:
+        """Ready for any pair."""
+        return self.registrar.build(replace(terms, smoothness=None, diffusion=self.smoothness))
 
 
-AnyRegistrar = Annotated[Greedy | SVF | SymmetricSVF | Network | Refined, Field(discriminator="kind")]
+AnyRegistrar = Annotated[Greedy | SVF | SymmetricSVF | Energy | Network | Refined, Field(discriminator="kind")]
 
 
-def standard_objective() -> Any:
-    """Intensities by contrast, labels and landmarks where the scans have them, Gaussians for smoothness."""
-    return parse_terms({"similarity": {"term": "auto"}, "labels": {}, "landmarks": {}, "smoothness": {"term": "gaussian"}})
+def standard_objective(**smoothness: Any) -> Any:
+    """Intensities by contrast, labels and landmarks where scans have them; Gaussians, or what is given, for smoothness."""
+    smooth = smoothness or {"term": "gaussian"}
+    return parse_terms({"similarity": {"term": "auto"}, "labels": {}, "landmarks": {}, "smoothness": smooth})
 
 
 class Method(Settings):
@@ -94,7 +101,7 @@ class Method(Settings):
         registrar: what deforms; none: nothing does.
         objective: terms by names of one's own; one list, of which each stage reads what it knows. Labels and landmarks
             count where both scans have them; with weight 0 they are only measured.
-        cautious: what changes for images of different contrast.
+        cautious: what deforms instead where the evidence is weak (`registrars.deformable.contrast.evidence`).
         device: auto, cpu or cuda.
 
     Example:
@@ -182,8 +189,8 @@ class Method(Settings):
             registrar=network,
         )
 
-    def refined(self, *, like: str = "balanced") -> "Method":
-        """A network's method, followed by a solver; how cautious that is comes from a preset.
+    def refined(self) -> "Method":
+        """A network's method, followed by a solver.
 
         Raises:
             InputError: the method has no network.
@@ -193,7 +200,8 @@ class Method(Settings):
                 "There is nothing to refine without a model.", hint="Name one: --method, for example synthetic."
             )
         solver = Greedy(scales=REFINING)
-        return self.replace(registrar=Refined(network=self.registrar, solver=solver), cautious=PRESETS[like]().cautious)
+        cautious = PRESETS["balanced"]().cautious
+        return self.replace(registrar=Refined(network=self.registrar, solver=solver), cautious=cautious)
 
     def similarities(self) -> list[str]:
         """Names of the objective's similarities."""
@@ -217,19 +225,14 @@ class Method(Settings):
         if self.device == "cuda":
             raise InputError("There are no CUDA kernels in this version.", hint="Use device cpu or auto.")
         terms, registrar = self.terms().settled(alike=alike), self.registrar
-        solves = registrar is not None and not isinstance(registrar, Network)
-        terms.check(similarity=solves or self.linear is not None, smoothness=solves)
+        solver = registrar.solver if isinstance(registrar, Refined) else registrar
+        smoothness = None if solver is None or isinstance(solver, Network) else solver.smoothness
+        terms.check(similarity=smoothness is not None or self.linear is not None, smoothness=smoothness)
         if registrar is None:
             return None
         if isinstance(registrar, Network | Refined):
             self._obey(registrar if isinstance(registrar, Network) else registrar.network)
-        if alike or self.cautious is None or isinstance(registrar, Network):
-            return registrar.build(terms)
-        terms = terms.smoothed(self.cautious.smoothness)
-        slow = self.cautious.descent.model_dump()
-        if isinstance(registrar, Refined):
-            return registrar.replace(solver={"kind": registrar.solver.kind, **slow}).build(terms)
-        return type(registrar).parse({"kind": registrar.kind, **slow}).build(terms)
+        return registrar.build(terms)
 
     def _obey(self, network: Network) -> None:
         """Refuse to show a network intensities that were stretched in another way than those it learnt from."""

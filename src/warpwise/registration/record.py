@@ -29,9 +29,10 @@ class Choices(Settings):
     Attributes:
         similarity: that a deformable solver minimised, empty where none did; linear_measure: of the linear stage.
         start: where that began.
-        contrast_agreement: 1 where tissue looks the same, below 0.35 it counts as different.
+        contrast_agreement: 1 where tissue looks the same, below 0.88 images are compared in both contrasts.
         guides: what guided besides images, and its weight.
-        cautious: whether the method's cautious form was used, in place of its registrar's settings and its smoothness.
+        evidence: by how much deforming raised the share of variance that one image explains in the other, where contrasts
+            differ; cautious: whether that was so little that the method's cautious registrar went instead.
         voxels: that were used: all, or one in so many along each axis.
     """
 
@@ -40,6 +41,7 @@ class Choices(Settings):
     start: str
     contrast_agreement: float
     guides: dict[str, float] = Field(default_factory=dict)
+    evidence: float | None = None
     cautious: bool = False
     voxels: str = "all"
     threads: int = 1
@@ -50,7 +52,7 @@ class Record(Settings):
     """A registration as result.json holds it.
 
     Attributes:
-        schema_version: of this file; this version of warpwise reads 2.
+        schema_version: of this file; this version of warpwise reads 3.
         warpwise: version that made it; versions: of what it stood on.
         fixed, moving: the images' paths, empty for images in memory.
         method: how it was registered; `Method.named` reads it from here.

@@ -16,7 +16,7 @@ from warpwise.objective import SolverTerms
 from warpwise.ops.runtime import get_threads, release_memory
 from warpwise.pair import Pair
 from warpwise.registrars.base import PREDICTED, Registrar, Solution
-from warpwise.registrars.linear.contrast import ALIKE, agreement
+from warpwise.registrars.deformable.contrast import ALIKE, EVIDENT, evidence, likeness
 from warpwise.registrars.linear.stage import Aligned, align
 from warpwise.registration.deliver import Clock, deliver
 from warpwise.registration.memory import affordable, predicted_memory_mb, words
@@ -25,6 +25,7 @@ from warpwise.registration.record import Choices
 from warpwise.registration.result import Result
 from warpwise.registration.scores import scored
 from warpwise.registration.trust import suspicions
+from warpwise.similarity.base import Similarity
 from warpwise.transforms.base import Transform
 
 
@@ -95,13 +96,19 @@ def register_scans(
     return Result(
         **vars(delivered),
         method=method,
-        choices=choices_of(method, prepared, aligned, deformed, reduction),
+        choices=choices_of(prepared, aligned, deformed, reduction),
         scores=scored(scans, delivered.transform),
         history=history,
         stops=linear_stops | deformed.stops,
         similarity=energies(history),
         timings_s=clock.laps,
-        warnings=(*prepared.notes, *words(reduction), *unlike, *suspicions(aligned, pair, delivered.displacement_mm)),
+        warnings=(
+            *prepared.notes,
+            *words(reduction),
+            *unlike,
+            *deformed.words,
+            *suspicions(aligned, pair, delivered.displacement_mm),
+        ),
         predicted_memory_mb=predicted_memory_mb(scans, reduction=reduction),
         sources=(sources[0], sources[1]),
         geometry=geometry_of(scans),
@@ -116,12 +123,25 @@ class Deformed:
         solution: None where the method has no registrar.
         stage: what it is called; terms: what it minimised.
         agreement: of the images' contrast, 1 is the same.
+        evidence: what the field explained more than none, where contrasts differ; cautious: whether that was too little.
     """
 
     solution: Solution | None
     stage: str
     terms: SolverTerms
     agreement: float
+    evidence: float | None = None
+    cautious: bool = False
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What should be said."""
+        if not self.cautious or self.evidence is None:
+            return ()
+        return (
+            f"The images show tissue differently, and deforming explains {100 * self.evidence:.0f} % more of one by the "
+            "other: little evidence, so a smoother deformation was taken.",
+        )
 
     @property
     def history(self) -> tuple[Event, ...]:
@@ -142,17 +162,24 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
         registrar: what `method.build()` gives, where it is at hand.
         on_step: told of every iteration.
     """
-    likeness = agreement(pair)
-    alike = likeness > ALIKE
+    agreement = likeness(pair)
+    alike = agreement > ALIKE
     terms = method.terms().settled(alike=alike)
     if registrar is None or (not alike and registrar.stage != PREDICTED):
         registrar = method.build(alike=alike)
     if registrar is None:
-        return Deformed(None, "", terms, likeness)
-    return Deformed(registrar.solve(pair, on_step=on_step), registrar.stage, terms, likeness)
+        return Deformed(None, "", terms, agreement)
+    solution = registrar.solve(pair, on_step=on_step)
+    if alike or method.cautious is None or registrar.stage == PREDICTED:
+        return Deformed(solution, registrar.stage, terms, agreement)
+    rise = evidence(pair, solution.field)
+    if rise >= EVIDENT:
+        return Deformed(solution, registrar.stage, terms, agreement, rise)
+    registrar = method.cautious.build(terms)
+    return Deformed(registrar.solve(pair, on_step=on_step), registrar.stage, terms, agreement, rise, cautious=True)
 
 
-def choices_of(method: Method, prepared: Prepared, aligned: Aligned, deformed: Deformed, reduction: int) -> Choices:
+def choices_of(prepared: Prepared, aligned: Aligned, deformed: Deformed, reduction: int) -> Choices:
     """What was decided on the way."""
     pair, terms = prepared.pair, deformed.terms
     guides: dict[str, float] = {}
@@ -162,15 +189,21 @@ def choices_of(method: Method, prepared: Prepared, aligned: Aligned, deformed: D
         guides["labels"] = terms.labels.weight
     minimised = deformed.solution is not None and deformed.stage != PREDICTED
     return Choices(
-        similarity="+".join(term.row() for term in terms.similarities) if minimised else "",
+        similarity="+".join(map(called, terms.similarities)) if minimised else "",
         linear_measure=aligned.measure,
         start=aligned.start.name,
         contrast_agreement=round(deformed.agreement, 3),
+        evidence=None if deformed.evidence is None else round(deformed.evidence, 3),
+        cautious=deformed.cautious,
         guides=guides,
-        cautious=minimised and method.cautious is not None and deformed.agreement <= ALIKE,
         voxels="all" if reduction == 1 else f"one in {'×'.join(map(str, prepared.factors))}",
         threads=get_threads(),
     )
+
+
+def called(similarity: Similarity) -> str:
+    """A similarity as a record has it."""
+    return f"{similarity.row()} in both contrasts" if similarity.mapped else similarity.row()
 
 
 def geometry_of(scans: Scans) -> Geometry | None:

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from warpwise import ops
 from warpwise.terms.term import Loss
 
 if TYPE_CHECKING:
@@ -17,6 +16,8 @@ class Diffusion(Loss):
     term: Literal["diffusion"] = "diffusion"
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
+        from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
+
         return ops.diffusion(alignment.displacement).mean()
 
 
@@ -29,4 +30,6 @@ class Bending(Loss):
     term: Literal["bending"] = "bending"
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
+        from warpwise import ops  # noqa: PLC0415 - likewise
+
         return ops.bending(alignment.displacement).mean()

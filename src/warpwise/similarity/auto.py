@@ -6,7 +6,6 @@ from pydantic import Field
 
 from warpwise.shapes import Array, Channels, Map1
 from warpwise.similarity.base import Fused, LinearMeasure, Similarity
-from warpwise.similarity.descriptor import MIND
 from warpwise.similarity.local import LNCC
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Auto(Similarity):
-    """LNCC where the images show tissue alike, else MIND-SSC; solvers measure which holds (`linear.contrast`).
+    """LNCC, mapped where the images do not show tissue alike; solvers measure which holds (`Mapping.likeness`).
 
     On tensors, where nothing is measured first, it is LNCC.
     """
@@ -40,4 +39,4 @@ def settled(similarity: Similarity, *, alike: bool) -> Similarity:
     if not isinstance(similarity, Auto):
         return similarity
     weight, scale = similarity.weight, similarity.scale
-    return LNCC(weight=weight, scale=scale, radius=similarity.radius) if alike else MIND(weight=weight, scale=scale)
+    return LNCC(weight=weight, scale=scale, radius=similarity.radius, mapped=not alike)

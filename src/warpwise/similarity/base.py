@@ -19,15 +19,22 @@ class Similarity(Loss, ABC):
 
     Attributes:
         directed: whether `channels` describe directions along the grid's axes; both images must lie on one grid first.
+        mapped: whether each channel is compared twice, in the contrast of either image (`similarity.mapping`).
         linear: what stands for it in the linear stage: where the images show tissue alike, and where they do not.
     """
 
     directed: ClassVar[bool] = False
+    mapped: bool = False
     linear: ClassVar[tuple[LinearMeasure, LinearMeasure]]
 
     @abstractmethod
     def channels(self, image: Channels) -> Array:
         """What is compared in place of the image: itself, or descriptors (C', X, Y, Z)."""
+
+    def curvature(self, warped: Channels, weight: Map1 | None, shares: Array) -> Channels | None:  # noqa: ARG002
+        """Second derivative of the value by each intensity, about and not negative; None where a similarity has none, so
+        that it cannot be minimised by second-order steps."""
+        return None
 
     @abstractmethod
     def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:

@@ -44,9 +44,16 @@ class MIND(Similarity):
     def channels(self, image: Channels) -> Array:
         return np.concatenate([describe(channel, self.radius, self.dilation) for channel in image])
 
+    def curvature(self, warped: Channels, weight: Map1 | None, shares: Array) -> Channels:
+        return MSE().curvature(warped, weight, self._shared(shares, len(warped)))
+
     def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
-        share = np.repeat(shares, len(fixed) // len(shares)) * len(shares) / len(fixed)
-        return MSE().fused(fixed, weight, share.astype(np.float32))
+        return MSE().fused(fixed, weight, self._shared(shares, len(fixed)))
+
+    @staticmethod
+    def _shared(shares: Array, channels: int) -> Array:
+        """The share of an image's channel, among the descriptors made of it."""
+        return (np.repeat(shares, channels // len(shares)) * len(shares) / channels).astype(np.float32)
 
 
 def describe(image: Array, radius: int, dilation: int) -> Array:

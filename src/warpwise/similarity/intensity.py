@@ -29,6 +29,11 @@ class MSE(Similarity):
     def channels(self, image: Channels) -> Array:
         return image
 
+    def curvature(self, warped: Channels, weight: Map1 | None, shares: Array) -> Channels:
+        voxels = float(np.prod(warped.shape[1:])) if weight is None else float(weight.sum(dtype=np.float64))
+        curved = np.broadcast_to((2 / max(voxels, 1.0) * shares).astype(np.float32)[:, None, None, None], warped.shape)
+        return np.ascontiguousarray(curved if weight is None else curved * weight)
+
     def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
         voxels = float(np.prod(fixed.shape[1:])) if weight is None else float(weight.sum(dtype=np.float64))
         share = shares / max(voxels, 1.0)

@@ -24,7 +24,8 @@ class LNCC(Similarity):
     The squared form ignores the sign of the correlation, so tissue may be bright in one image and dark in the other.
     `epsilon` is the variance (intensities 0 … 1) of noise that both windows are taken to share: where there is less than
     that, noise would otherwise pull as hard as anatomy. See `ops.lncc`. Without a radius it is
-    2, or what a solver's scale has.
+    2, or what a solver's scale has. `mapped` compares twice, in the contrast of either image (`similarity.mapping`): for
+    images that show tissue differently. Solvers learn the two curves anew at every scale.
 
     Source: Avants et al., Medical Image Analysis 2008.
     """
@@ -33,14 +34,20 @@ class LNCC(Similarity):
     radius: int | None = Field(default=None, ge=0)
     signed: bool = False
     epsilon: float = Field(default=5e-3, gt=0)
+    mapped: bool = False
     linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("lncc", "mi")
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
 
+        fixed, warped = alignment.fixed, alignment.warped
+        if self.mapped:
+            from warpwise.similarity.mapping import mapped_tensors  # noqa: PLC0415 - likewise
+
+            fixed, warped = mapped_tensors(fixed, warped, alignment.mask)
         value = ops.lncc(
-            alignment.fixed,
-            alignment.warped,
+            fixed,
+            warped,
             radius=RADIUS if self.radius is None else self.radius,
             weight=alignment.mask,
             signed=self.signed,
@@ -51,26 +58,41 @@ class LNCC(Similarity):
     def channels(self, image: Channels) -> Array:
         return image
 
+    def curvature(self, warped: Channels, weight: Map1 | None, shares: Array) -> Channels:
+        # A window's squared correlation falls by |δ⊥|² over its own energy; a voxel lies in as many windows as one holds.
+        voxels = float(np.prod(warped.shape[1:])) if weight is None else float(weight.sum(dtype=np.float64))
+        near = RADIUS if self.radius is None else self.radius
+        windows = [("box", float(near) if n > 1 else 0.0) for n in warped.shape[1:]]
+        variance = kernels.separable(warped * warped, windows)
+        variance -= np.square(kernels.separable(warped, windows))
+        np.maximum(variance, 0, out=variance)
+        variance += np.float32(self.epsilon)
+        curved = (2 / max(voxels, 1.0) * shares).astype(np.float32)[:, None, None, None] / variance
+        return curved if weight is None else curved * weight
+
     def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
-        maps = np.empty((fixed.shape[0], 3, *fixed.shape[1:]), np.float32)
+        maps = np.empty((1, 3, *fixed.shape[1:]), np.float32)  # of one channel after the other, to save memory
         voxels = float(np.prod(fixed.shape[1:])) if weight is None else float(weight.sum(dtype=np.float64))
         share = shares / max(voxels, 1.0)
         near = RADIUS if self.radius is None else self.radius
         x, y, z = (near if n > 1 else 0 for n in fixed.shape[1:])
 
         def evaluate(warped: Channels, gradient: Channels) -> float:
-            total = kernels.lncc(
-                fixed,
-                warped,
-                radius=(x, y, z),
-                weight=weight,
-                signed=self.signed,
-                epsilon=self.epsilon,
-                scale=-share,
-                maps=maps,
-                gradient=gradient,
-            )
-            return -float(total @ share)
+            totals = [
+                kernels.lncc(
+                    fixed[n : n + 1],
+                    warped[n : n + 1],
+                    radius=(x, y, z),
+                    weight=weight,
+                    signed=self.signed,
+                    epsilon=self.epsilon,
+                    scale=-share[n : n + 1],
+                    maps=maps,
+                    gradient=gradient[n : n + 1],
+                )
+                for n in range(len(fixed))
+            ]
+            return -float(np.concatenate(totals) @ share)
 
         return evaluate
 

@@ -266,6 +266,22 @@ def normal_product(matrix, p, diffusion, q, partial, start, stop):
         partial[x] = total
 
 
+@kernel
+def laplacian(p, q, partial, start, stop):
+    """q = L·p, L the graph Laplacian of the grid; partial (X,) = p·q."""
+    for x in range(start, stop):
+        total = 0.0
+        for y in range(p.shape[2]):
+            for d in range(3):
+                pr, qr = p[d, x, y], q[d, x, y]
+                edges_row(p[d], x, y, qr)
+                part = np.float32(0)
+                for z in range(p.shape[3]):
+                    part += pr[z] * qr[z]
+                total += part
+        partial[x] = total
+
+
 @helper
 def precondition_row(matrix, r, z3, diffusion, edges, x, y):
     """z = block⁻¹·r at every voxel; returns r·z."""

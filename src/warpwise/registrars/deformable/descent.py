@@ -13,6 +13,7 @@ from warpwise.pair import Pair
 from warpwise.registrars.base import Recorder, Registrar, Solution
 from warpwise.registrars.crop import anchored, foreground
 from warpwise.registrars.deformable import MOTIONS, fold
+from warpwise.registrars.deformable.contrast import in_both_contrasts
 from warpwise.registrars.deformable.landmarks import Pull
 from warpwise.registrars.deformable.motions import Kind, Motion
 from warpwise.registrars.deformable.work import DescentSettings, ScaleWork, usable_scales
@@ -78,9 +79,11 @@ class Descent:
         moved: VectorField | None = None
         if start is not None:
             inside = tuple(slice(s, s + n) for s, n in zip(box.start, box.shape, strict=True))
-            field = motion.field_of(start.field[(slice(None), *inside)])
+            moved = np.ascontiguousarray(start.field[(slice(None), *inside)])
+            field = motion.field_of(moved)
         for scale in usable_scales(pair, self.settings.scales):
-            work = ScaleWork.build(part, scale, self.terms, box)
+            mapped = in_both_contrasts(part, moved, reach) if any(t.mapped for t in self.terms.similarities) else None
+            work = ScaleWork.build(part, scale, self.terms, box, mapped)
             field = work.adopt(field, reach)
             reach = work.reach
             moves = motion(work)

@@ -1,6 +1,7 @@
 """How a solver moves, and everything that one scale of it needs."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -11,7 +12,7 @@ from warpwise.pair import Pair
 from warpwise.registrars.crop import Box, overlap
 from warpwise.settings import Settings
 from warpwise.shapes import Array, Channels, ChannelsElsewhere, Triple, VectorField, VectorFieldElsewhere
-from warpwise.similarity.base import Fused
+from warpwise.similarity.base import Fused, Similarity
 from warpwise.similarity.intensity import MSE
 from warpwise.similarity.local import windowed
 from warpwise.volume import scale_factors
@@ -53,6 +54,7 @@ class DescentSettings(Settings):
     quantile: float = Field(default=0.9, gt=0, le=1)
     cap: float = Field(default=0.5, gt=0)
     tolerance: float = Field(default=2e-4, ge=0)
+    smoothness: ClassVar[str] = "gaussian"
 
 
 def usable_scales(pair: Pair, scales: tuple[ScaleSettings, ...]) -> list[ScaleSettings]:
@@ -93,18 +95,37 @@ class ScaleWork:
     taper: tuple[Array, Array, Array]
 
     @classmethod
-    def build(cls, full: Pair, scale: ScaleSettings, terms: SolverTerms, box: Box) -> "ScaleWork":
-        """The work of one scale of a cropped pair."""
+    def build(
+        cls,
+        full: Pair,
+        scale: ScaleSettings,
+        terms: SolverTerms,
+        box: Box,
+        mapped: Pair | None = None,
+        *,
+        resampled: bool = False,
+    ) -> "ScaleWork":
+        """The work of one scale of a cropped pair.
+
+        Args:
+            full: at full resolution; scale: of what; terms: what is minimised; box: where the pair lies in its grid.
+            mapped: the same pair, each channel in both contrasts, where a term wants that.
+            resampled: whether the moving image is brought onto the fixed grid first.
+        """
         pair = full.at_scale(scale.image)
         image, field = (scale_factors(full.fixed.grid, k) for k in (scale.image, scale.field))
         factors = (max(field[0] // image[0], 1), max(field[1] // image[1], 1), max(field[2] // image[2], 1))
         reach = (image[0] * factors[0], image[1] * factors[1], image[2] * factors[2])
         nodes = kernels.coarse_shape(pair.fixed.shape, factors)
         weight = overlap(pair)
-        pair = on_fixed_grid(pair) if any(term.directed for term in terms.similarities) else pair
+        directed = resampled or any(term.directed for term in terms.similarities)
+        pair = on_fixed_grid(pair) if directed else pair
+        other = pair if mapped is None else mapped.at_scale(scale.image)
+        other = on_fixed_grid(other) if directed and mapped is not None else other
         sides: list[list[Array]] = [[], []]
-        for channels, volume in zip(sides, (pair.fixed, pair.moving), strict=True):
-            channels.extend(term.channels(volume.data) for term in terms.similarities)
+        for n, channels in enumerate(sides):
+            plain, both = ((of.fixed, of.moving)[n].data for of in (pair, other))
+            channels.extend(term.channels(both if term.mapped else plain) for term in terms.similarities)
         counts = tuple(len(channels) for channels in sides[0])
         if terms.labels is not None and pair.fixed.codes is not None and pair.moving.codes is not None:
             sides[0].append(pair.fixed.codes)
@@ -124,21 +145,27 @@ class ScaleWork:
         out *= np.array([1 / r for r in ratio], np.float32)[:, None, None, None]
         return out
 
-    def fused(self, fixed: Channels) -> Fused:
-        """The weighted sum of all terms of the images, against fixed channels which are read at every call."""
-        parts: list[tuple[slice, Fused]] = []
+    def parts(self) -> list[tuple[slice, Similarity, Array]]:
+        """What is compared: channels, by which similarity, and their shares in the value."""
+        out: list[tuple[slice, Similarity, Array]] = []
         first = 0
         for term, count in zip(self.terms.similarities, self.counts, strict=True):
-            at = slice(first, first + count)
             shares = self.pair.weights * np.float32(term.weight)
-            parts.append((at, windowed(term, self.settings.radius).fused(fixed[at], self.weight, shares)))
+            shares = np.repeat(shares, 2) / np.float32(2) if term.mapped else shares
+            out.append((slice(first, first + count), windowed(term, self.settings.radius), shares))
             first += count
         codes = self.pair.fixed.codes
-        if self.terms.labels is not None and codes is not None and first < len(fixed):
-            voxels = float(np.prod(fixed.shape[1:])) if self.weight is None else float(self.weight.sum(dtype=np.float64))
+        if self.terms.labels is not None and codes is not None and first < len(self.fixed):
+            voxels = (
+                float(np.prod(self.fixed.shape[1:])) if self.weight is None else float(self.weight.sum(dtype=np.float64))
+            )
             shares = np.full(len(codes), self.terms.labels.share(codes) * voxels, np.float32)
-            at = slice(first, len(fixed))
-            parts.append((at, MSE().fused(fixed[at], self.weight, shares)))
+            out.append((slice(first, len(self.fixed)), MSE(), shares))
+        return out
+
+    def fused(self, fixed: Channels) -> Fused:
+        """The weighted sum of all terms of the images, against fixed channels which are read at every call."""
+        parts = [(at, term.fused(fixed[at], self.weight, shares)) for at, term, shares in self.parts()]
         if len(parts) == 1:
             return parts[0][1]
 
@@ -146,6 +173,15 @@ class ScaleWork:
             return sum(part(warped[at], gradient[at]) for at, part in parts)
 
         return total
+
+    def curvature(self, warped: Channels) -> Channels:
+        """Second derivative of that sum by each intensity, about."""
+        out = np.empty_like(warped)
+        for at, term, shares in self.parts():
+            curved = term.curvature(warped[at], self.weight, shares)
+            assert curved is not None  # refused when the registrar was built
+            out[at] = curved
+        return out
 
     def blank(self) -> Channels:
         """A buffer for compared channels on the fixed grid."""

@@ -11,6 +11,7 @@ from warpwise.models import installed
 from warpwise.objective import SolverTerms
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
+from warpwise.registrars.deformable.energy import Energy
 from warpwise.settings import Settings
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Refined(Settings):
 
     kind: Literal["refined"] = "refined"
     network: Network
-    solver: Annotated[Greedy | SVF | SymmetricSVF, Field(discriminator="kind")]
+    solver: Annotated[Greedy | SVF | SymmetricSVF | Energy, Field(discriminator="kind")]
 
     def build(self, terms: SolverTerms) -> Registrar:
         """Ready for any pair."""

@@ -20,7 +20,14 @@ from warpwise.ops.cpu.launch.filters import (
     separable,
     separable_adjoint,
 )
-from warpwise.ops.cpu.launch.matching import match_gradient, normal_field, normal_product, normal_solve, symmetric_kl
+from warpwise.ops.cpu.launch.matching import (
+    laplacian,
+    match_gradient,
+    normal_field,
+    normal_product,
+    normal_solve,
+    symmetric_kl,
+)
 from warpwise.ops.cpu.launch.measures import (
     blend,
     histogram_gradient,
@@ -59,6 +66,7 @@ __all__ = [
     "histogram_gradient",
     "invert",
     "joint_histogram",
+    "laplacian",
     "lncc",
     "lncc_gradient",
     "map_vectors",

@@ -68,6 +68,15 @@ def normal_product(matrix: Array, vector: Array, diffusion: float, *, out: Array
     return float(partial.sum())
 
 
+def laplacian(field: Array, *, out: Array) -> float:
+    """out (3, X, Y, Z) = L·field, L the graph Laplacian of the grid; returns their inner product: Σ over edges of
+    squared differences."""
+    field = check("field", field)
+    partial = np.zeros(field.shape[1])
+    run(_matching.laplacian, field.shape[1], field, out, partial)
+    return float(partial.sum())
+
+
 def normal_solve(matrix: Array, right: Array, diffusion: float, *, iterations: int, tolerance: float = 1e-5) -> Array:
     """(A + diffusion·L)⁻¹·right (3, X, Y, Z) by conjugate gradients, preconditioned by 3×3 blocks.
 

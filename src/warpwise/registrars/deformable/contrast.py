@@ -1,0 +1,66 @@
+"""A pair whose channels are compared in the contrast of either image."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from warpwise.ops import kernels
+from warpwise.pair import Pair
+from warpwise.registrars.crop import overlap
+from warpwise.registrars.linear.starts import coarsest
+from warpwise.shapes import Triple, VectorField
+from warpwise.similarity.mapping import DEPTH, Mapping, mapping
+
+ALIKE = 0.88  # of `Mapping.likeness`: below, images are compared in both contrasts
+EVIDENT = 0.4  # of `evidence`: between people it is 0.5 and more; one person's scans, hardly bent, 0.1 to 0.37
+DEEP = 2  # voxels from the rim: skull and scalp make contrasts look alike
+VOXELS = 600_000  # at most so many are looked at to decide that
+
+
+def likeness(pair: Pair) -> float:
+    """Whether a pair shows tissue alike where it lies (`Mapping.likeness`), averaged over channels."""
+    return float(np.mean([curves.likeness for curves in mappings(coarsest(pair, VOXELS), depth=DEEP)]))
+
+
+def evidence(pair: Pair, field: VectorField) -> float:
+    """By how much a field (3, X, Y, Z) raises the share of variance that one image's intensities explain in the other's, in
+    the direction in which it does so less, averaged over channels."""
+    before, after = mappings(pair), mappings(pair, field)
+    rises = [np.subtract(b.explained, a.explained).min() for a, b in zip(before, after, strict=True)]
+    return float(np.mean(rises))
+
+
+def mappings(
+    pair: Pair, field: VectorField | None = None, reach: Triple = (1, 1, 1), *, depth: int = DEPTH
+) -> list[Mapping]:
+    """How the intensities of each channel belong together where a pair lies.
+
+    Args:
+        pair: the images, at full resolution: at a coarse one, thin structures and rims are mixtures.
+        field: (3, *nodes), voxels of the nodes, which moves fixed points before `pair.to_moving`.
+        reach: voxels of the pair a node.
+        depth: voxels from either object's rim that count for nothing.
+    """
+    warped = np.empty((len(pair.moving.data), *pair.fixed.shape), np.float32)
+    if field is None:
+        kernels.warp_affine(pair.moving.data, pair.to_moving, out=warped)
+    else:
+        finer = np.hstack([np.diag([1 / r for r in reach]), np.zeros((3, 1))])
+        voxels = kernels.warp_affine(field, finer, out=np.empty((3, *pair.fixed.shape), np.float32))
+        voxels *= np.array(reach, np.float32)[:, None, None, None]
+        kernels.warp(pair.moving.data, voxels, pair.to_moving, out=warped)
+    weight = overlap(pair)
+    count = None if weight is None else weight[0]
+    return [mapping(f, w, count, depth=depth) for f, w in zip(pair.fixed.data, warped, strict=True)]
+
+
+def in_both_contrasts(pair: Pair, field: VectorField | None, reach: Triple) -> Pair:
+    """The pair with two channels for each of its own (`Mapping.of_pair`)."""
+    sides = [
+        curves.of_pair(f, m)
+        for curves, f, m in zip(mappings(pair, field, reach), pair.fixed.data, pair.moving.data, strict=True)
+    ]
+    fixed, moving = (np.concatenate([side[n] for side in sides]) for n in (0, 1))
+    return replace(
+        pair, fixed=replace(pair.fixed, data=fixed), moving=replace(pair.moving, data=moving), channel_weights=None
+    )
