@@ -183,15 +183,15 @@ class SolverTerms:
             raise InputError(
                 "A solver needs a similarity of a weight above 0.", hint="For example similarity: {term: auto}."
             )
-        for name, term in (("gaussian", self.smoothness), ("diffusion", self.diffusion)):
-            other = "energy" if name == "diffusion" else "greedy"
-            if smoothness and name != smoothness and term is not None:
+        present = {"gaussian": self.smoothness, "diffusion": self.diffusion}
+        for name, other in (("gaussian", "greedy"), ("diffusion", "energy")):
+            if smoothness and name != smoothness and present[name] is not None:
                 raise InputError(
                     f"Smoothness {name!r} is not what this solver minimises, which is {smoothness!r}.",
                     hint=f"Set its term, or a registrar of kind {other}.",
                 )
-            if smoothness == name and term is None:
-                raise InputError("A solver needs a smoothness.", hint=f"For example smoothness: {{term: {name}}}.")
+        if smoothness and present[smoothness] is None:
+            raise InputError("A solver needs a smoothness.", hint=f"For example smoothness: {{term: {smoothness}}}.")
 
     @property
     def leading(self) -> Similarity:

@@ -28,6 +28,8 @@ Map = Annotated[NDArray[np.float32], "x y z"]
 Map1 = Annotated[NDArray[np.float32], "1 x y z"]
 """The same as a channel."""
 
+MapElsewhere = Annotated[NDArray[np.float32], "p q r"]
+
 LabelMap = Annotated[NDArray[np.int16], "x y z"]
 
 VectorField = Annotated[NDArray[np.float32], "3 x y z"]

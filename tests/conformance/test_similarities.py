@@ -121,8 +121,9 @@ def test_every_similarity_says_what_stands_for_it(name: str):
     term = SIMILARITIES[name](weight=0.5)
     assert set(term.linear) <= {"lncc", "ncc", "mse", "mi"}
     alike, unlike = (settled(term, alike=flag) for flag in (True, False))
-    expected = ("lncc", "mind") if name == "auto" else (name, name)
-    assert (alike.row(), unlike.row()) == expected
+    expected = "lncc" if name == "auto" else name
+    assert (alike.row(), unlike.row()) == (expected, expected)
+    assert (alike.both_contrasts, unlike.both_contrasts) == (False, name == "auto")
     assert alike.weight == unlike.weight == 0.5
 
 

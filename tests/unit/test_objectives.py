@@ -146,10 +146,10 @@ def test_solvers_and_networks_refuse_each_others_terms_by_name():
     with pytest.raises(InputError, match="'coarse': scale 1"):
         SolverTerms.of(parse_terms({**solver, "coarse": {"term": "mi", "scale": 1}}))
     with pytest.raises(InputError, match="needs a smoothness"):
-        SolverTerms.of(parse_terms({"lncc": {}})).check(similarity=True, smoothness=True)
+        SolverTerms.of(parse_terms({"lncc": {}})).check(similarity=True, smoothness="gaussian")
     with pytest.raises(InputError, match="needs a similarity"):
         SolverTerms.of(parse_terms({"lncc": {"weight": 0}, "smoothness": {"term": "gaussian"}})).check(
-            similarity=True, smoothness=True
+            similarity=True, smoothness="gaussian"
         )
 
 

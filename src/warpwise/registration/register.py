@@ -16,7 +16,7 @@ from warpwise.objective import SolverTerms
 from warpwise.ops.runtime import get_threads, release_memory
 from warpwise.pair import Pair
 from warpwise.registrars.base import PREDICTED, Registrar, Solution
-from warpwise.registrars.deformable.contrast import ALIKE, EVIDENT, evidence, likeness
+from warpwise.registrars.deformable.contrast import EVIDENT, evidence, shows_alike
 from warpwise.registrars.linear.stage import Aligned, align
 from warpwise.registration.deliver import Clock, deliver
 from warpwise.registration.memory import affordable, predicted_memory_mb, words
@@ -25,6 +25,7 @@ from warpwise.registration.record import Choices
 from warpwise.registration.result import Result
 from warpwise.registration.scores import scored
 from warpwise.registration.trust import suspicions
+from warpwise.similarity.auto import Auto
 from warpwise.similarity.base import Similarity
 from warpwise.transforms.base import Transform
 
@@ -136,11 +137,12 @@ class Deformed:
     @property
     def words(self) -> tuple[str, ...]:
         """What should be said."""
-        if not self.cautious or self.evidence is None:
+        if self.evidence is None or self.evidence >= EVIDENT:
             return ()
+        taken = "a smoother deformation was taken" if self.cautious else "it may be wrong; similarity auto is more careful"
         return (
             f"The images show tissue differently, and deforming explains {100 * self.evidence:.0f} % more of one by the "
-            "other: little evidence, so a smoother deformation was taken.",
+            f"other: little evidence, so {taken}.",
         )
 
     @property
@@ -162,8 +164,7 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
         registrar: what `method.build()` gives, where it is at hand.
         on_step: told of every iteration.
     """
-    agreement = likeness(pair)
-    alike = agreement > ALIKE
+    alike, agreement = shows_alike(pair)
     terms = method.terms().settled(alike=alike)
     if registrar is None or (not alike and registrar.stage != PREDICTED):
         registrar = method.build(alike=alike)
@@ -174,6 +175,9 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
         return Deformed(solution, registrar.stage, terms, agreement)
     rise = evidence(pair, solution.field)
     if rise >= EVIDENT:
+        return Deformed(solution, registrar.stage, terms, agreement, rise)
+    if not isinstance(method.terms().leading, Auto):
+        # Who names a similarity gets it, and is told.
         return Deformed(solution, registrar.stage, terms, agreement, rise)
     registrar = method.cautious.build(terms)
     return Deformed(registrar.solve(pair, on_step=on_step), registrar.stage, terms, agreement, rise, cautious=True)
@@ -203,7 +207,7 @@ def choices_of(prepared: Prepared, aligned: Aligned, deformed: Deformed, reducti
 
 def called(similarity: Similarity) -> str:
     """A similarity as a record has it."""
-    return f"{similarity.row()} in both contrasts" if similarity.mapped else similarity.row()
+    return f"{similarity.row()} in both contrasts" if similarity.both_contrasts else similarity.row()
 
 
 def geometry_of(scans: Scans) -> Geometry | None:

@@ -19,13 +19,16 @@ class Similarity(Loss, ABC):
 
     Attributes:
         directed: whether `channels` describe directions along the grid's axes; both images must lie on one grid first.
-        mapped: whether each channel is compared twice, in the contrast of either image (`similarity.mapping`).
         linear: what stands for it in the linear stage: where the images show tissue alike, and where they do not.
     """
 
     directed: ClassVar[bool] = False
-    mapped: bool = False
     linear: ClassVar[tuple[LinearMeasure, LinearMeasure]]
+
+    @property
+    def both_contrasts(self) -> bool:
+        """Whether each channel is compared twice, in the contrast of either image (`similarity.mapping`)."""
+        return False
 
     @abstractmethod
     def channels(self, image: Channels) -> Array:

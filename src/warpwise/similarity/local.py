@@ -55,6 +55,10 @@ class LNCC(Similarity):
         )
         return -value.mean()
 
+    @property
+    def both_contrasts(self) -> bool:
+        return self.mapped
+
     def channels(self, image: Channels) -> Array:
         return image
 

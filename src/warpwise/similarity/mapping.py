@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.ops import kernels
-from warpwise.shapes import Channels, ChannelsElsewhere, Map, Map1
+from warpwise.shapes import Channels, ChannelsElsewhere, Map, Map1, MapElsewhere
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ class Mapping:
         """1 where intensities agree up to a factor, −1 where they are inverted; near 0 where no line, but a curve, fits."""
         return self.linear / max(*self.explained, 1e-12)
 
-    def of_pair(self, fixed: Map, moving: Map) -> tuple[Channels, ChannelsElsewhere]:
+    def of_pair(self, fixed: Map, moving: MapElsewhere) -> tuple[Channels, ChannelsElsewhere]:
         """Two channels of each image (2, X, Y, Z): compared in the contrast of the moving one, then of the fixed one."""
         return (
             np.stack([self._applied(self.to_moving, fixed), fixed]),

@@ -6,20 +6,30 @@ import numpy as np
 
 from warpwise.ops import kernels
 from warpwise.pair import Pair
-from warpwise.registrars.crop import overlap
+from warpwise.registrars.crop import focused, overlap
+from warpwise.registrars.linear.contrast import ALIKE as SIGNED
+from warpwise.registrars.linear.contrast import agreement
 from warpwise.registrars.linear.starts import coarsest
 from warpwise.shapes import Triple, VectorField
 from warpwise.similarity.mapping import DEPTH, Mapping, mapping
 
 ALIKE = 0.88  # of `Mapping.likeness`: below, images are compared in both contrasts
-EVIDENT = 0.4  # of `evidence`: between people it is 0.5 and more; one person's scans, hardly bent, 0.1 to 0.37
+FAINT = 0.1  # of the variance: what is explained by less may be chance
+EVIDENT = 0.35  # of `evidence`: 0.41 and more in recoloured phantoms and training brains, 0.2 where nothing is bent
 DEEP = 2  # voxels from the rim: skull and scalp make contrasts look alike
 VOXELS = 600_000  # at most so many are looked at to decide that
 
 
-def likeness(pair: Pair) -> float:
-    """Whether a pair shows tissue alike where it lies (`Mapping.likeness`), averaged over channels."""
-    return float(np.mean([curves.likeness for curves in mappings(coarsest(pair, VOXELS), depth=DEEP)]))
+def shows_alike(pair: Pair) -> tuple[bool, float]:
+    """Whether a pair shows tissue alike where it lies, and how much so: `Mapping.likeness`, averaged over channels; where
+    intensities tell too little of each other for that, the sign of local correlations (`linear.contrast`)."""
+    seen = mappings(coarsest(focused(pair), VOXELS), depth=DEEP)
+    told = float(np.average([max(curves.explained) for curves in seen], weights=pair.weights))
+    if told < FAINT:
+        value = agreement(pair)
+        return value > SIGNED, value
+    value = float(np.average([curves.likeness for curves in seen], weights=pair.weights))
+    return value > ALIKE, value
 
 
 def evidence(pair: Pair, field: VectorField) -> float:
@@ -27,7 +37,7 @@ def evidence(pair: Pair, field: VectorField) -> float:
     the direction in which it does so less, averaged over channels."""
     before, after = mappings(pair), mappings(pair, field)
     rises = [np.subtract(b.explained, a.explained).min() for a, b in zip(before, after, strict=True)]
-    return float(np.mean(rises))
+    return float(np.average(rises, weights=pair.weights))
 
 
 def mappings(

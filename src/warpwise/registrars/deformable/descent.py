@@ -82,7 +82,8 @@ class Descent:
             moved = np.ascontiguousarray(start.field[(slice(None), *inside)])
             field = motion.field_of(moved)
         for scale in usable_scales(pair, self.settings.scales):
-            mapped = in_both_contrasts(part, moved, reach) if any(t.mapped for t in self.terms.similarities) else None
+            both = any(term.both_contrasts for term in self.terms.similarities)
+            mapped = in_both_contrasts(part, moved, reach) if both else None
             work = ScaleWork.build(part, scale, self.terms, box, mapped)
             field = work.adopt(field, reach)
             reach = work.reach

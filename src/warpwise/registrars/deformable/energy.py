@@ -160,7 +160,7 @@ class EnergyDescent:
 
     def _work(self, part: Pair, scale: ScaleSettings, box: Box, field: VectorField | None, reach: Triple) -> ScaleWork:
         mapped = None
-        if any(term.mapped for term in self.terms.similarities):
+        if any(term.both_contrasts for term in self.terms.similarities):
             mapped = in_both_contrasts(part, field, reach)
         return ScaleWork.build(part, scale, self.terms, box, mapped, resampled=True)
 

@@ -125,7 +125,7 @@ class ScaleWork:
         sides: list[list[Array]] = [[], []]
         for n, channels in enumerate(sides):
             plain, both = ((of.fixed, of.moving)[n].data for of in (pair, other))
-            channels.extend(term.channels(both if term.mapped else plain) for term in terms.similarities)
+            channels.extend(term.channels(both if term.both_contrasts else plain) for term in terms.similarities)
         counts = tuple(len(channels) for channels in sides[0])
         if terms.labels is not None and pair.fixed.codes is not None and pair.moving.codes is not None:
             sides[0].append(pair.fixed.codes)
@@ -151,7 +151,7 @@ class ScaleWork:
         first = 0
         for term, count in zip(self.terms.similarities, self.counts, strict=True):
             shares = self.pair.weights * np.float32(term.weight)
-            shares = np.repeat(shares, 2) / np.float32(2) if term.mapped else shares
+            shares = np.repeat(shares, 2) / np.float32(2) if term.both_contrasts else shares
             out.append((slice(first, first + count), windowed(term, self.settings.radius), shares))
             first += count
         codes = self.pair.fixed.codes
