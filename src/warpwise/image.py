@@ -111,6 +111,37 @@ def normalised(
     return out
 
 
+def windowed(data: NDArray[Any], window: tuple[float, float]) -> NDArray[np.float32]:
+    """Float32 with these intensities brought to 0 and 1, and all beyond cut.
+
+    >>> windowed(np.array([-1000, -150, 50, 900]), (-150, 250)).tolist()
+    [0.0, 0.0, 0.5, 1.0]
+    """
+    low, high = window
+    return np.clip((np.asarray(data, np.float32) - np.float32(low)) / np.float32(high - low), 0, 1).astype(np.float32)
+
+
+PADDED = 0.1  # of the range of all other voxels: so far below them lies what scanners write where nothing was measured
+
+
+def without_padding(data: NDArray[Any]) -> tuple[NDArray[Any], float | None]:
+    """The same with padding raised to the darkest value that was measured, and the value that padding had.
+
+    Padding is one negative number, far below all others: −2000 or −3024 round a CT whose air is −1000.
+
+    >>> data, value = without_padding(np.array([-3024, -1000, 40, 700]))
+    >>> data.tolist(), value
+    ([-1000, -1000, 40, 700], -3024.0)
+    """
+    least = data.min()
+    if least >= 0:
+        return data, None
+    measured = data[data > least]
+    if measured.size == 0 or measured.min() - float(least) < PADDED * (float(measured.max()) - float(measured.min())):
+        return data, None
+    return np.maximum(data, measured.min()), float(least)
+
+
 def upright(image: Image) -> Image:
     """The same image with its axes in the order and direction that come nearest to the world's."""
     order, turned = image.grid.towards_ras()

@@ -2,7 +2,8 @@
 elsewhere, where compilers order sums in other ways.
 
 The file beside this one was written by commit 5eb1e66, before solvers and networks read one objective; a change that
-means to change results writes it anew, and says so.
+means to change results writes it anew, and says so. The neck and the masked hippocampus were, when images of different
+contrast came to be compared in both, and a similarity that is named came to be used as the method has it.
 """
 
 import hashlib
@@ -130,5 +131,6 @@ CASES: dict[str, Callable[[Path], ww.Result]] = {
 def test_a_transform_is_what_it_was(case: str, data: Path):
     bits, points = digest(CASES[case](data))
     assert np.abs(points - np.array(KEPT["transforms"][case]["points_mm"])).max() < CLOSE_MM
-    if machine() in KEPT["machines"]:
-        assert bits == KEPT["transforms"][case]["sha256"]
+    wanted = KEPT["transforms"][case]["sha256"]  # none where that machine has not written it anew
+    if wanted and machine() in KEPT["machines"]:
+        assert bits == wanted

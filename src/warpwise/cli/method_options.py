@@ -99,6 +99,7 @@ FLAGS: dict[str, Flag] = {
     "label_weight": Flag(float, "objective.labels.weight; 0 only measures the overlap.", to("objective.labels.weight")),
     "landmark_weight": Flag(float, "objective.landmarks.weight; 0 only measures.", to("objective.landmarks.weight")),
     "percentiles": Flag(tuple[float, float], "images.percentiles: intensities outside are cut.", to("images.percentiles")),
+    "window": Flag(tuple[float, float], "images.window: intensities that become 0 and 1.", to("images.window")),
     "bias_field": Flag(bool, "images.bias_field: remove slow shading first (N4).", to("images.bias_field")),
     "fit_memory": Flag(bool, "images.fit_memory: where memory is short, work on fewer voxels.", to("images.fit_memory")),
     "seed": Flag(int, "registrar.seed: of a network's samples; solvers draw nothing.", seed_paths),

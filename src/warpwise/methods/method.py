@@ -54,12 +54,15 @@ class ImageSettings(Settings):
 
     Attributes:
         percentiles: intensities outside are cut: the darkest, and the brightest of what is brighter.
+        window: intensities of the file that become darkest and brightest, for example −150 to 250 HU; percentiles then do
+            not count.
         bias_field: estimate and divide out slow shading first (N4); the warped image keeps its own intensities.
         channel_weights: importance of the channels, any positive scale; all alike where there are none.
         fit_memory: where memory does not suffice, work on every second or fourth voxel instead of refusing.
     """
 
     percentiles: tuple[float, float] = (0.5, 99.5)
+    window: tuple[float, float] | None = None
     bias_field: bool = False
     channel_weights: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     fit_memory: bool = False
@@ -69,6 +72,8 @@ class ImageSettings(Settings):
         low, high = self.percentiles
         if not 0 <= low < high <= 100:
             raise InputError(f"percentiles {self.percentiles}: two numbers, 0 ≤ low < high ≤ 100, are needed.")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            raise InputError(f"window {self.window}: two intensities, low < high, are needed.")
         return self
 
 

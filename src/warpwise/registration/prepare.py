@@ -1,12 +1,13 @@
 """Everything about images, units and checks, once: two scans as the pair that solvers see."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
-from warpwise.image import Image, normalised, upright
+from warpwise.image import Image, normalised, upright, windowed, without_padding
 from warpwise.io.bias import without_bias
 from warpwise.io.checks import whole
 from warpwise.io.points import matched
@@ -78,7 +79,7 @@ def prepare(
     if isinstance(initial, Affine):
         dim = initial.dim
         world[:dim, :dim], world[:dim, 3] = initial.matrix[:dim, :dim], initial.matrix[:dim, dim]
-    volumes = volume_of(fixed, settings), volume_of(moving, settings)
+    volumes = volume_of(fixed, settings, notes), volume_of(moving, settings, notes)
     pair = Pair(
         *volumes,
         volumes[1].grid.inverse_affine @ world @ volumes[0].grid.affine,
@@ -110,15 +111,28 @@ def through(moving: ReadScan, fixed: Image, initial: Transform) -> ReadScan:
     )
 
 
-def volume_of(scan: ReadScan, settings: ImageSettings) -> Volume:
-    """An upright image as an array of intensities 0 … 1.2, and which of its voxels count."""
+def volume_of(scan: ReadScan, settings: ImageSettings, notes: list[str]) -> Volume:
+    """An upright image as an array of intensities 0 … 1.2, and which of its voxels count; notes are added to."""
     image, grid = scan.image, scan.image.grid.embedded()
     mask = counted(scan)
     shape = (len(image.data), *grid.shape)
     inside = None if mask is None else mask.reshape(image.grid.shape) > 0
-    channels = [without_bias(channel, image.grid) for channel in image.data] if settings.bias_field else image.data
-    data = np.stack([normalised(channel, inside, settings.percentiles) for channel in channels]).reshape(shape)
+    data = np.stack([intensities(channel, image, inside, settings, notes) for channel in image.data]).reshape(shape)
     return Volume(filled(data, on_grid(scan.exclude, image)), grid, mask, dim=image.grid.dim, name=image.name)
+
+
+def intensities(
+    channel: NDArray[Any], image: Image, inside: NDArray[np.bool_] | None, settings: ImageSettings, notes: list[str]
+) -> NDArray[np.float32]:
+    """One channel as solvers see it."""
+    measured, padding = without_padding(channel)
+    if padding is not None:
+        notes.append(f"{image.name}: voxels of {padding:g} lie far below all others and count as air.")
+    if settings.bias_field:
+        measured = without_bias(measured, image.grid)
+    if settings.window is not None:
+        return windowed(measured, settings.window)
+    return normalised(measured, inside, settings.percentiles)
 
 
 def counted(scan: ReadScan) -> Map | None:

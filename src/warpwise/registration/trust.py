@@ -7,6 +7,8 @@ from warpwise.pair import Pair
 from warpwise.registrars.linear import starts
 from warpwise.registrars.linear.stage import Aligned
 
+SIZES = 1.3  # people differ by less
+
 
 def suspicions(aligned: Aligned, whole: Pair, displacement_mm: NDArray[np.float32]) -> tuple[str, ...]:
     """Warnings about a finished registration.
@@ -27,6 +29,9 @@ def suspicions(aligned: Aligned, whole: Pair, displacement_mm: NDArray[np.float3
             f"The images' axes do not agree: they match best after a rotation of {turned:.0f}° against the headers. "
             "Check left and right."
         )
+    size = starts.relative_size(small)
+    if max(size, 1 / size) > SIZES:
+        out.append(f"The moving object is {size:.2f} times as large as the fixed one; check both headers' voxel sizes.")
     stretch = np.linalg.svd(linear[:3, :3], compute_uv=False)
     if stretch.max() > 2 or stretch.min() < 0.5:
         out.append(f"The affine scales by {stretch.min():.2f} to {stretch.max():.2f}; such sizes rarely match.")

@@ -14,12 +14,16 @@ from warpwise.shapes import Array, Map, Matrix4, Points
 from warpwise.similarity.label import LabelOverlap
 
 BINS = 16
+BRIGHT = 0.1  # of the intensity range: darker voxels do not belong to the object
+CUT = 0.4  # of a face of the image: where more of it is bright, the object goes on beyond
+SIZED = 1.25  # objects of which one is so many times as large as the other are also compared at one size
 ROTATIONS = 720  # about 22° apart
 REFINED = 10  # of the best ranked are refined
-UPRIGHT = ("header", "centres of mass", "best shift")  # starts that keep the header's orientation
+UPRIGHT = ("header", "centres of mass", "best shift", "size")  # starts that keep the header's orientation
 SHIFTED = 4_000  # voxels of the slices whose shifts are searched for every rotation
 # An orientation this far from the header's (degrees) must have so many times the mutual information of the header's own
 # to be believed, a nearer one less in proportion: heads are nearly symmetric, and one turned round fits almost as well.
+# So must another size, which can hide what does not fit.
 TURNED = 45
 ADVANTAGE = 1.25
 
@@ -70,6 +74,19 @@ def centre_of_mass(image: Map) -> NDArray[np.float64]:
     return np.array([float(s @ np.arange(s.size)) / total for s in sums])
 
 
+def relative_size(pair: Pair) -> float:
+    """How many times as large the moving object is as the fixed one, by its bright voxels' distance from their centre; 1
+    where one of them is cut by its field of view, so that its size is not known."""
+    radii: list[float] = []
+    for image, grid in zip(masked(pair), (pair.fixed.grid, pair.moving.grid), strict=True):
+        bright = image > BRIGHT
+        if max(float(bright.take(k, axis).mean()) for axis in range(3) for k in (0, -1) if bright.shape[axis] > 1) > CUT:
+            return 1.0
+        at = np.argwhere(bright) @ grid.affine[:3, :3].T
+        radii.append(float(np.sqrt(at.var(0).sum())) if len(at) > 3 else 0.0)
+    return radii[1] / radii[0] if min(radii) > 0 else 1.0
+
+
 def masked(pair: Pair) -> tuple[Array, Array]:
     """First channels, dark where a mask hides them."""
     fixed, moving = pair.fixed.data[0], pair.moving.data[0]
@@ -105,6 +122,11 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
     turns = [np.eye(3), *([] if pair.planar else moment_rotations(pair))]
     named = ["centres of mass", *["principal axes"] * (len(turns) - 1)]
     many = plane_rotations(71) if pair.planar else rotations(ROTATIONS)
+    size = relative_size(pair)
+    if max(size, 1 / size) > SIZED:
+        # The same again for objects of another size; what fits is decided as everything else is.
+        named += ["size", *["rotation"] * len(many)]
+        turns = [*turns, size * np.eye(3), *(size * many)]
     every = np.concatenate([np.stack(turns), many])
     world = np.tile(np.eye(4), (len(every) + 1, 1, 1))
     world[1:, :3, :3] = every
@@ -114,10 +136,12 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
     names = ["header", *named, *["rotation"] * len(many)]
     tiny = coarsest(pair, SHIFTED) if pair.planar else pair
     search = ShiftSearch(tiny)
-    turned = [1, *range(len(names) - len(many), len(names))] if pair.planar else [1]
+    sized = [names.index("size")] if "size" in names else []
+    turned = [1, *sized, *range(len(names) - len(many), len(names))] if pair.planar else [1, *sized]
     back, ahead = tiny.moving.grid.inverse_affine, tiny.fixed.grid.affine
     shifted = [tiny.moved(search.best(back @ world[k] @ ahead)).world for k in turned]
-    return [*names, "best shift", *["rotation"] * (len(turned) - 1)], np.concatenate([world, np.stack(shifted)])
+    shifts = ["best shift", *["size"] * len(sized), *["rotation"] * (len(turned) - 1 - len(sized))]
+    return [*names, *shifts], np.concatenate([world, np.stack(shifted)])
 
 
 def ranking(pair: Pair, matrices: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -206,7 +230,9 @@ def choose(pair: Pair, labels: LabelOverlap | None = None) -> Start:
     information, correlation = ranking(small, np.stack([matrix for matrix, _ in refined]))
     world = [small.moved(matrix).world for matrix, _ in refined]
     turned = np.array([rotation_degrees(matrix[:3, :3]) for matrix in world])
-    best = int(np.argmax(information / (1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1))))
+    sized = np.array([abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3) for matrix in world])
+    doubt = (1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1)) * np.where(np.abs(np.log(sized)) > 0.1, ADVANTAGE, 1.0)
+    best = int(np.argmax(information / doubt))
     matrix, name = refined[best]
     return Start(lift(matrix, small, pair), name, float(correlation[best]), float(information[best]))
 
