@@ -144,7 +144,7 @@ def test_images_unlike_those_of_training_are_warned_of_with_numbers(run: Path, t
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model", "nobody"], "neither a method (fast, balanced, accurate, affine, rigid, synthetic)"),
+        (["--model", "nobody"], "neither a method (fast, balanced, accurate, affine, rigid, energy, synthetic)"),
         (["--refine"], "nothing to refine without a model"),
         (["--model", "RUN", "--transform", "rigid"], "A model predicts a deformation"),
     ],
