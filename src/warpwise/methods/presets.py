@@ -47,5 +47,5 @@ def rigid() -> Method:
 
 
 def energy() -> Method:
-    """Second-order steps down to a stationary point of similarity and diffusion: smoother, and slower."""
+    """Second-order steps down to a stationary point of similarity and diffusion."""
     return Method(registrar=Energy(), objective=standard_objective(term="diffusion", weight=0.1), cautious=_CAUTIOUS)
