@@ -121,6 +121,7 @@ def windowed(data: NDArray[Any], window: tuple[float, float]) -> NDArray[np.floa
     return np.clip((np.asarray(data, np.float32) - np.float32(low)) / np.float32(high - low), 0, 1).astype(np.float32)
 
 
+LEVELS = 32  # distinct intensities that an image has at least
 PADDED = 0.1  # of the range of all other voxels: so far below them lies what scanners write where nothing was measured
 
 
@@ -129,15 +130,18 @@ def without_padding(data: NDArray[Any]) -> tuple[NDArray[Any], float | None]:
 
     Padding is one negative number, far below all others: −2000 or −3024 round a CT whose air is −1000.
 
-    >>> data, value = without_padding(np.array([-3024, -1000, 40, 700]))
-    >>> data.tolist(), value
-    ([-1000, -1000, 40, 700], -3024.0)
+    >>> data, value = without_padding(np.array([-3024, *range(-1000, 700)]))
+    >>> int(data[0]), value
+    (-1000, -3024.0)
     """
     least = data.min()
     if least >= 0:
         return data, None
     measured = data[data > least]
-    if measured.size == 0 or measured.min() - float(least) < PADDED * (float(measured.max()) - float(measured.min())):
+    # Maps of a few values, and signed distances, have no padding.
+    if len(np.unique(measured[:: max(1, measured.size // 20_000)])) < LEVELS:
+        return data, None
+    if measured.min() - float(least) < PADDED * (float(measured.max()) - float(measured.min())):
         return data, None
     return np.maximum(data, measured.min()), float(least)
 

@@ -128,3 +128,18 @@ def test_scans_of_one_session_are_left_where_they_are_and_it_is_said(seed: int):
     assert moved.max() < 3.0
     bold = ww.register(fixed, moving, method=Method.named("balanced").replace(cautious=None))
     assert np.sqrt((bold.displacement_mm**2).sum(0))[inside].mean() > 1.5 * moved.mean()
+
+
+def test_a_similarity_without_second_derivative_beside_auto_does_not_stop_the_cautious_one():
+    fixed, moving = unbent(1)
+    method = Method.named("fast").changed({"objective.more": {"term": "mi", "weight": 0.5}})
+    assert ww.register(fixed, moving, method=method).choices.cautious
+
+
+def test_landmarks_are_evidence_of_their_own():
+    fixed, moving = unbent(1)
+    points = np.array([[0.0, 0, 0], [20, 0, 0], [0, 20, 0], [0, 0, 20]])
+    scans = [ww.Scan(image=image, landmarks=points) for image in (fixed, moving)]
+    result = ww.register(*scans, method="fast")
+    assert (result.choices.cautious, result.choices.guides) == (False, {"landmarks": 1.0})
+    assert ww.register(*scans, method="energy").choices.guides == {}

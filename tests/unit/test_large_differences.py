@@ -75,3 +75,22 @@ def test_a_window_of_intensities_is_what_solvers_see(pair: KnownPair):
     assert error(pair, ww.register(Image(metal, fixed.grid), moving, method=window)) < 1.2
     with pytest.raises(InputError, match="low < high"):
         Method.named("balanced").changed({"images.window": [250, -150]})
+
+
+def test_rigid_stays_rigid_whatever_the_sizes(pair: KnownPair):
+    affine = pair.moving.grid.affine.copy()
+    affine[:3] *= 1.6
+    bigger = Image(pair.moving.data, Grid(pair.moving.grid.shape, affine))
+    stretch = np.linalg.svd(ww.register(pair.fixed, bigger, method="rigid").affine_only[:3, :3], compute_uv=False)
+    assert stretch == pytest.approx(np.ones(3), abs=1e-6)
+
+
+def test_maps_of_few_values_have_no_padding():
+    for data in ([-1, -1, 1, 1], [-1000, 0, 100]):
+        kept, value = without_padding(np.array(data))
+        assert (kept.tolist(), value) == (data, None)
+
+
+def test_a_network_is_not_shown_a_window():
+    with pytest.raises(InputError, match="trained with percentiles"):
+        Method.named("synthetic").changed({"images.window": [-150, 250]}).build()

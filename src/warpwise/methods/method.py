@@ -13,7 +13,7 @@ from warpwise.models import holds_model, installed
 from warpwise.objective import SolverTerms, solvable
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
-from warpwise.registrars.deformable.energy import Energy
+from warpwise.registrars.deformable.energy import Energy, curved
 from warpwise.registrars.deformable.work import ScaleSettings
 from warpwise.registrars.learned.settings import Network, Refined
 from warpwise.registrars.linear.affine import LinearSettings
@@ -84,8 +84,9 @@ class Cautious(Settings):
     smoothness: Diffusion
 
     def build(self, terms: SolverTerms) -> Registrar:
-        """Ready for any pair."""
-        return self.registrar.build(replace(terms, smoothness=None, diffusion=self.smoothness))
+        """Ready for any pair; similarities without a second derivative, which only stand beside, are left out."""
+        kept = tuple(term for term in terms.similarities if curved(term))
+        return self.registrar.build(replace(terms, similarities=kept, smoothness=None, diffusion=self.smoothness))
 
 
 AnyRegistrar = Annotated[Greedy | SVF | SymmetricSVF | Energy | Network | Refined, Field(discriminator="kind")]
@@ -242,6 +243,11 @@ class Method(Settings):
     def _obey(self, network: Network) -> None:
         """Refuse to show a network intensities that were stretched in another way than those it learnt from."""
         card = network.card()
+        if self.images.window is not None:
+            raise InputError(
+                f"images.window {self.images.window}: the model was trained with percentiles {card.percentiles}.",
+                hint="Leave the window out.",
+            )
         if self.images.percentiles != card.percentiles:
             raise InputError(
                 f"images.percentiles {self.images.percentiles}: the model was trained with {card.percentiles}.",

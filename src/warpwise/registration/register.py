@@ -17,6 +17,7 @@ from warpwise.ops.runtime import get_threads, release_memory
 from warpwise.pair import Pair
 from warpwise.registrars.base import PREDICTED, Registrar, Solution
 from warpwise.registrars.deformable.contrast import EVIDENT, evidence, shows_alike
+from warpwise.registrars.deformable.energy import STAGE as ENERGY
 from warpwise.registrars.linear.stage import Aligned, align
 from warpwise.registration.deliver import Clock, deliver
 from warpwise.registration.memory import affordable, predicted_memory_mb, words
@@ -141,8 +142,8 @@ class Deformed:
             return ()
         taken = "a smoother deformation was taken" if self.cautious else "it may be wrong; similarity auto is more careful"
         return (
-            f"The images show tissue differently, and deforming explains {100 * self.evidence:.0f} % more of one by the "
-            f"other: little evidence, so {taken}.",
+            f"The images show tissue differently, and deforming raises what one explains of the other by "
+            f"{100 * self.evidence:.0f} % of its variance: little evidence, so {taken}.",
         )
 
     @property
@@ -171,7 +172,8 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
     if registrar is None:
         return Deformed(None, "", terms, agreement)
     solution = registrar.solve(pair, on_step=on_step)
-    if alike or method.cautious is None or registrar.stage == PREDICTED:
+    led = terms.landmarks is not None and pair.fixed.points is not None  # points are evidence of their own
+    if alike or led or method.cautious is None or registrar.stage == PREDICTED:
         return Deformed(solution, registrar.stage, terms, agreement)
     rise = evidence(pair, solution.field)
     if rise >= EVIDENT:
@@ -187,7 +189,7 @@ def choices_of(prepared: Prepared, aligned: Aligned, deformed: Deformed, reducti
     """What was decided on the way."""
     pair, terms = prepared.pair, deformed.terms
     guides: dict[str, float] = {}
-    if terms.landmarks is not None and pair.fixed.points is not None:
+    if terms.landmarks is not None and pair.fixed.points is not None and deformed.stage != ENERGY:
         guides["landmarks"] = terms.landmarks.weight
     if terms.labels is not None and pair.fixed.codes is not None:
         guides["labels"] = terms.labels.weight

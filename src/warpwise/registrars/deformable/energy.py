@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from warpwise.errors import InputError
+from warpwise.errors import InputError, RunError
 from warpwise.events import OnEvent, ignore
 from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
@@ -18,9 +18,16 @@ from warpwise.registrars.deformable.contrast import in_both_contrasts
 from warpwise.registrars.deformable.work import ScaleSettings, ScaleWork, usable_scales
 from warpwise.settings import Settings
 from warpwise.shapes import Array, Triple, VectorField
+from warpwise.similarity.base import Similarity
 
+STAGE = "energy"
 HALVINGS = 6  # of a step that does not lower the energy
 STILL = np.eye(4)
+
+
+def curved(similarity: Similarity) -> bool:
+    """Whether a similarity has the second derivative that these steps need."""
+    return similarity.curvature(np.ones((1, 1, 1, 1), np.float32), None, np.ones(1, np.float32)) is not None
 
 
 class EnergyScale(Settings):
@@ -70,9 +77,8 @@ class Energy(Settings):
         Raises:
             InputError: a similarity has no second derivative, or there is no diffusion.
         """
-        one = np.ones((1, 1, 1, 1), np.float32)
         for term in terms.similarities:
-            if term.curvature(one, None, np.ones(1, np.float32)) is None:
+            if not curved(term):
                 raise InputError(
                     f"Similarity {term.row()!r} cannot be minimised by second-order steps.", hint="Take lncc, mse or mind."
                 )
@@ -124,7 +130,7 @@ class EnergyDescent:
     settings: Energy
     terms: SolverTerms
     weight: float
-    stage: str = "energy"
+    stage: str = STAGE
 
     def fits(self, pair: Pair) -> tuple[str, ...]:
         """A word where the pair has landmarks: they do not guide it."""
@@ -169,6 +175,8 @@ class EnergyDescent:
         recorder.begin()
         iterations, scale = problem.work.settings.iterations, problem.work.settings.image
         energy = problem.value(field)
+        if not np.isfinite(energy):
+            raise RunError(f"The energy at scale {scale} is not finite.")
         gradient, matrix = problem.normal_equations()
         first = norm = float(np.linalg.norm(gradient.astype(np.float64)))
         gain, most, why = 0.0, 0.0, "all iterations"
@@ -191,6 +199,7 @@ class EnergyDescent:
             if gain < self.settings.tolerance * most:
                 why = "converged"
                 break
+        recorder.add(scale, iterations, energy)
         return field, f"{why}, gradient {norm / max(first, 1e-30):.2g} of its start"
 
     @staticmethod

@@ -49,7 +49,11 @@ def align(
         start = starts.given(objects)
         solution = LinearSolution(objects.to_moving, -start.correlation, (), ())
         return Aligned(objects, start, "none", solution)
-    start = starts.given(objects) if given else starts.choose(objects, terms.labels)
+    start = (
+        starts.given(objects)
+        if given
+        else starts.choose(objects, terms.labels, sized=settings.transform in ("similarity", "affine"))
+    )
     objects = objects.moved(start.to_moving)
     both = terms.leading.linear
     measure = both[0] if both[0] == both[1] or alike(objects) else both[1]

@@ -111,7 +111,7 @@ def moment_rotations(pair: Pair) -> list[NDArray[np.float64]]:
     return [axes[1] @ s @ axes[0].T for s in signs]
 
 
-def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
+def candidates(pair: Pair, *, sized: bool = False) -> tuple[list[str], NDArray[np.float64]]:
     """Names and world matrices (K, 4, 4): header, centres of mass, best shift, principal axes, rotations.
 
     Rotations are about the centres of mass; in a plane, where there are few, each also with its best shift.
@@ -123,7 +123,7 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
     named = ["centres of mass", *["principal axes"] * (len(turns) - 1)]
     many = plane_rotations(71) if pair.planar else rotations(ROTATIONS)
     size = relative_size(pair)
-    if max(size, 1 / size) > SIZED:
+    if sized and max(size, 1 / size) > SIZED:
         # The same again for objects of another size; what fits is decided as everything else is.
         named += ["size", *["rotation"] * len(many)]
         turns = [*turns, size * np.eye(3), *(size * many)]
@@ -136,11 +136,11 @@ def candidates(pair: Pair) -> tuple[list[str], NDArray[np.float64]]:
     names = ["header", *named, *["rotation"] * len(many)]
     tiny = coarsest(pair, SHIFTED) if pair.planar else pair
     search = ShiftSearch(tiny)
-    sized = [names.index("size")] if "size" in names else []
-    turned = [1, *sized, *range(len(names) - len(many), len(names))] if pair.planar else [1, *sized]
+    another = [names.index("size")] if "size" in names else []
+    turned = [1, *another, *range(len(names) - len(many), len(names))] if pair.planar else [1, *another]
     back, ahead = tiny.moving.grid.inverse_affine, tiny.fixed.grid.affine
     shifted = [tiny.moved(search.best(back @ world[k] @ ahead)).world for k in turned]
-    shifts = ["best shift", *["size"] * len(sized), *["rotation"] * (len(turned) - 1 - len(sized))]
+    shifts = ["best shift", *["size"] * len(another), *["rotation"] * (len(turned) - 1 - len(another))]
     return [*names, *shifts], np.concatenate([world, np.stack(shifted)])
 
 
@@ -205,17 +205,17 @@ def fitted(pair: Pair, points: tuple[Points, Points]) -> Matrix4:
     return pair.moving.grid.inverse_affine @ world @ pair.fixed.grid.affine
 
 
-def choose(pair: Pair, labels: LabelOverlap | None = None) -> Start:
+def choose(pair: Pair, labels: LabelOverlap | None = None, *, sized: bool = False) -> Start:
     """The best of all starts, after a few rigid steps from the most promising ones on the coarsest images.
 
     The header's orientation is kept unless another is clearly better, see `ADVANTAGE`. Landmarks settle it; labels, where
-    there is a term for them, count beside mutual information.
+    there is a term for them, count beside mutual information. Another size is looked at where `sized` allows it.
     """
     if pair.fixed.points is not None and pair.moving.points is not None:
         there = given(pair.moved(fitted(pair, (pair.fixed.points, pair.moving.points))))
         return Start(there.to_moving, "landmarks", there.correlation, there.information)
     small = coarsest(pair)
-    names, world = candidates(small)
+    names, world = candidates(small, sized=sized)
     matrices = small.moving.grid.inverse_affine @ world @ small.fixed.grid.affine
     information, _ = ranking(small, matrices)
     upright = [k for k, name in enumerate(names) if name in UPRIGHT]
@@ -230,8 +230,8 @@ def choose(pair: Pair, labels: LabelOverlap | None = None) -> Start:
     information, correlation = ranking(small, np.stack([matrix for matrix, _ in refined]))
     world = [small.moved(matrix).world for matrix, _ in refined]
     turned = np.array([rotation_degrees(matrix[:3, :3]) for matrix in world])
-    sized = np.array([abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3) for matrix in world])
-    doubt = (1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1)) * np.where(np.abs(np.log(sized)) > 0.1, ADVANTAGE, 1.0)
+    sizes = np.array([abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3) for matrix in world])
+    doubt = (1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1)) * np.where(np.abs(np.log(sizes)) > 0.1, ADVANTAGE, 1.0)
     best = int(np.argmax(information / doubt))
     matrix, name = refined[best]
     return Start(lift(matrix, small, pair), name, float(correlation[best]), float(information[best]))
