@@ -1,6 +1,6 @@
 """Arrays by type and shape. Tests enforce the shapes (tests/enforcement.py); axes of one name in a signature are equal."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,5 +55,3 @@ VoxelPoints = Annotated[NDArray[np.float64], "n 3"]
 
 Shares = Annotated[NDArray[np.float32], "c"]
 """One number a channel."""
-
-AnyArray = NDArray[Any]

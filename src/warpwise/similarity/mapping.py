@@ -31,15 +31,13 @@ class Mapping:
     Attributes:
         intensities: (BINS,), at which the curves are known.
         to_moving, to_fixed: (BINS,), E[moving | fixed] and E[fixed | moving].
-        unexplained: variance of moving given fixed, and of fixed given moving.
-        explained: the same as shares of the variance (correlation ratios).
+        explained: share of the variance of moving that fixed explains, and of fixed that moving does (correlation ratios).
         linear: signed squared correlation of the intensities themselves.
     """
 
     intensities: NDArray[np.float64]
     to_moving: NDArray[np.float64]
     to_fixed: NDArray[np.float64]
-    unexplained: tuple[float, float]
     explained: tuple[float, float]
     linear: float
 
@@ -83,9 +81,8 @@ def mapping(fixed: Map, warped: Map, weight: Map | None = None, *, depth: int = 
     to_fixed, of_fixed = _conditional(counts.T, centres, total)
     variances = spread[1], spread[0]
     explained = (of_moving / max(variances[0], 1e-12), of_fixed / max(variances[1], 1e-12))
-    unexplained = (max(variances[0] - of_moving, 0.0), max(variances[1] - of_fixed, 0.0))
     linear = np.sign(shared) * shared**2 / max(spread[0] * spread[1], 1e-24)
-    return Mapping(centres, to_moving, to_fixed, unexplained, explained, float(linear))
+    return Mapping(centres, to_moving, to_fixed, explained, float(linear))
 
 
 def mapped_tensors(fixed: "Tensor", warped: "Tensor", weight: "Tensor | None") -> "tuple[Tensor, Tensor]":

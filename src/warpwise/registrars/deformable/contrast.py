@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.crop import focused, overlap
@@ -62,6 +63,12 @@ def mappings(
     weight = overlap(pair)
     count = None if weight is None else weight[0]
     return [mapping(f, w, count, depth=depth) for f, w in zip(pair.fixed.data, warped, strict=True)]
+
+
+def mapped_for(terms: SolverTerms, pair: Pair, field: VectorField | None, reach: Triple) -> Pair | None:
+    """`in_both_contrasts` where a similarity compares so, else nothing."""
+    wanted = any(term.both_contrasts for term in terms.similarities)
+    return in_both_contrasts(pair, field, reach) if wanted else None
 
 
 def in_both_contrasts(pair: Pair, field: VectorField | None, reach: Triple) -> Pair:

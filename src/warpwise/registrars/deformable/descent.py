@@ -13,7 +13,7 @@ from warpwise.pair import Pair
 from warpwise.registrars.base import Recorder, Registrar, Solution
 from warpwise.registrars.crop import anchored, foreground
 from warpwise.registrars.deformable import MOTIONS, fold
-from warpwise.registrars.deformable.contrast import in_both_contrasts
+from warpwise.registrars.deformable.contrast import mapped_for
 from warpwise.registrars.deformable.landmarks import Pull
 from warpwise.registrars.deformable.motions import Kind, Motion
 from warpwise.registrars.deformable.work import DescentSettings, ScaleWork, usable_scales
@@ -82,8 +82,7 @@ class Descent:
             moved = np.ascontiguousarray(start.field[(slice(None), *inside)])
             field = motion.field_of(moved)
         for scale in usable_scales(pair, self.settings.scales):
-            both = any(term.both_contrasts for term in self.terms.similarities)
-            mapped = in_both_contrasts(part, moved, reach) if both else None
+            mapped = mapped_for(self.terms, part, moved, reach)
             work = ScaleWork.build(part, scale, self.terms, box, mapped)
             field = work.adopt(field, reach)
             reach = work.reach

@@ -12,9 +12,9 @@ from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.base import Recorder, Registrar, Solution
-from warpwise.registrars.crop import Box, anchored, foreground
+from warpwise.registrars.crop import anchored, foreground
 from warpwise.registrars.deformable import fold
-from warpwise.registrars.deformable.contrast import in_both_contrasts
+from warpwise.registrars.deformable.contrast import mapped_for
 from warpwise.registrars.deformable.work import ScaleSettings, ScaleWork, usable_scales
 from warpwise.settings import Settings
 from warpwise.shapes import Array, Triple, VectorField
@@ -149,7 +149,8 @@ class EnergyDescent:
         stops: list[str] = []
         scales = [ScaleSettings(field=s.image, **s.model_dump()) for s in self.settings.scales]
         for scale in usable_scales(part, tuple(scales)):
-            work = self._work(part, scale, box, field, reach)
+            mapped = mapped_for(self.terms, part, field, reach)
+            work = ScaleWork.build(part, scale, self.terms, box, mapped, resampled=True)
             field, reach = np.ascontiguousarray(work.adopt(field, reach)), work.reach
             field, stop = self._descend(Problem(work, self.weight), field, recorder)
             stops.append(stop)
@@ -163,12 +164,6 @@ class EnergyDescent:
         if start is None:
             return solution
         return replace(solution, uncertainty=start.uncertainty, feature_uncertainty=start.feature_uncertainty)
-
-    def _work(self, part: Pair, scale: ScaleSettings, box: Box, field: VectorField | None, reach: Triple) -> ScaleWork:
-        mapped = None
-        if any(term.both_contrasts for term in self.terms.similarities):
-            mapped = in_both_contrasts(part, field, reach)
-        return ScaleWork.build(part, scale, self.terms, box, mapped, resampled=True)
 
     def _descend(self, problem: Problem, field: VectorField, recorder: Recorder) -> tuple[VectorField, str]:
         """One scale."""
