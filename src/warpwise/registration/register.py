@@ -16,7 +16,7 @@ from warpwise.objective import SolverTerms
 from warpwise.ops.runtime import get_threads, release_memory
 from warpwise.pair import Pair
 from warpwise.registrars.base import PREDICTED, Registrar, Solution
-from warpwise.registrars.deformable.contrast import EVIDENT, evidence, shows_alike
+from warpwise.registrars.deformable.contrast import EVIDENT, evidence, seen, without_shading
 from warpwise.registrars.deformable.energy import STAGE as ENERGY
 from warpwise.registrars.linear.stage import Aligned, align
 from warpwise.registration.deliver import Clock, deliver
@@ -165,12 +165,13 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
         registrar: what `method.build()` gives, where it is at hand.
         on_step: told of every iteration.
     """
-    alike, agreement = shows_alike(pair)
+    alike, agreement, uneven = seen(pair)
     terms = method.terms().settled(alike=alike)
     if registrar is None or (not alike and registrar.stage != PREDICTED):
         registrar = method.build(alike=alike)
     if registrar is None:
         return Deformed(None, "", terms, agreement)
+    pair = without_shading(pair) if uneven and registrar.stage != PREDICTED else pair
     solution = registrar.solve(pair, on_step=on_step)
     led = terms.landmarks is not None and pair.fixed.points is not None  # points are evidence of their own
     if alike or led or method.cautious is None or registrar.stage == PREDICTED:

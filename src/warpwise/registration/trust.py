@@ -30,18 +30,26 @@ def suspicions(aligned: Aligned, whole: Pair, displacement_mm: NDArray[np.float3
             "Check left and right."
         )
     size = starts.relative_size(small)
-    if max(size, 1 / size) > SIZES:
+    if max(size, 1 / size) > SIZES and not aligned.cut_out:
         out.append(f"The moving object is {size:.2f} times as large as the fixed one; check both headers' voxel sizes.")
     stretch = np.linalg.svd(linear[:3, :3], compute_uv=False)
     if stretch.max() > 2 or stretch.min() < 0.5:
         out.append(f"The affine scales by {stretch.min():.2f} to {stretch.max():.2f}; such sizes rarely match.")
-    if information[0] < 0.9 * start.information:
+    if information[0] < 0.9 * start.information and aligned.agreement() < aligned.agreement(start.to_moving):
         out.append(
             f"The similarity after the affine stage is not better than before: mutual information "
             f"{information[0]:.3f}, {start.information:.3f} at the start."
         )
     if information[0] < 0.1:
         out.append(f"The images share little after the affine stage (mutual information {information[0]:.3f} nats).")
+    if aligned.cut_out:
+        name = (pair.fixed if pair.fixed.mask is not None else pair.moving).name
+        out.append(f"{name} has a blank background where the other image goes on: only what it shows was compared.")
+    if aligned.uneven:
+        out.append(
+            f"The images' shading differs strongly (SD {aligned.uneven:.2f} of its logarithm): it was divided out before "
+            "they were compared. Removing it beforehand (--bias-field) may do better."
+        )
     inside = overlap_share(starts.coarsest(whole))
     if inside < 0.5:
         out.append(f"Only {100 * inside:.0f} % of the fixed foreground lies in the moving image's field of view.")

@@ -1,6 +1,7 @@
-"""A pair whose channels are compared in the contrast of either image."""
+"""Whether a pair shows tissue alike, and its channels in the contrast of either image where it does not."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,27 +11,84 @@ from warpwise.pair import Pair
 from warpwise.registrars.crop import focused, overlap
 from warpwise.registrars.linear.contrast import ALIKE as SIGNED
 from warpwise.registrars.linear.contrast import agreement
+from warpwise.registrars.linear.shading import STRONG, relative, strength
+from warpwise.registrars.linear.shading import VOXELS as SHADED
 from warpwise.registrars.linear.starts import coarsest
-from warpwise.shapes import Triple, VectorField
+from warpwise.shapes import Matrix4, Triple, VectorField
 from warpwise.similarity.mapping import DEPTH, Mapping, mapping
+from warpwise.volume import Volume
 
 ALIKE = 0.88  # of `Mapping.likeness`: below, images are compared in both contrasts
 FAINT = 0.1  # of the variance: what is explained by less may be chance
 EVIDENT = 0.35  # of `evidence`: 0.41 and more in recoloured phantoms and training brains, 0.2 where nothing is bent
+SLIGHT = 0.1  # of `shading.strength`: less is not looked at
+RISE = 0.03  # of likeness, without shading: 0.03 to 0.3 where there is some, 0.013 where anatomy looks like it
 DEEP = 2  # voxels from the rim: skull and scalp make contrasts look alike
 VOXELS = 600_000  # at most so many are looked at to decide that
 
 
-def shows_alike(pair: Pair) -> tuple[bool, float]:
-    """Whether a pair shows tissue alike where it lies, and how much so: `Mapping.likeness`, averaged over channels; where
-    intensities tell too little of each other for that, the sign of local correlations (`linear.contrast`)."""
-    seen = mappings(coarsest(focused(pair), VOXELS), depth=DEEP)
-    told = float(np.average([max(curves.explained) for curves in seen], weights=pair.weights))
+class Seen(NamedTuple):
+    """How a pair shows tissue where it lies.
+
+    Attributes:
+        alike: whether so that intensities may be compared.
+        agreement: how much so: `Mapping.likeness`, averaged over channels; where intensities tell too little of each other
+            for that, the sign of local correlations (`linear.contrast`).
+        uneven: whether shading that the images do not share is in the way, and should be divided out.
+    """
+
+    alike: bool
+    agreement: float
+    uneven: bool = False
+
+
+def seen(pair: Pair) -> Seen:
+    """How a pair shows tissue where it lies; shading makes like look unlike, never the reverse."""
+    small = coarsest(focused(pair), VOXELS)
+    alike, value = _judged(small)
+    shading = strength(small)
+    if alike and shading < SLIGHT:
+        return Seen(alike, value)
+    even, again = _judged(without_shading(small))
+    needed = shading > STRONG or again > value + RISE
+    return Seen(even, again, uneven=True) if even and (needed or not alike) else Seen(alike, value)
+
+
+def _judged(pair: Pair) -> tuple[bool, float]:
+    every = mappings(pair, depth=DEEP)
+    told = float(np.average([max(curves.explained) for curves in every], weights=pair.weights))
     if told < FAINT:
         value = agreement(pair)
         return value > SIGNED, value
-    value = float(np.average([curves.likeness for curves in seen], weights=pair.weights))
+    value = float(np.average([curves.likeness for curves in every], weights=pair.weights))
     return value > ALIKE, value
+
+
+def without_shading(pair: Pair) -> Pair:
+    """The pair with the slow gain that one image has over the other, where they lie, divided out: half of it in each.
+
+    A ramp of brightness in one image correlates with whatever lies along it in the other.
+    """
+    small = coarsest(focused(pair), SHADED)
+    warped = np.empty((len(pair.moving.data), *small.fixed.shape), np.float32)
+    kernels.warp_affine(small.moving.data, small.to_moving, out=warped)
+    weight = overlap(small)
+    count = None if weight is None else weight[0]
+    gains = [relative(f, w, count)[0] for f, w in zip(small.fixed.data, warped, strict=True)]
+    half = np.stack(gains) * np.float32(0.5)
+
+    def divided(volume: Volume, to_fixed: Matrix4, sign: float) -> Volume:
+        to_small = small.fixed.grid.inverse_affine @ pair.fixed.grid.affine @ to_fixed
+        factor = kernels.warp_affine(half, to_small, out=np.empty_like(volume.data))
+        np.exp(factor * np.float32(sign), out=factor)
+        factor *= volume.data
+        return replace(volume, data=np.clip(factor, 0, 1.2, out=factor))
+
+    return replace(
+        pair,
+        fixed=divided(pair.fixed, np.eye(4), -1.0),
+        moving=divided(pair.moving, np.linalg.inv(pair.to_moving), 1.0),
+    )
 
 
 def evidence(pair: Pair, field: VectorField) -> float:

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from warpwise.grid import Grid
 from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
 from warpwise.pair import Pair
@@ -27,6 +28,7 @@ class ScaleSettings(Settings):
         iterations: at most so many.
         radius: of local windows, voxels of this scale, where the similarity itself names none.
         step: length of a typical large step, voxels of the field.
+        largest_mm: voxels may be so large at most, else the scale is left out; none: any size.
     """
 
     image: int = Field(ge=0)
@@ -34,6 +36,7 @@ class ScaleSettings(Settings):
     iterations: int = Field(ge=1)
     radius: int = Field(default=2, ge=0)
     step: float = Field(default=0.5, gt=0)
+    largest_mm: float | None = Field(default=None, gt=0)
 
 
 class DescentSettings(Settings):
@@ -58,16 +61,30 @@ class DescentSettings(Settings):
 
 
 def usable_scales(pair: Pair, scales: tuple[ScaleSettings, ...]) -> list[ScaleSettings]:
-    """The scales this grid can have: a small image is halved less often, and never twice to the same size."""
+    """The scales this grid can have: a small image is halved less often, and never twice to the same size.
+
+    The last scale is always one of them.
+    """
     grid = pair.fixed.grid
     out: list[ScaleSettings] = []
     for scale in scales:
+        if scale is not scales[-1] and too_coarse(grid, scale):
+            continue
         sizes = [(scale_factors(grid, k.image), scale_factors(grid, k.field)) for k in (scale, *out[-1:])]
         if len(sizes) == 2 and sizes[0] == sizes[1]:
             out[-1] = scale.replace(iterations=max(scale.iterations, out[-1].iterations))
         else:
             out.append(scale)
     return out
+
+
+def too_coarse(grid: Grid, scale: ScaleSettings) -> bool:
+    """Whether a scale's voxels would be larger than it wants them."""
+    if scale.largest_mm is None:
+        return False
+    factors = scale_factors(grid, scale.image)
+    halved = [s * f for s, f in zip(grid.spacing_mm, factors, strict=True) if f > 1]
+    return bool(halved) and max(halved) > scale.largest_mm
 
 
 @dataclass(frozen=True, eq=False)
