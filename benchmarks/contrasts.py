@@ -74,13 +74,13 @@ def chosen(name: str) -> Method:
     return Method.named("balanced").changed({"objective.similarity.term": name})
 
 
-def greedy(python: str, fixed: Image, moving: Image, labels: Image) -> tuple[Image, float, float]:
-    """greedy with NMI in both stages and its defaults else: labels moved, CPU seconds, wall seconds."""
+def greedy(python: str, fixed: Image, moving: Image, labels: Image, *, measure: str = "NMI") -> tuple[Image, float, float]:
+    """greedy with one measure in both stages and its defaults else: labels moved, CPU seconds, wall seconds."""
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
         for name, image in (("f", fixed), ("m", moving), ("l", labels)):
             write_image(at / f"{name}.nii.gz", image)
-        options = "-threads 2 -m NMI -n 100x50x10"
+        options = f"-threads 2 -m {measure} -n 100x50x10"
         lines = [
             f"{options} -i {at}/f.nii.gz {at}/m.nii.gz -a -dof 12 -ia-image-centers -o {at}/a.mat",
             f"{options} -i {at}/f.nii.gz {at}/m.nii.gz -it {at}/a.mat -s 1.732vox 0.707vox -o {at}/w.nii.gz",

@@ -89,6 +89,38 @@ def test_every_step_lowers_it_and_the_slope_goes_towards_zero(similarity: str):
     assert norms[-1] < 0.4 * norms[0]  # linear interpolation has kinks: the slope jumps round its zero
 
 
+def test_cubic_samples_and_their_slopes_are_those_of_tensors():
+    image, field = smooth(2, 2), 6 * smooth(3, 3) - 3
+    u = torch.from_numpy(field)[None].requires_grad_()
+    expected = ops.warp(torch.from_numpy(image)[None], u, interpolation="cubic")
+    out, slopes = np.empty_like(image), np.empty((2, 3, *SHAPE), np.float32)
+    kernels.warp_cubic(kernels.spline_coefficients(image), field, out=out, slopes=slopes)
+    assert out == pytest.approx(expected.detach()[0].numpy(), abs=2e-6)
+    for n in range(2):
+        (gradient,) = torch.autograd.grad(expected[0, n].sum(), u, retain_graph=True)
+        assert slopes[n] == pytest.approx(gradient[0].numpy(), abs=1e-5)
+
+
+def test_with_cubic_samples_the_slope_is_that_of_tensors_and_goes_to_zero():
+    terms = {"images": {"term": "mse"}, "smooth": {"term": "diffusion", "weight": 0.05}}
+    grid = Grid(SHAPE, np.eye(4))
+    bend = torch.from_numpy(4 * smooth(3, 3) - 2)[None]
+    bent = ops.warp(torch.from_numpy(smooth(1))[None], bend, interpolation="cubic")
+    pair = Pair(Volume(smooth(1), grid), Volume(bent[0].numpy(), grid), np.eye(4))
+    scales = (EnergyScale(image=0, iterations=60),)
+    solver = Energy(scales=scales, solves=60, tolerance=0, sampling="cubic").build(SolverTerms.of(parse_terms(terms)))
+    objective = Objective.of(parse_terms(terms))
+    fixed, moving = torch.from_numpy(smooth(1))[None].double(), bent.double()
+
+    def slope(field: np.ndarray) -> torch.Tensor:
+        u = torch.from_numpy(field)[None].double().requires_grad_()
+        value = objective(Alignment(fixed, ops.warp(moving, u, interpolation="cubic"), u))
+        return torch.autograd.grad(value, u)[0]
+
+    rest = np.zeros((3, *SHAPE), np.float32)
+    assert slope(solver.solve(pair).field).norm() < 1e-3 * slope(rest).norm()
+
+
 def test_a_known_deformation_is_found_and_the_slope_reported(pair: KnownPair):
     result = ww.register(pair.fixed, pair.moving, method="energy")
     truth = pair.truth.displacement(pair.fixed.grid)

@@ -35,6 +35,7 @@ from warpwise.ops.cpu.launch import (
     resample,
     separable,
     separable_adjoint,
+    spline_coefficients,
     squared_difference,
     symmetric_kl,
     typical_length,
@@ -42,6 +43,7 @@ from warpwise.ops.cpu.launch import (
     warp,
     warp_adjoint,
     warp_affine,
+    warp_cubic,
     warp_gradient,
     warp_with_gradient,
 )
@@ -76,6 +78,7 @@ __all__ = [
     "resample",
     "separable",
     "separable_adjoint",
+    "spline_coefficients",
     "squared_difference",
     "symmetric_kl",
     "typical_length",
@@ -83,6 +86,7 @@ __all__ = [
     "warp",
     "warp_adjoint",
     "warp_affine",
+    "warp_cubic",
     "warp_gradient",
     "warp_with_gradient",
 ]

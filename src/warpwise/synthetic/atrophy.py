@@ -32,16 +32,16 @@ def changed_in_size(growth: NDArray[np.floating], grid: Grid, *, steps: int = ST
 
     Source: the idea of prescribing Jacobians, Karaçalı and Davatzikos, IEEE TMI 2006; the solution here is our own.
     """
-    rate = np.log(np.asarray(growth, np.float32))[None]
+    rate: Array = np.log(np.asarray(growth, np.float32))[None].astype(np.float32)
     shape, spacing = grid.shape, np.array(grid.spacing_mm)
-    field = np.zeros((3, *shape), np.float32)  # voxels
+    field: Array = np.zeros((3, *shape), np.float32)  # voxels
     carried, still = np.empty_like(rate), np.eye(4)
     for _ in range(steps):
         kernels.warp(rate, field, still, out=carried)
-        step = -_irrotational(carried[0], spacing) / steps
+        step = _irrotational(carried[0] * np.float32(-1 / steps), spacing)
         # Changed so far, then back by this step: y → y − w(y) → φ(y − w(y)).
         before = kernels.warp(field, step, still, out=np.empty_like(field))
-        field = before + step
+        field = (before + step).astype(np.float32)
     return DisplacementField(kernels.map_vectors(field, grid.affine[:3, :3]), grid)
 
 

@@ -83,6 +83,21 @@ def normal_field(derivative, curvature, moving, out, start, stop):
                     target[z] = row[z]
 
 
+@kernel
+def normal_field_along(derivative, curvature, slopes, out, start, stop):
+    """The same with given ∇f: slopes (N, 3, X, Y, Z)."""
+    channels, _, ny, nz = derivative.shape
+    slope = np.empty((3, nz), np.float32)
+    rows = np.empty((9, nz), np.float32)
+    for x in range(start, stop):
+        for y in range(ny):
+            rows[:] = np.float32(0)
+            for c in range(channels):
+                slope[:] = slopes[c, :, x, y]
+                accumulate_row(slope, derivative[c, x, y], curvature[c, x, y], rows)
+            out[:, x, y] = rows
+
+
 @helper
 def along_row(slope, vectors, x, y, out):
     """Slope times vector at every voxel of a row."""

@@ -162,3 +162,65 @@ def sample_cubic(image, field, matrix, background, out, start, stop):
                                 for k in range(4):
                                     total += w * c[k] * row[kk[k]]
                     out[n, x, y, z] = total if ok else background
+
+
+@helper
+def basis_slopes(t, out):
+    s = np.float32(1) - t
+    half = np.float32(0.5)
+    out[0] = -half * s * s
+    out[1] = np.float32(1.5) * t * t - np.float32(2) * t
+    out[3] = half * t * t
+    out[2] = -out[0] - out[1] - out[3]
+
+
+@kernel
+def warp_cubic(image, field, out, slopes, start, stop):
+    """out (N, X, Y, Z) = cubic B-spline with coefficients `image` at x + u(x), slopes (N, 3, X, Y, Z) its gradient there;
+    beyond the border the nearest value, and no slope. Slopes of no channels: values alone."""
+    a, b, c = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
+    da, db, dc = np.empty(4, np.float32), np.empty(4, np.float32), np.empty(4, np.float32)
+    ii, jj, kk = np.empty(4, np.int64), np.empty(4, np.int64), np.empty(4, np.int64)
+    zero = np.float32(0)
+    wanted = slopes.shape[0] > 0
+    for x in range(start, stop):
+        for y in range(out.shape[2]):
+            for z in range(out.shape[3]):
+                p = np.float32(x) + field[0, x, y, z]
+                q = np.float32(y) + field[1, x, y, z]
+                r = np.float32(z) + field[2, x, y, z]
+                cp = min(max(p, zero), np.float32(image.shape[1] - 1))
+                cq = min(max(q, zero), np.float32(image.shape[2] - 1))
+                cr = min(max(r, zero), np.float32(image.shape[3] - 1))
+                fp, fq, fr = np.floor(cp), np.floor(cq), np.floor(cr)
+                basis(cp - fp, a)
+                basis(cq - fq, b)
+                basis(cr - fr, c)
+                if wanted:
+                    basis_slopes(cp - fp, da)
+                    basis_slopes(cq - fq, db)
+                    basis_slopes(cr - fr, dc)
+                for t in range(4):
+                    ii[t] = mirror(int(fp) + t - 1, image.shape[1])
+                    jj[t] = mirror(int(fq) + t - 1, image.shape[2])
+                    kk[t] = mirror(int(fr) + t - 1, image.shape[3])
+                for n in range(image.shape[0]):
+                    value, s0, s1, s2 = zero, zero, zero, zero
+                    for i in range(4):
+                        for j in range(4):
+                            row = image[n, ii[i], jj[j]]
+                            along, across = zero, zero
+                            for k in range(4):
+                                along += c[k] * row[kk[k]]
+                            value += a[i] * b[j] * along
+                            if wanted:
+                                for k in range(4):
+                                    across += dc[k] * row[kk[k]]
+                                s0 += da[i] * b[j] * along
+                                s1 += a[i] * db[j] * along
+                                s2 += a[i] * b[j] * across
+                    out[n, x, y, z] = value
+                    if wanted:
+                        slopes[n, 0, x, y, z] = s0 if cp == p else zero
+                        slopes[n, 1, x, y, z] = s1 if cq == q else zero
+                        slopes[n, 2, x, y, z] = s2 if cr == r else zero

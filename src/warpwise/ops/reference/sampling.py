@@ -120,10 +120,15 @@ def _cubic(image: Tensor, at: Tensor) -> Tensor:
         weights.append([s**3 / 6, 2 / 3 - t**2 + t**3 / 2, 2 / 3 - s**2 + s**3 / 2, t**3 / 6])
         table = torch.tensor([_mirror(k, n) if n > 1 else 0 for k in range(-1, n + 2)], device=image.device)
         index.append([table[low.long() + k] for k in range(4)])
+    # The last axis' four taps at once: a quarter of the operations, which are what small images cost.
+    taps, last = torch.stack(weights[-1], 1)[:, None], torch.stack(index[-1], 1)
     total = torch.zeros((), dtype=image.dtype, device=image.device)
-    for corner in product(range(4), repeat=len(shape)):
-        weight = torch.stack([weights[d][k] for d, k in enumerate(corner)]).prod(0)
-        total = total + weight[:, None] * gather(coefficients, [index[d][k] for d, k in enumerate(corner)])
+    for corner in product(range(4), repeat=len(shape) - 1):
+        rows = [index[d][k][:, None].expand_as(last) for d, k in enumerate(corner)]
+        value = (taps * gather(coefficients, [*rows, last])).sum(2)
+        for d, k in enumerate(corner):
+            value = weights[d][k][:, None] * value
+        total = total + value
     return total
 
 

@@ -87,7 +87,7 @@ def without_shading(pair: Pair) -> Pair:
     return replace(
         pair,
         fixed=divided(pair.fixed, np.eye(4), -1.0),
-        moving=divided(pair.moving, np.linalg.inv(pair.to_moving), 1.0),
+        moving=divided(pair.moving, np.asarray(np.linalg.inv(pair.to_moving), np.float64), 1.0),
     )
 
 

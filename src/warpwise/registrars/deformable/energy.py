@@ -54,7 +54,10 @@ class Energy(Settings):
     Attributes:
         scales: coarse to fine.
         solves: conjugate gradients a step, at most.
-        tolerance: a scale ends when a step lowers the energy by less than this share of what its first step did.
+        tolerance: a scale ends when a step lowers the energy by less than this share of what its largest step did; 0:
+            when no step lowers it.
+        sampling: of the moving image. With cubic B-splines the energy is smooth, and steps end where its slope is 0, which
+            implicit gradients need; linear is several times as fast, and its kinks stop the descent a little above.
     """
 
     kind: Literal["energy"] = "energy"
@@ -69,6 +72,7 @@ class Energy(Settings):
     )
     solves: int = Field(default=12, ge=1)
     tolerance: float = Field(default=0.005, ge=0)
+    sampling: Literal["linear", "cubic"] = "linear"
     smoothness: ClassVar[str] = "diffusion"
 
     def build(self, terms: SolverTerms) -> Registrar:
@@ -94,16 +98,22 @@ class Problem:
         voxels: of the grid, by which the diffusion is averaged.
     """
 
-    def __init__(self, work: ScaleWork, weight: float) -> None:
+    def __init__(self, work: ScaleWork, weight: float, *, cubic: bool = False) -> None:
         self.work, self.weight = work, weight
         self.voxels = int(np.prod(work.nodes))
         self.evaluate = work.fused(work.fixed)
         self.warped, self.derivative = work.blank(), work.blank()
         self.edges = np.empty((3, *work.nodes), np.float32)
+        self.coefficients = kernels.spline_coefficients(work.moving) if cubic else None
+        self.field: VectorField | None = None
 
     def value(self, field: VectorField) -> float:
         """Energy at a displacement."""
-        kernels.warp(self.work.moving, field, STILL, out=self.warped)
+        if self.coefficients is None:
+            kernels.warp(self.work.moving, field, STILL, out=self.warped)
+        else:
+            kernels.warp_cubic(self.coefficients, field, out=self.warped)
+        self.field = field
         data = self.evaluate(self.warped, self.derivative)
         return data + self.weight * kernels.laplacian(field, out=self.edges) / self.voxels
 
@@ -112,11 +122,16 @@ class Problem:
 
         Both are taken where `value` was asked last.
 
-        Slopes are central differences of the warped image: those of linear interpolation jump at every voxel, and steps
-        by them end far earlier (Dice 0.577 instead of 0.612 on a pair of brains, in twice the time).
+        Under linear sampling slopes are central differences of the warped image: its own jump at every voxel, and steps by
+        them end far earlier (Dice 0.577 instead of 0.612 on a pair of brains, in twice the time).
         """
+        slopes = None
+        if self.coefficients is not None:
+            assert self.field is not None
+            slopes = np.empty((len(self.warped), 3, *self.warped.shape[1:]), np.float32)
+            kernels.warp_cubic(self.coefficients, self.field, out=self.warped, slopes=slopes)
         curvature = self.work.curvature(self.warped)
-        gradient, matrix = kernels.normal_field(self.derivative, curvature, self.warped)
+        gradient, matrix = kernels.normal_field(self.derivative, curvature, self.warped, slopes)
         gradient *= np.float32(self.voxels)
         matrix *= np.float32(self.voxels)
         gradient += np.float32(2 * self.weight) * self.edges
@@ -152,7 +167,9 @@ class EnergyDescent:
             mapped = mapped_for(self.terms, part, field, reach)
             work = ScaleWork.build(part, scale, self.terms, box, mapped, resampled=True)
             field, reach = np.ascontiguousarray(work.adopt(field, reach)), work.reach
-            field, stop = self._descend(Problem(work, self.weight), field, recorder)
+            field, stop = self._descend(
+                Problem(work, self.weight, cubic=self.settings.sampling == "cubic"), field, recorder
+            )
             stops.append(stop)
             x, y, z = field.shape[1:]
             field, _ = fold.repair(work.rested(field), (1, 1, 1), (x, y, z))
@@ -183,15 +200,21 @@ class EnergyDescent:
             solves = self.settings.solves
             step = kernels.normal_solve(matrix, -gradient, 2 * self.weight, iterations=solves, tolerance=1e-2)
             lowered = self._searched(problem, field, step, energy)
+            if lowered is None and self.settings.sampling == "cubic":
+                lowered = field + step, problem.value(field + step)
             if lowered is None:
                 why = "no better step"
                 break
-            field, now = lowered
+            before, (field, now) = (field, norm), lowered
             gain, energy = energy - now, now
             gradient, matrix = problem.normal_equations()
             norm = float(np.linalg.norm(gradient.astype(np.float64)))
+            if gain <= 0 and norm >= before[1]:
+                # Where the energy cannot be told from what it was, its slope must fall.
+                (field, norm), why = before, "no better step"
+                break
             most = max(most, gain)
-            if gain < self.settings.tolerance * most:
+            if self.settings.tolerance > 0 and gain < self.settings.tolerance * most:
                 why = "converged"
                 break
         recorder.add(scale, iterations, energy)

@@ -39,8 +39,8 @@ class Aligned:
         return self.objects.moved(self.solution.to_moving).world
 
     def agreement(self, matrix: Matrix4 | None = None, *, objects: Pair | None = None) -> float:
-        """Mean squared local correlation, which shading does not touch, under the map that was found or another (fixed index
-        → moving index), of these objects or of others that see the same images otherwise."""
+        """Mean squared local correlation, which shading does not touch: under the map that was found or another (fixed
+        index → moving index), of these objects or of others that see the same images otherwise."""
         pair = self.objects if objects is None else objects
         small = starts.coarsest(pair.moved(self.solution.to_moving if matrix is None else matrix), shading.VOXELS)
         return -Problem(small, "lncc").value(small.to_moving)
@@ -74,7 +74,7 @@ def align(
     turned = starts.rotation_degrees(aligned.world[:3, :3]) > starts.TURNED
     if not turned and shading.strength(aligned.applied(objects)) < shading.STRONG:
         return aligned
-    # Shading misleads all that looks far, and may have turned the images: the same again without it, and the better of both.
+    # Shading misleads all that looks far, and may have turned the images: once more without it, and the better of both.
     other = _aligned(shading.flattened(objects), settings, terms, given=given, on_step=on_step)
     other = replace(other, objects=objects.moved(other.start.to_moving))
     best = other if other.agreement() > aligned.agreement() else aligned

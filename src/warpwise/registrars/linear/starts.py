@@ -253,7 +253,7 @@ def contested(pair: Pair, matrices: list[Matrix4], information: NDArray[np.float
     turns = [pair.moved(matrix).world[:3, :3] for matrix in matrices]
 
     def apart(a: int, b: int) -> bool:
-        return rotation_degrees(np.linalg.solve(turns[a], turns[b])) > APART
+        return rotation_degrees(np.asarray(np.linalg.solve(turns[a], turns[b]), np.float64)) > APART
 
     rivals = [best]
     for k in (int(n) for n in np.argsort(-information)):

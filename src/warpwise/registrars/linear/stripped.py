@@ -45,9 +45,11 @@ def beyond(pair: Pair) -> float:
         assert small.moving.mask is not None
         mask, larger, back = small.moving.mask, small.fixed, small.to_moving
     x, y, z = larger.shape
-    seen = kernels.warp_affine(mask[None], back, out=np.empty((1, x, y, z), np.float32))[0]
-    bright = larger.data[0] > BRIGHT
-    return float((seen[bright] < 0.5).mean()) if bright.any() else 0.0
+    seen = np.empty((1, x, y, z), np.float32)
+    kernels.warp_affine(mask[None], back, out=seen)
+    bright = larger.data[:1] > BRIGHT
+    hidden = bright & (seen < 0.5)
+    return float(hidden.sum()) / max(float(bright.sum()), 1.0)
 
 
 def blank(volume: Volume) -> bool:
@@ -59,9 +61,10 @@ def blank(volume: Volume) -> bool:
 
 def object_mask(volume: Volume) -> Map:
     """1 (X, Y, Z) where an image with a blank background shows something, and right beside it."""
-    inside = (volume.data > 0).any(0).astype(np.float32)
+    inside = np.asarray((volume.data > 0).any(0)).astype(np.float32)
     windows = [("box", float(RIM) if n > 1 else 0.0) for n in inside.shape]
-    return np.asarray(kernels.separable(inside[None], windows)[0] > 1e-3, np.float32)
+    near = kernels.separable(inside[None], windows) > 1e-3
+    return np.asarray(near[0], np.float32)
 
 
 def _volume_mm3(volume: Volume) -> float:

@@ -44,10 +44,12 @@ from warpwise.ops.cpu.launch.sampling import (
     compose,
     invert,
     resample,
+    spline_coefficients,
     upsample,
     warp,
     warp_adjoint,
     warp_affine,
+    warp_cubic,
     warp_gradient,
     warp_with_gradient,
 )
@@ -82,6 +84,7 @@ __all__ = [
     "resample",
     "separable",
     "separable_adjoint",
+    "spline_coefficients",
     "squared_difference",
     "symmetric_kl",
     "typical_length",
@@ -89,6 +92,7 @@ __all__ = [
     "warp",
     "warp_adjoint",
     "warp_affine",
+    "warp_cubic",
     "warp_gradient",
     "warp_with_gradient",
 ]

@@ -25,12 +25,20 @@ def symmetric_kl(fixed: Array, warped: Array, weight: Array | None) -> tuple[NDA
     return partial.sum(1), derivative, curvature
 
 
-def normal_field(derivative: Array, curvature: Array, moving: Array) -> tuple[Array, Array]:
-    """Gradient (3, X, Y, Z) and Gauss-Newton matrix (6, X, Y, Z: xx xy xz yy yz zz) by a displacement, see the kernel."""
+def normal_field(
+    derivative: Array, curvature: Array, moving: Array, slopes: NDArray[np.float32] | None = None
+) -> tuple[Array, Array]:
+    """Gradient (3, X, Y, Z) and Gauss-Newton matrix (6, X, Y, Z: xx xy xz yy yz zz) by a displacement, see the kernel.
+
+    `slopes` (N, 3, X, Y, Z) stand for central differences of the moving image.
+    """
     moving = check("moving", moving)
     derivative, curvature = (check(n, a, moving.shape) for n, a in (("derivative", derivative), ("curvature", curvature)))
     out = np.empty((9, *moving.shape[1:]), np.float32)
-    run(_matching.normal_field, moving.shape[1], derivative, curvature, moving, out)
+    if slopes is None:
+        run(_matching.normal_field, moving.shape[1], derivative, curvature, moving, out)
+    else:
+        run(_matching.normal_field_along, moving.shape[1], derivative, curvature, slopes, out)
     return out[:3], out[3:]
 
 

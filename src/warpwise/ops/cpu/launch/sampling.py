@@ -75,7 +75,7 @@ def resample(
     exact = method in ("nearest", "label")
     source = np.ascontiguousarray(image) if exact else check("image", image)
     if method == "cubic":
-        source = np.stack([_spline_coefficients(channel) for channel in source])
+        source = spline_coefficients(source)
     out = np.empty((source.shape[0], *field.shape[1:]), source.dtype)
     loops = {
         "nearest": _sampling.sample_nearest,
@@ -86,6 +86,21 @@ def resample(
     if method not in loops:
         raise InputError(f"Unknown interpolation {method!r}.", hint=f"Known: {', '.join(loops)}.")
     run(loops[method], field.shape[1], source, field, m, source.dtype.type(background), out)
+    return out
+
+
+def spline_coefficients(image: Array) -> Array:
+    """Cubic B-spline coefficients (N, X, Y, Z) of an image, mirrored at the border."""
+    return np.stack([_spline_coefficients(channel) for channel in check("image", image)])
+
+
+def warp_cubic(coefficients: Array, field: Array, *, out: Array, slopes: NDArray[np.float32] | None = None) -> Array:
+    """out (N, X, Y, Z) = the image that has these B-spline coefficients at x + u(x), border replicated; `slopes`
+    (N, 3, X, Y, Z), where wanted, gets its gradient there. Both images lie on one grid."""
+    coefficients = check("coefficients", coefficients)
+    field = check("field", field, (3, *coefficients.shape[1:]))
+    target = np.empty((0, 3, 0, 0, 0), np.float32) if slopes is None else slopes
+    run(_sampling.warp_cubic, field.shape[1], coefficients, field, out, target)
     return out
 
 
