@@ -66,7 +66,8 @@ def test_what_is_delivered_is_certified(name: str, pair: KnownPair):
     assert np.abs(again.data - result.warped.data).max() < 0.01 * float(pair.moving.data.max())
     assert result.history[-1].stage == name
     assert set(result.stops) == {"affine", name}
-    assert len(result.stops[name]) == len(result.method.registrar.scales)
+    # The phantom has voxels of 2.5 mm: scales for finer images alone are left out.
+    assert len(result.stops[name]) == sum(scale.largest_mm is None for scale in result.method.registrar.scales)
     assert (result.velocity is None) == (name == "greedy")
 
 

@@ -13,7 +13,7 @@ from warpwise.io.images import write_image
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
 
-LIMIT_MM = 0.05
+LIMIT_MM = 0.06
 AIR = 20  # voxels on each side: more than the solvers keep round an object
 
 

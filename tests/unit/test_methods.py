@@ -52,7 +52,7 @@ def test_a_file_may_hold_changes_alone(tmp_path):
     [
         ("registrar.capp", 0.3, "registrar has no 'capp'. Did you mean 'cap'"),
         ("registrar.cap", "wide", r"registrar\.cap: .*valid number.*'wide'"),
-        ("registrar.scales.9.step", 1, "3 entries, from 0"),
+        ("registrar.scales.9.step", 1, "4 entries, from 0"),
         ("images.percentiles", [90, 10], "low < high"),
         ("objective.similarity", {"term": "lncd"}, "Unknown term 'lncd'. Did you mean 'lncc'"),
         ("objective.similarity.radius", -1, "similarity.*radius"),

@@ -84,10 +84,9 @@ class Descent:
         for scale in usable_scales(pair, self.settings.scales):
             mapped = mapped_for(self.terms, part, moved, reach)
             work = ScaleWork.build(part, scale, self.terms, box, mapped)
-            field = work.adopt(field, reach)
-            reach = work.reach
             moves = motion(work)
-            field, stop = descend(work, field, moves, self.settings, recorder)
+            field, stop = descend(work, (field, reach), moves, self.settings, recorder)
+            reach = work.reach
             stops.append(stop)
             field, moved = unfold(work.rested(field), moves)
         assert field is not None
@@ -126,23 +125,36 @@ def unfold(field: VectorField, moves: Motion) -> tuple[VectorField, VectorField]
 
 
 def descend(
-    work: ScaleWork, field: VectorField, moves: Motion, settings: DescentSettings, recorder: Recorder
+    work: ScaleWork,
+    coarser: tuple[VectorField | None, Triple],
+    moves: Motion,
+    settings: DescentSettings,
+    recorder: Recorder,
 ) -> tuple[Array, str]:
     """Run one scale; if the energy rises or stops being finite, begin the scale again with half the step.
+
+    Args:
+        coarser: the field to begin with, if any, and how many voxels of the full grid its nodes are apart; it is brought
+            to this scale anew for every attempt, which takes less memory than to keep it.
 
     Raises:
         RunError: the energy is not finite however short the steps are.
     """
     energy = 0.0
+
+    def begun() -> VectorField:
+        field = work.adopt(*coarser)
+        return field.copy() if field is coarser[0] else field
+
     for retry in range(4):
         recorder.begin()
-        lower, stop, energy = _descend(work, field.copy(), moves, settings, recorder, work.settings.step * 0.5**retry)
+        lower, stop, energy = _descend(work, begun(), moves, settings, recorder, work.settings.step * 0.5**retry)
         if stop != ROSE:
             return lower, stop
     if not np.isfinite(energy):
         scale, step = work.settings.image, work.settings.step
         raise RunError(f"Registration diverged at scale {scale} with steps of {step} voxels.")
-    return field, "no better step"
+    return begun(), "no better step"
 
 
 ROSE = "the energy rose"

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from warpwise.ops import kernels
 from warpwise.pair import Pair
+from warpwise.registrars.crop import overlap
 from warpwise.registrars.linear.affine import generators, lift, minimise, scale_shape
 from warpwise.registrars.linear.gauss_newton import Problem
 from warpwise.registrars.linear.shifts import ShiftSearch
@@ -262,10 +263,13 @@ def contested(pair: Pair, matrices: list[Matrix4], information: NDArray[np.float
     if len(rivals) == 1:
         return best
     finer = coarsest(pair, FINER)
-    values: list[float] = []
-    for k in rivals:
+    values, seen = np.zeros(len(rivals)), np.zeros(len(rivals))
+    for n, k in enumerate(rivals):
         matrix, basis = lift(matrices[k], pair, finer), generators(finer, "affine")
-        values.append(-minimise(Problem(finer, "lncc"), matrix, basis, iterations=8, tolerance_voxels=0.1)[1])
+        matrix, value, _ = minimise(Problem(finer, "lncc"), matrix, basis, iterations=8, tolerance_voxels=0.1)
+        weight = overlap(finer.moved(matrix))
+        values[n], seen[n] = -value, 1.0 if weight is None else float(weight.mean())
+    values *= seen / max(float(seen.max()), 1e-6)  # as in `ranking`, nothing is won by hiding behind a mask
     most = int(np.argmax(values))
     return rivals[most] if values[most] > CONVINCING * values[0] else best
 
