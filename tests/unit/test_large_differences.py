@@ -1,14 +1,19 @@
-"""Objects of other sizes, padding far below air, and windows of intensities."""
+"""Objects of other sizes and ages, turned or cut out; shading, padding, windows; and warnings that must not be given."""
 
 import numpy as np
 import pytest
+from scipy.ndimage import distance_transform_edt
 
 import warpwise as ww
 from warpwise.errors import InputError
+from warpwise.evaluation.metrics import dice, regularity
 from warpwise.grid import Grid
 from warpwise.image import Image, without_padding
 from warpwise.methods import Method
+from warpwise.resampling import resample
+from warpwise.synthetic.atrophy import changed_in_size
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
+from warpwise.synthetic.shapes import smooth_noise
 
 
 @pytest.fixture(scope="module")
@@ -16,12 +21,19 @@ def pair() -> KnownPair:
     return brain_pair((64, 76, 60), seed=2)
 
 
-def error(pair: KnownPair, result: ww.Result, scaled: float = 1.0) -> float:
+STILL = np.eye(4)
+
+
+def error(pair: KnownPair, result: ww.Result, scaled: float = 1.0, pose: np.ndarray = STILL) -> float:
     grid = pair.fixed.grid
     at = np.indices(grid.shape).reshape(3, -1)[:, pair.fixed_labels.data[0].ravel() > 0]
     points = (grid.affine[:3, :3] @ at + grid.affine[:3, 3:]).T
-    away = result.transform.points(points) - scaled * pair.truth.points(points)
-    return float(np.linalg.norm(away, axis=1).mean()) / scaled
+    truth = scaled * pair.truth.points(points) @ pose[:3, :3].T + pose[:3, 3]
+    return float(np.linalg.norm(result.transform.points(points) - truth, axis=1).mean()) / scaled
+
+
+def told(result: ww.Result, words: str) -> bool:
+    return any(words in warning for warning in result.warnings)
 
 
 @pytest.mark.parametrize("size", [0.7, 1.4, 1.6, 2.0])
@@ -94,3 +106,133 @@ def test_maps_of_few_values_have_no_padding():
 def test_a_network_is_not_shown_a_window():
     with pytest.raises(InputError, match="trained with percentiles"):
         Method.named("synthetic").changed({"images.window": [-150, 250]}).build()
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_head_that_is_nearly_the_same_upside_down_is_turned_back_and_it_is_said(pair: KnownPair, axis: int):
+    turn = np.diag([1.0 if a in (axis, 3) else -1.0 for a in range(4)])
+    moving = Image(pair.moving.data, Grid(pair.moving.grid.shape, turn @ pair.moving.grid.affine))
+    result = ww.register(pair.fixed, moving)
+    assert error(pair, result, pose=turn) < 1.0
+    assert told(result, "axes do not agree")
+
+
+def gained(image: Image, times: float, axis: int) -> Image:
+    """A gain that runs over so many times from one side to the other."""
+    ramp = np.exp(np.linspace(-0.5, 0.5, image.grid.shape[axis]) * np.log(times))
+    data = image.data[0] * ramp.reshape([-1 if a == axis else 1 for a in range(3)])
+    return Image(np.rint(data)[None].astype(np.int32), image.grid)
+
+
+def shaded(image: Image, sd: float, seed: int) -> Image:
+    """A smooth random gain whose logarithm has this standard deviation."""
+    field = smooth_noise(image.grid.shape, np.random.default_rng(seed), count=1, sigma=max(image.grid.shape) / 4)[0]
+    field *= sd / field.std()
+    return Image(np.rint(image.data * np.exp(field - field.mean())).astype(np.int32), image.grid)
+
+
+@pytest.mark.parametrize(("times", "most"), [(2.0, 1.1), (4.0, 1.5)])
+def test_a_gain_across_the_image_misleads_neither_stage(pair: KnownPair, times: float, most: float):
+    result = ww.register(pair.fixed, gained(pair.moving, times, 1))
+    assert error(pair, result) < most
+    assert result.choices.similarity == "lncc"  # not taken for another contrast
+    assert told(result, "shading differs strongly") == (times > 2)
+
+
+def test_a_gain_of_eight_leaves_the_affine_right_and_is_said(pair: KnownPair):
+    clean, result = (ww.register(pair.fixed, m, method="affine") for m in (pair.moving, gained(pair.moving, 8.0, 1)))
+    assert error(pair, result) < error(pair, clean) + 0.1
+    assert told(result, "shading differs strongly")
+
+
+@pytest.mark.parametrize("seed", [2, 7])
+def test_strong_shading_of_both_images_is_seen_through(seed: int):
+    pair = brain_pair((64, 76, 60), seed=seed)
+    result = ww.register(shaded(pair.fixed, 0.3, seed + 100), shaded(pair.moving, 0.3, seed))
+    assert error(pair, result) < 1.3
+    assert told(result, "shading differs strongly")
+
+
+def test_what_one_image_has_more_of_is_not_shading(pair: KnownPair):
+    assert not told(ww.register(pair.fixed, pair.moving, method="affine"), "shading")
+    bright = Image(pair.moving.data * 3, pair.moving.grid)
+    assert not told(ww.register(pair.fixed, bright, method="affine"), "shading")
+
+
+def stripped(image: Image, labels: Image) -> Image:
+    return Image(image.data * (labels.data > 0), image.grid, name="stripped")
+
+
+def headed(image: Image, labels: Image) -> Image:
+    """The brain in a dark skull and a bright scalp, on noisy air."""
+    pad = 12
+    brain, inside = (np.pad(x.data[0], pad) for x in (image, labels))
+    affine = image.grid.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ np.full(3, pad)
+    away = distance_transform_edt(inside == 0, sampling=image.grid.spacing_mm)
+    rng = np.random.default_rng(0)
+    head = np.where((away > 8) & (away < 16), 900 + 50 * rng.standard_normal(brain.shape), np.where(inside > 0, brain, 0))
+    data = np.rint(head + np.abs(10 * rng.standard_normal(brain.shape))).astype(np.int16)
+    return Image(data[None], Grid(data.shape, affine), name="head")
+
+
+@pytest.mark.parametrize("which", ["fixed", "moving"])
+def test_the_blank_background_of_a_stripped_brain_is_a_mask_beside_a_whole_head(pair: KnownPair, which: str):
+    maps = pair.fixed_labels, pair.moving_labels
+    fixed = stripped(pair.fixed, maps[0]) if which == "fixed" else headed(pair.fixed, maps[0])
+    moving = stripped(pair.moving, maps[1]) if which == "moving" else headed(pair.moving, maps[1])
+    result = ww.register(fixed, moving)
+    assert error(pair, result) < 1.3
+    assert told(result, "stripped has a blank background")
+    assert not told(result, "times as large")
+
+
+def test_stripped_beside_stripped_and_head_beside_head_have_no_such_mask(pair: KnownPair):
+    maps = pair.fixed_labels, pair.moving_labels
+    for form in (stripped, headed):
+        result = ww.register(form(pair.fixed, maps[0]), form(pair.moving, maps[1]))
+        assert error(pair, result) < 1.0
+        assert not told(result, "blank background")
+
+
+def test_a_small_stripped_brain_is_not_taken_for_a_part_of_a_large_one(pair: KnownPair):
+    affine = pair.moving.grid.affine.copy()
+    affine[:3] *= 1.5
+    large = Image(stripped(pair.moving, pair.moving_labels).data, Grid(pair.moving.grid.shape, affine))
+    result = ww.register(stripped(pair.fixed, pair.fixed_labels), large)
+    assert error(pair, result, 1.5) < 1.3
+    assert not told(result, "blank background")
+    assert told(result, "times as large")
+
+
+def test_a_table_in_both_images_and_masks_of_another_grid_raise_no_alarm():
+    def on_a_table(image: Image) -> Image:
+        data = image.data.copy()
+        data[:, 10:-10, 2:6] = 900
+        return Image(data, image.grid)
+
+    def masked(image: Image, labels: Image) -> ww.Scan:
+        mask = (labels.data[:, ::3, ::3, ::3] > 0).astype(np.uint8)
+        return ww.Scan(image=image, mask=Image(mask, labels.grid.strided((3, 3, 3)), "mask"))
+
+    pair = brain_pair((64, 76, 60), seed=7)  # whose start has the higher mutual information
+    tabled = ww.register(on_a_table(pair.fixed), on_a_table(pair.moving), method="affine")
+    within = ww.register(masked(pair.fixed, pair.fixed_labels), masked(pair.moving, pair.moving_labels), method="affine")
+    for result in (tabled, within):
+        assert error(pair, result) < 4.0
+        assert result.warnings == ()
+
+
+def test_ventricles_of_three_times_the_volume_are_reached(pair: KnownPair):
+    ventricles, cortex = (pair.moving_labels.data[0] == k for k in (3, 1))
+    growth = np.ones(ventricles.shape)
+    growth[ventricles], growth[cortex] = 5.0, 0.85
+    there = changed_in_size(growth, pair.moving.grid)
+    old = resample(pair.moving, pair.moving.grid, there)
+    old_labels = resample(pair.moving_labels, pair.moving.grid, there, interpolation="nearest")
+    volumes = [(x == 3).sum() for x in (old_labels.data, pair.moving_labels.data)]
+    assert 2.5 < volumes[0] / volumes[1] < 5
+    assert regularity(there, pair.moving.grid, ventricles).percent_folded == 0
+    result = ww.register(pair.fixed, old)
+    moved = resample(old_labels, pair.fixed.grid, result.transform, interpolation="nearest")
+    assert dice(pair.fixed_labels.data[0], moved.data[0])[3] > 0.85
