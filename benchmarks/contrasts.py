@@ -1,7 +1,7 @@
 """Across contrasts: overlap between people whose moving image got another contrast, and how far one person's scans, bent
 by nothing or by a known smooth field, are moved wrongly.
 
-    python benchmarks/contrasts.py DATA --greedy PYTHON [--pairs 12] [--methods auto,lncc,mi]
+    python benchmarks/contrasts.py DATA --greedy PYTHON [--ants 4] [--pairs 12] [--methods auto,lncc,mi]
 
 DATA holds oasis-mals, multicontrast, ms-multicontrast and spine-multicontrast; PYTHON is an interpreter with picsl_greedy.
 Copies are made of the stored intensities, whatever is compared; label maps only measure. Rows carry commit, load and seed.
@@ -10,10 +10,13 @@ Copies are made of the stored intensities, whatever is compared; label maps only
 import argparse
 import json
 import os
+import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +77,18 @@ def chosen(name: str) -> Method:
     return Method.named("balanced").changed({"objective.similarity.term": name})
 
 
-def greedy(python: str, fixed: Image, moving: Image, labels: Image, *, measure: str = "NMI") -> tuple[Image, float, float]:
-    """greedy with one measure in both stages and its defaults else: labels moved, CPU seconds, wall seconds."""
+def greedy(
+    python: str,
+    fixed: Image,
+    moving: Image,
+    labels: Image,
+    *,
+    measure: str = "NMI",
+    width: float = 0.707,
+    keep: Path | None = None,
+) -> tuple[Image, float, float]:
+    """greedy with one measure in both stages, a width of its field in voxels and its defaults else: labels moved, CPU
+    seconds, wall seconds; its warp is kept where that is wanted."""
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
         for name, image in (("f", fixed), ("m", moving), ("l", labels)):
@@ -83,22 +96,42 @@ def greedy(python: str, fixed: Image, moving: Image, labels: Image, *, measure: 
         options = f"-threads 2 -m {measure} -n 100x50x10"
         lines = [
             f"{options} -i {at}/f.nii.gz {at}/m.nii.gz -a -dof 12 -ia-image-centers -o {at}/a.mat",
-            f"{options} -i {at}/f.nii.gz {at}/m.nii.gz -it {at}/a.mat -s 1.732vox 0.707vox -o {at}/w.nii.gz",
+            f"{options} -i {at}/f.nii.gz {at}/m.nii.gz -it {at}/a.mat -s 1.732vox {width}vox -o {at}/w.nii.gz",
             f"-threads 2 -rf {at}/f.nii.gz -ri NN -rm {at}/l.nii.gz {at}/o.nii.gz -r {at}/w.nii.gz {at}/a.mat",
         ]
         program = f"from picsl_greedy import Greedy3D\ng = Greedy3D()\nfor line in {lines!r}: g.execute(line)"
         before, began = os.times(), time.perf_counter()
         subprocess.run([python, "-c", program], check=True, capture_output=True)
         after = os.times()
+        if keep is not None:
+            shutil.copy(at / "w.nii.gz", keep)
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
         return read_image(at / "o.nii.gz", kind="labels"), cpu, time.perf_counter() - began
+
+
+def syn_quick(fixed: Image, moving: Image, labels: Image) -> tuple[Image, float, float]:
+    """antsRegistrationSyNQuick with its defaults: labels moved, CPU seconds, wall seconds."""
+    worker = [sys.executable, str(HERE / "peer_worker.py"), "ants-synquick"]
+    environment = {**os.environ, "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": "2"}
+    with tempfile.TemporaryDirectory() as folder:
+        at = Path(folder)
+        for name, image in (("f", fixed), ("m", moving), ("l", labels)):
+            write_image(at / f"{name}.nii.gz", image)
+        before, began = os.times(), time.perf_counter()
+        command = [*worker, f"{at}/f.nii.gz", f"{at}/m.nii.gz", str(at)]
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+        after, wall = os.times(), time.perf_counter() - began
+        command = [*command, f"{at}/l.nii.gz", f"{at}/o.nii.gz", "full"]
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        return read_image(at / "o.nii.gz", kind="labels"), cpu, wall
 
 
 def between_people(data: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every copy of every pair by every method."""
     dataset = read_dataset(data / "oasis-mals" / "dataset.json")
     rows: list[dict[str, Any]] = []
-    for fixed, moving in dataset.validation_pairs[: options.pairs]:
+    for number, (fixed, moving) in enumerate(dataset.validation_pairs[: options.pairs]):
         images = [read_image(scan.image) for scan in (fixed, moving)]
         maps = [read_image(scan.labels, kind="labels") for scan in (fixed, moving)]
         for copy, change in COPIES.items():
@@ -119,11 +152,16 @@ def between_people(data: Path, options: argparse.Namespace) -> list[dict[str, An
                         "evidence": result.choices.evidence,
                     }
                 )
+            peers: dict[str, Callable[[], tuple[Image, float, float]]] = {}
             if options.greedy and copy != "unchanged":
-                warped, cpu_s, wall_s = greedy(options.greedy, images[0], changed, maps[1])
+                peers["greedy, NMI"] = partial(greedy, options.greedy, images[0], changed, maps[1])
+            if number < options.ants and copy != "unchanged":
+                peers[f"ANTs SyNQuick, {options.ants} pairs"] = partial(syn_quick, images[0], changed, maps[1])
+            for name, peer in peers.items():
+                warped, cpu_s, wall_s = peer()
                 wanted = shared_labels(maps[0].data, maps[1].data, dataset.averaged)
                 dice = overlap(maps[0].data[0], warped.data[0], labels=wanted)
-                rows.append(row(fixed, moving, copy, "greedy, NMI", dice, (wall_s, cpu_s)))
+                rows.append(row(fixed, moving, copy, name, dice, (wall_s, cpu_s)))
             print(
                 f"{fixed.title} ← {moving.title}, {copy}", {r["method"]: round(r["dice"], 4) for r in rows[-4:]}, flush=True
             )
@@ -233,9 +271,10 @@ def main() -> None:
     parser.add_argument("--greedy", default="")
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--methods", default="auto,lncc,mi")
+    parser.add_argument("--ants", type=int, default=0, help="of so many pairs; antspyx must be installed")
     options = parser.parse_args()
     content: dict[str, Any] = machine()
-    content["command"] = "python benchmarks/contrasts.py DATA --greedy PYTHON"
+    content["command"] = f"python benchmarks/contrasts.py DATA --greedy PYTHON --ants {options.ants}"
     content["one_person"] = one_person(options.data)
     content["between_people"] = between_people(options.data, options)
     results = HERE / "results"
