@@ -274,7 +274,9 @@ def main() -> None:
     parser.add_argument("--ants", type=int, default=0, help="of so many pairs; antspyx must be installed")
     options = parser.parse_args()
     content: dict[str, Any] = machine()
-    content["command"] = f"python benchmarks/contrasts.py DATA --greedy PYTHON --ants {options.ants}"
+    content["command"] = (
+        f"python benchmarks/contrasts.py DATA --pairs {options.pairs} --methods {options.methods} --greedy PYTHON --ants {options.ants}"
+    )
     content["one_person"] = one_person(options.data)
     content["between_people"] = between_people(options.data, options)
     results = HERE / "results"

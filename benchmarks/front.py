@@ -100,7 +100,9 @@ def main() -> None:
     folder = options.data / "oasis-mals"
     averaged = json.loads((folder / "dataset.json").read_text())["labelsInEverySubject"]
     run: dict[str, Any] = {**machine(), "rows": []}
-    run["command"] = f"python benchmarks/front.py DATA --people {options.people}"
+    run["command"] = f"python benchmarks/front.py DATA --people {options.people}" + (
+        " --greedy PYTHON" if options.greedy else ""
+    )
     for pair in PAIRS[options.people]:
         paths = [folder / "images" / f"{k}.nii.gz" for k in pair]
         maps = [read_image(folder / "labels" / f"{k}.nii.gz", kind="labels") for k in pair]

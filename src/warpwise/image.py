@@ -146,6 +146,24 @@ def without_padding(data: NDArray[Any]) -> tuple[NDArray[Any], float | None]:
     return np.maximum(data, measured.min()), float(least)
 
 
+BLANK = 0.98  # of all dark voxels: where so many are exactly the darkest value, somebody wrote that
+BACKGROUND = 0.1  # of all voxels: less is no background
+DARK = 0.02  # of the intensity range
+
+
+def blank(data: NDArray[Any]) -> bool:
+    """Whether an object was cut out of an image: all round it there is one number, its darkest.
+
+    >>> bool(blank(np.array([0, 0, 0, 0, 7, 9, 4])))
+    True
+    >>> bool(blank(np.array([0, 1, 0, 1, 70, 90, 40])))
+    False
+    """
+    low, high = float(data.min()), intensity_range(data)[1]
+    dark = int((data <= low + DARK * (high - low)).sum())
+    return dark > BACKGROUND * data.size and int((data == data.min()).sum()) > BLANK * dark
+
+
 def upright(image: Image) -> Image:
     """The same image with its axes in the order and direction that come nearest to the world's."""
     order, turned = image.grid.towards_ras()

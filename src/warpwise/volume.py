@@ -24,6 +24,7 @@ class Volume:
         codes: (K, X, Y, Z), labels as channels that may be interpolated (`similarity.label.encoded`).
         points: (n, 3), landmarks in voxels.
         stiffness: (X, Y, Z), where smoothness is strict.
+        cut_out: whether its background is one number that somebody wrote, 0 here (`image.blank`).
         dim: axes of the image as it is stored.
     """
 
@@ -34,6 +35,7 @@ class Volume:
     codes: Codes | None = None
     points: VoxelPoints | None = None
     stiffness: Map | None = None
+    cut_out: bool = False
     dim: int = 3
     name: str = ""
 

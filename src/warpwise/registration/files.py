@@ -87,9 +87,9 @@ def register_files(
     scans = read_both(fixed, moving)
     chain = read_chain(initial) if initial else None
     read_s = time.perf_counter() - began
-    affordable(scans, fit=method.images.fit_memory)
+    affordable(scans, method)
     room_on_disk(place.folder, BYTES_A_VOXEL * float(np.prod(scans[0].image.grid.shape)))
-    for words in announcements(scans):
+    for words in announcements(scans, method):
         on_step(note(words))
     with locked(place.folder):
         claim_folder(place.folder, wanted, overwrite=output.overwrite)  # another may have been here since
@@ -118,11 +118,11 @@ def register_files(
     return result
 
 
-def announcements(scans: Scans) -> list[str]:
+def announcements(scans: Scans, method: Method) -> list[str]:
     """What should be said before a registration begins."""
     names = [scan.source.path.name if scan.source and scan.source.path else scan.image.name for scan in scans]
     sizes = [size(scan.image) for scan in scans]
-    need = predicted_memory_mb(scans)
+    need = predicted_memory_mb(scans, method)
     out = [f"{names[0]} {sizes[0]} ← {names[1]} {sizes[1]}; about {need:.0f} MB of memory."]
     for name, scan in zip(names, scans, strict=True):
         thinnest = min(scan.image.grid.shape)

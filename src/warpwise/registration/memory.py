@@ -7,19 +7,25 @@ from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.io.memory import free_memory
 from warpwise.io.scan import ReadScan, Scans
+from warpwise.methods import Method
 from warpwise.volume import scale_factors, shrink
 
+LINEAR = 100  # bytes a voxel of the fixed image, of the linear stage and of what is delivered
 LIBRARIES_MB = 230  # that a process holds before it registers anything
 
 
-def predicted_memory_mb(scans: Scans, *, reduction: int = 1) -> float:
-    """Peak memory of a registration, from measured use: a base for Python and its libraries, and bytes a voxel."""
+def predicted_memory_mb(scans: Scans, method: Method, *, reduction: int = 1) -> float:
+    """Peak memory of a registration, from measured use: a base for Python and its libraries, and bytes a voxel; those of
+    networks' weights and activations are not in it."""
     fixed, moving = (scan.image.grid for scan in scans)
     channels = len(scans[0].image.data)
     voxels = [float(np.prod(grid.shape)) for grid in (fixed, moving)]
+    bytes_a_voxel: int = getattr(method.registrar, "bytes_a_voxel", LINEAR)
     used = [_voxels_left(grid.embedded(), reduction) for grid in (fixed, moving)]
     whole_grids = 0.0 if reduction == 1 else voxels[0] * 40 + voxels[1] * 8 * channels
-    return round(LIBRARIES_MB + (used[0] * (100 + 14 * channels) + used[1] * 12 * channels + whole_grids) / 1e6, 1)
+    return round(
+        LIBRARIES_MB + (used[0] * (bytes_a_voxel + 14 * channels) + used[1] * 12 * channels + whole_grids) / 1e6, 1
+    )
 
 
 def _voxels_left(grid: Grid, reduction: int) -> float:
@@ -27,14 +33,15 @@ def _voxels_left(grid: Grid, reduction: int) -> float:
     return float(np.prod(grid.strided(factors).shape))
 
 
-def affordable(scans: Scans, *, fit: bool) -> int:
-    """By how much the images must be thinned out so that memory suffices: 1, or 2 or 4 where `fit` allows it.
+def affordable(scans: Scans, method: Method) -> int:
+    """By how much the images must be thinned out so that memory suffices: 1, or 2 or 4 where the method allows it.
 
     Raises:
         InputError: memory does not suffice.
     """
+    fit = method.images.fit_memory
     free = free_memory() / 1e6
-    more = {r: predicted_memory_mb(scans, reduction=r) - LIBRARIES_MB for r in ((1, 2, 4) if fit else (1,))}
+    more = {r: predicted_memory_mb(scans, method, reduction=r) - LIBRARIES_MB for r in ((1, 2, 4) if fit else (1,))}
     for reduction, need in more.items():
         if need <= free:
             return reduction

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.errors import InputError
-from warpwise.image import Image, normalised, upright, windowed, without_padding
+from warpwise.image import Image, blank, normalised, upright, windowed, without_padding
 from warpwise.io.bias import without_bias
 from warpwise.io.checks import whole
 from warpwise.io.points import matched
@@ -118,7 +118,10 @@ def volume_of(scan: ReadScan, settings: ImageSettings, notes: list[str]) -> Volu
     shape = (len(image.data), *grid.shape)
     inside = None if mask is None else mask.reshape(image.grid.shape) > 0
     data = np.stack([intensities(channel, image, inside, settings, notes) for channel in image.data]).reshape(shape)
-    return Volume(filled(data, on_grid(scan.exclude, image)), grid, mask, dim=image.grid.dim, name=image.name)
+    cut_out = settings.window is None and all(blank(channel) for channel in image.data)
+    return Volume(
+        filled(data, on_grid(scan.exclude, image)), grid, mask, cut_out=cut_out, dim=image.grid.dim, name=image.name
+    )
 
 
 def intensities(

@@ -33,6 +33,8 @@ class Choices(Settings):
         guides: what guided besides images, and its weight.
         evidence: by how much deforming raised the share of variance that one image explains in the other, where contrasts
             differ; cautious: whether that was so little that the method's cautious registrar went instead.
+        shading: SD of the logarithm of the slow gain that the images do not share; without_shading: stages that saw them
+            without it.
         voxels: that were used: all, or one in so many along each axis.
     """
 
@@ -43,6 +45,8 @@ class Choices(Settings):
     guides: dict[str, float] = Field(default_factory=dict)
     evidence: float | None = None
     cautious: bool = False
+    shading: float = 0.0
+    without_shading: list[str] = Field(default_factory=list)
     voxels: str = "all"
     threads: int = 1
     device: str = "cpu"

@@ -1,7 +1,6 @@
 """Register a pair of scans: the front door."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,21 +11,18 @@ from warpwise.io.adapt import ImageLike, TransformLike, as_transform
 from warpwise.io.images import Geometry, read_geometry
 from warpwise.io.scan import Scan, Scans, read_both
 from warpwise.methods import Method
-from warpwise.objective import SolverTerms
 from warpwise.ops.runtime import get_threads, release_memory
-from warpwise.pair import Pair
-from warpwise.registrars.base import PREDICTED, Registrar, Solution
-from warpwise.registrars.deformable.contrast import EVIDENT, evidence, seen, without_shading
+from warpwise.registrars.base import PREDICTED, Registrar
 from warpwise.registrars.deformable.energy import STAGE as ENERGY
 from warpwise.registrars.linear.stage import Aligned, align
+from warpwise.registration.deform import Deformed, deform
 from warpwise.registration.deliver import Clock, deliver
 from warpwise.registration.memory import affordable, predicted_memory_mb, words
 from warpwise.registration.prepare import Prepared, prepare
 from warpwise.registration.record import Choices
 from warpwise.registration.result import Result
 from warpwise.registration.scores import scored
-from warpwise.registration.trust import suspicions
-from warpwise.similarity.auto import Auto
+from warpwise.registration.trust import shading_words, suspicions
 from warpwise.similarity.base import Similarity
 from warpwise.transforms.base import Transform
 
@@ -74,7 +70,7 @@ def register_scans(
 ) -> Result:
     """`register` for scans that were read; the registrar is what `method.build()` gives."""
     clock = Clock()
-    reduction = affordable(scans, fit=method.images.fit_memory)
+    reduction = affordable(scans, method)
     prepared = prepare(scans, method.images, method.terms(), initial=initial, reduction=reduction)
     unlike = () if registrar is None else registrar.fits(prepared.pair)
     clock.lap("preparing")
@@ -109,81 +105,13 @@ def register_scans(
             *words(reduction),
             *unlike,
             *deformed.words,
+            *shading_words(aligned, even=deformed.even),
             *suspicions(aligned, pair, delivered.displacement_mm),
         ),
-        predicted_memory_mb=predicted_memory_mb(scans, reduction=reduction),
+        predicted_memory_mb=predicted_memory_mb(scans, method, reduction=reduction),
         sources=(sources[0], sources[1]),
         geometry=geometry_of(scans),
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Deformed:
-    """What the deformable stage answers.
-
-    Attributes:
-        solution: None where the method has no registrar.
-        stage: what it is called; terms: what it minimised.
-        agreement: of the images' contrast, 1 is the same.
-        evidence: what the field explained more than none, where contrasts differ; cautious: whether that was too little.
-    """
-
-    solution: Solution | None
-    stage: str
-    terms: SolverTerms
-    agreement: float
-    evidence: float | None = None
-    cautious: bool = False
-
-    @property
-    def words(self) -> tuple[str, ...]:
-        """What should be said."""
-        if self.evidence is None or self.evidence >= EVIDENT:
-            return ()
-        taken = "a smoother deformation was taken" if self.cautious else "it may be wrong; similarity auto is more careful"
-        return (
-            f"The images show tissue differently, and deforming raises what one explains of the other by "
-            f"{100 * self.evidence:.0f} % of its variance: little evidence, so {taken}.",
-        )
-
-    @property
-    def history(self) -> tuple[Event, ...]:
-        """Every step."""
-        return () if self.solution is None else self.solution.history
-
-    @property
-    def stops(self) -> dict[str, tuple[str, ...]]:
-        """Why each scale ended."""
-        return {} if self.solution is None else {self.stage: self.solution.stops}
-
-
-def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on_step: OnEvent = ignore) -> Deformed:
-    """Deform a pair that was brought together linearly, by what a method says for images of such contrast.
-
-    Args:
-        pair: under the linear map; method: how to deform.
-        registrar: what `method.build()` gives, where it is at hand.
-        on_step: told of every iteration.
-    """
-    alike, agreement, uneven = seen(pair)
-    terms = method.terms().settled(alike=alike)
-    if registrar is None or (not alike and registrar.stage != PREDICTED):
-        registrar = method.build(alike=alike)
-    if registrar is None:
-        return Deformed(None, "", terms, agreement)
-    pair = without_shading(pair) if uneven and registrar.stage != PREDICTED else pair
-    solution = registrar.solve(pair, on_step=on_step)
-    led = terms.landmarks is not None and pair.fixed.points is not None  # points are evidence of their own
-    if alike or led or method.cautious is None or registrar.stage == PREDICTED:
-        return Deformed(solution, registrar.stage, terms, agreement)
-    rise = evidence(pair, solution.field)
-    if rise >= EVIDENT:
-        return Deformed(solution, registrar.stage, terms, agreement, rise)
-    if not isinstance(method.terms().leading, Auto):
-        # Who names a similarity gets it, and is told.
-        return Deformed(solution, registrar.stage, terms, agreement, rise)
-    registrar = method.cautious.build(terms)
-    return Deformed(registrar.solve(pair, on_step=on_step), registrar.stage, terms, agreement, rise, cautious=True)
 
 
 def choices_of(prepared: Prepared, aligned: Aligned, deformed: Deformed, reduction: int) -> Choices:
@@ -202,6 +130,8 @@ def choices_of(prepared: Prepared, aligned: Aligned, deformed: Deformed, reducti
         contrast_agreement=round(deformed.agreement, 3),
         evidence=None if deformed.evidence is None else round(deformed.evidence, 3),
         cautious=deformed.cautious,
+        shading=round(aligned.shading, 3),
+        without_shading=[*(["linear"] if aligned.flattened else []), *([deformed.stage] if deformed.even else [])],
         guides=guides,
         voxels="all" if reduction == 1 else f"one in {'×'.join(map(str, prepared.factors))}",
         threads=get_threads(),

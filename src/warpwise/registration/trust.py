@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from warpwise.pair import Pair
 from warpwise.registrars.linear import starts
+from warpwise.registrars.linear.shading import STRONG
 from warpwise.registrars.linear.stage import Aligned
 
 SIZES = 1.3  # people differ by less
@@ -30,7 +31,9 @@ def suspicions(aligned: Aligned, whole: Pair, displacement_mm: NDArray[np.float3
             "Check left and right."
         )
     size = starts.relative_size(small)
-    if max(size, 1 / size) > SIZES and not aligned.cut_out:
+    if aligned.cut_out:
+        size = float(np.abs(np.linalg.det(linear[:3, :3])) ** (1 / 3))  # the objects themselves do not tell
+    if max(size, 1 / size) > SIZES:
         out.append(f"The moving object is {size:.2f} times as large as the fixed one; check both headers' voxel sizes.")
     stretch = np.linalg.svd(linear[:3, :3], compute_uv=False)
     if stretch.max() > 2 or stretch.min() < 0.5:
@@ -43,19 +46,30 @@ def suspicions(aligned: Aligned, whole: Pair, displacement_mm: NDArray[np.float3
     if information[0] < 0.1:
         out.append(f"The images share little after the affine stage (mutual information {information[0]:.3f} nats).")
     if aligned.cut_out:
-        name = (pair.fixed if pair.fixed.mask is not None else pair.moving).name
+        name = (pair.fixed if aligned.cut_out == "fixed" else pair.moving).name
         out.append(f"{name} has a blank background where the other image goes on: only what it shows was compared.")
-    if aligned.uneven:
-        out.append(
-            f"The images' shading differs strongly (SD {aligned.uneven:.2f} of its logarithm): it was divided out before "
-            "they were compared. Removing it beforehand (--bias-field) may do better."
-        )
     inside = overlap_share(starts.coarsest(whole))
     if inside < 0.5:
         out.append(f"Only {100 * inside:.0f} % of the fixed foreground lies in the moving image's field of view.")
     if float(np.abs(displacement_mm).max()) > 1e4:
         out.append("The displacement exceeds 10 m.")
     return tuple(out)
+
+
+def shading_words(aligned: Aligned, *, even: bool) -> tuple[str, ...]:
+    """A warning about shading that the images do not share, and what was done about it.
+
+    Args:
+        even: whether the deformable stage saw the images without it.
+    """
+    if not (even or aligned.shading > STRONG):
+        return ()
+    stages = [name for name, so in (("linear", aligned.flattened), ("deformable", even)) if so]
+    done = f"the {' and the '.join(stages)} stage saw them without it" if stages else "nothing was done about it"
+    return (
+        f"The images' shading differs by a factor whose logarithm has an SD of {aligned.shading:.2f}; {done}. "
+        "Removing it beforehand (--bias-field) may do better.",
+    )
 
 
 def overlap_share(pair: Pair) -> float:

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.ops import kernels
 from warpwise.shapes import Array
@@ -13,7 +14,8 @@ PAD = 16  # voxels of empty space on each side, so that a growing region does no
 
 
 def changed_in_size(growth: NDArray[np.floating], grid: Grid, *, steps: int = STEPS) -> DisplacementField:
-    """The transform (changed mm → original mm) after which every region has `growth` times its volume.
+    """The transform (changed mm → original mm) after which every region has about `growth` times its volume: regions of
+    many voxels do, thin ones and those between opposite neighbours change less, since the rate is sampled between voxels.
 
     Regions push and pull each other irrotationally: in every one of a few steps the velocity is the gradient of a
     potential whose Laplacian is the wanted rate of growth, carried along with the tissue. Isotropic in mm.
@@ -22,6 +24,9 @@ def changed_in_size(growth: NDArray[np.floating], grid: Grid, *, steps: int = ST
         growth: factor of volume (X, Y, Z) at the original's voxels, > 0; it should be 1 on average where nothing may leave,
             and is 1 outside.
         grid: 3-D, of the original.
+
+    Raises:
+        InputError: growth is not positive and finite, or does not fit the grid.
 
     Example:
         >>> growth = np.ones((32, 32, 32)); growth[12:20, 12:20, 12:20] = 2.0
@@ -32,6 +37,10 @@ def changed_in_size(growth: NDArray[np.floating], grid: Grid, *, steps: int = ST
 
     Source: the idea of prescribing Jacobians, Karaçalı and Davatzikos, IEEE TMI 2006; the solution here is our own.
     """
+    if growth.shape != grid.shape or grid.dim != 3:
+        raise InputError(f"Growth of shape {growth.shape} on a grid of {grid.shape}; one 3-D shape is needed.")
+    if not (np.isfinite(growth).all() and (growth > 0).all()):
+        raise InputError("Growth must be positive and finite everywhere.")
     rate: Array = np.log(np.asarray(growth, np.float32))[None].astype(np.float32)
     shape, spacing = grid.shape, np.array(grid.spacing_mm)
     field: Array = np.zeros((3, *shape), np.float32)  # voxels

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from warpwise.image import normalised
 from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
 from warpwise.pair import Pair
@@ -82,7 +83,7 @@ def without_shading(pair: Pair) -> Pair:
         factor = kernels.warp_affine(half, to_small, out=np.empty_like(volume.data))
         np.exp(factor * np.float32(sign), out=factor)
         factor *= volume.data
-        return replace(volume, data=np.clip(factor, 0, 1.2, out=factor))
+        return replace(volume, data=np.stack([normalised(channel) for channel in factor]))
 
     return replace(
         pair,

@@ -1,6 +1,6 @@
 """The loop that deformable solvers share: scales, steps of bounded length, and when to stop."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,13 +11,13 @@ from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.base import Recorder, Registrar, Solution
-from warpwise.registrars.crop import anchored, foreground
 from warpwise.registrars.deformable import MOTIONS, fold
 from warpwise.registrars.deformable.contrast import mapped_for
 from warpwise.registrars.deformable.landmarks import Pull
 from warpwise.registrars.deformable.motions import Kind, Motion
+from warpwise.registrars.deformable.part import Part
 from warpwise.registrars.deformable.work import DescentSettings, ScaleWork, usable_scales
-from warpwise.shapes import Array, Triple, VectorField, VectorFieldElsewhere
+from warpwise.shapes import Array, Triple, VectorField
 
 
 class Greedy(DescentSettings):
@@ -72,18 +72,13 @@ class Descent:
         motion: type[Motion] = MOTIONS[self.stage]
         recorder = Recorder(on_step, self.stage, self.settings.tolerance)
         stops: list[str] = []
-        field: VectorField | None = None
         reach: Triple = (1, 1, 1)
-        box = foreground(pair)
-        part = anchored(pair.cropped(box.start, box.shape))
-        moved: VectorField | None = None
-        if start is not None:
-            inside = tuple(slice(s, s + n) for s, n in zip(box.start, box.shape, strict=True))
-            moved = np.ascontiguousarray(start.field[(slice(None), *inside)])
-            field = motion.field_of(moved)
+        part = Part.of(pair, start)
+        moved = part.begun()
+        field = None if moved is None else motion.field_of(moved)
         for scale in usable_scales(pair, self.settings.scales):
-            mapped = mapped_for(self.terms, part, moved, reach)
-            work = ScaleWork.build(part, scale, self.terms, box, mapped)
+            mapped = mapped_for(self.terms, part.pair, moved, reach)
+            work = ScaleWork.build(part.pair, scale, self.terms, part.box, mapped)
             moves = motion(work)
             field, stop = descend(work, (field, reach), moves, self.settings, recorder)
             reach = work.reach
@@ -91,19 +86,8 @@ class Descent:
             field, moved = unfold(work.rested(field), moves)
         assert field is not None
         assert moved is not None
-        x, y, z = pair.fixed.shape
-
-        def whole(part: VectorField) -> VectorFieldElsewhere:
-            """In voxels of the full grid, on all of them."""
-            scaled = part if reach == (1, 1, 1) else part * np.array(reach, np.float32)[:, None, None, None]
-            fine = scaled if reach == (1, 1, 1) else kernels.upsample(scaled, box.shape, reach)
-            return box.embed(fine, (x, y, z))
-
-        velocity = None if moved is field else whole(field)
-        solution = Solution(whole(moved), velocity, history=tuple(recorder.steps), stops=tuple(stops))
-        if start is None:
-            return solution
-        return replace(solution, uncertainty=start.uncertainty, feature_uncertainty=start.feature_uncertainty)
+        velocity = None if moved is field else field
+        return part.solution(moved, reach, velocity=velocity, history=recorder.steps, stops=stops)
 
 
 def unfold(field: VectorField, moves: Motion) -> tuple[VectorField, VectorField]:

@@ -1,6 +1,6 @@
 """The energy solver: second-order steps down to a stationary point of the objective as it is stated."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -12,12 +12,12 @@ from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.base import Recorder, Registrar, Solution
-from warpwise.registrars.crop import anchored, foreground
 from warpwise.registrars.deformable import fold
 from warpwise.registrars.deformable.contrast import mapped_for
+from warpwise.registrars.deformable.part import Part
 from warpwise.registrars.deformable.work import ScaleSettings, ScaleWork, usable_scales
 from warpwise.settings import Settings
-from warpwise.shapes import Array, Triple, VectorField
+from warpwise.shapes import Array, VectorField
 from warpwise.similarity.base import Similarity
 
 STAGE = "energy"
@@ -74,6 +74,7 @@ class Energy(Settings):
     tolerance: float = Field(default=0.005, ge=0)
     sampling: Literal["linear", "cubic"] = "linear"
     smoothness: ClassVar[str] = "diffusion"
+    bytes_a_voxel: ClassVar[int] = 230  # measured, images of unlike contrast
 
     def build(self, terms: SolverTerms) -> Registrar:
         """Ready for any pair.
@@ -154,44 +155,44 @@ class EnergyDescent:
 
     def solve(self, pair: Pair, *, start: Solution | None = None, on_step: OnEvent = ignore) -> Solution:
         """Coarse to fine over the box of both foregrounds, from a start where one is given, else from rest; the field is
-        kept free of folds at every scale."""
+        kept free of folds at every scale. Why a scale ended says how steep the energy is there, where folds and sides that
+        were cut have been seen to.
+
+        Raises:
+            RunError: the energy is not finite where a scale begins.
+        """
         recorder = Recorder(on_step, self.stage, tolerance=-1.0)
-        box = foreground(pair)
-        part = anchored(pair.cropped(box.start, box.shape))
-        inside = tuple(slice(s, s + n) for s, n in zip(box.start, box.shape, strict=True))
-        field = None if start is None else np.ascontiguousarray(start.field[(slice(None), *inside)])
-        reach: Triple = (1, 1, 1)
+        part = Part.of(pair, start)
+        field, reach = part.begun(), (1, 1, 1)
         stops: list[str] = []
         scales = [ScaleSettings(field=s.image, **s.model_dump()) for s in self.settings.scales]
-        for scale in usable_scales(part, tuple(scales)):
-            mapped = mapped_for(self.terms, part, field, reach)
-            work = ScaleWork.build(part, scale, self.terms, box, mapped, resampled=True)
+        for scale in usable_scales(part.pair, tuple(scales)):
+            mapped = mapped_for(self.terms, part.pair, field, reach)
+            work = ScaleWork.build(part.pair, scale, self.terms, part.box, mapped, resampled=True)
             field, reach = np.ascontiguousarray(work.adopt(field, reach)), work.reach
-            field, stop = self._descend(
-                Problem(work, self.weight, cubic=self.settings.sampling == "cubic"), field, recorder
-            )
-            stops.append(stop)
-            x, y, z = field.shape[1:]
-            field, _ = fold.repair(work.rested(field), (1, 1, 1), (x, y, z))
+            problem = Problem(work, self.weight, cubic=self.settings.sampling == "cubic")
+            found, why, (first, last) = self._descend(problem, field, recorder)
+            x, y, z = found.shape[1:]
+            field, _ = fold.repair(work.rested(found), (1, 1, 1), (x, y, z))
+            if not np.array_equal(field, found):
+                problem.value(field)
+                last = steepness(problem.normal_equations()[0])
+            stops.append(f"{why}, gradient {last / max(first, 1e-30):.2g} of its start")
         assert field is not None
-        x, y, z = pair.fixed.shape
-        voxels = field * np.array(reach, np.float32)[:, None, None, None]
-        fine = voxels if reach == (1, 1, 1) else kernels.upsample(voxels, box.shape, reach)
-        solution = Solution(box.embed(fine, (x, y, z)), history=tuple(recorder.steps), stops=tuple(stops))
-        if start is None:
-            return solution
-        return replace(solution, uncertainty=start.uncertainty, feature_uncertainty=start.feature_uncertainty)
+        return part.solution(field, reach, history=recorder.steps, stops=stops)
 
-    def _descend(self, problem: Problem, field: VectorField, recorder: Recorder) -> tuple[VectorField, str]:
-        """One scale."""
+    def _descend(
+        self, problem: Problem, field: VectorField, recorder: Recorder
+    ) -> tuple[VectorField, str, tuple[float, float]]:
+        """One scale: the field, why it ended, and the gradient's norm at its start and end."""
         recorder.begin()
         iterations, scale = problem.work.settings.iterations, problem.work.settings.image
         energy = problem.value(field)
         if not np.isfinite(energy):
             raise RunError(f"The energy at scale {scale} is not finite.")
         gradient, matrix = problem.normal_equations()
-        first = norm = float(np.linalg.norm(gradient.astype(np.float64)))
-        gain, most, why = 0.0, 0.0, "all iterations"
+        first = norm = steepness(gradient)
+        most, why = 0.0, "all iterations"
         for _ in range(iterations):
             recorder.add(scale, iterations, energy)
             if norm == 0.0:
@@ -202,23 +203,23 @@ class EnergyDescent:
             lowered = self._searched(problem, field, step, energy)
             if lowered is None and self.settings.sampling == "cubic":
                 lowered = field + step, problem.value(field + step)
-            if lowered is None:
+            if lowered is None or not np.isfinite(lowered[1]):
                 why = "no better step"
                 break
-            before, (field, now) = (field, norm), lowered
-            gain, energy = energy - now, now
+            candidate, now = lowered
             gradient, matrix = problem.normal_equations()
-            norm = float(np.linalg.norm(gradient.astype(np.float64)))
-            if gain <= 0 and norm >= before[1]:
+            less = steepness(gradient)
+            if now >= energy and less >= norm:
                 # Where the energy cannot be told from what it was, its slope must fall.
-                (field, norm), why = before, "no better step"
+                why = "no better step"
                 break
+            gain, field, energy, norm = energy - now, candidate, now, less
             most = max(most, gain)
             if self.settings.tolerance > 0 and gain < self.settings.tolerance * most:
                 why = "converged"
                 break
         recorder.add(scale, iterations, energy)
-        return field, f"{why}, gradient {norm / max(first, 1e-30):.2g} of its start"
+        return field, why, (first, norm)
 
     @staticmethod
     def _searched(
@@ -231,3 +232,8 @@ class EnergyDescent:
             if now < energy:
                 return candidate, now
         return None
+
+
+def steepness(gradient: VectorField) -> float:
+    """Norm of a gradient over all nodes."""
+    return float(np.linalg.norm(gradient.astype(np.float64)))

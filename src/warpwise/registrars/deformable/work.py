@@ -58,6 +58,7 @@ class DescentSettings(Settings):
     cap: float = Field(default=0.5, gt=0)
     tolerance: float = Field(default=2e-4, ge=0)
     smoothness: ClassVar[str] = "gaussian"
+    bytes_a_voxel: ClassVar[int] = 120  # measured, images of unlike contrast; 104 of like
 
 
 def usable_scales(pair: Pair, scales: tuple[ScaleSettings, ...]) -> list[ScaleSettings]:

@@ -9,7 +9,7 @@ from warpwise.pair import Pair
 from warpwise.registrars.crop import overlap
 from warpwise.registrars.linear.starts import coarsest
 from warpwise.shapes import Channels, Map
-from warpwise.volume import Volume
+from warpwise.volume import Volume, scale_factors
 
 WIDE = 0.1  # of an image's extent: what changes more slowly is shading
 BRIGHT = 0.05  # of the intensity range: darker voxels say nothing about it
@@ -55,13 +55,21 @@ def flattened(pair: Pair) -> Pair:
 
 
 def _flat(volume: Volume) -> Volume:
-    inside = (volume.data > BRIGHT).astype(np.float32)
-    if volume.mask is not None:
-        inside *= volume.mask
-    # Half of the range is where the mean comes to lie.
-    local = averaged(volume.data, inside)
-    flat = np.where(local > 0, np.float32(0.5) * volume.data / np.maximum(local, np.float32(BRIGHT / 4)), 0)
-    return replace(volume, data=np.clip(flat, 0, 1.2).astype(np.float32))
+    # What is slow is seen on few voxels as well.
+    scale = 0
+    while np.prod(volume.grid.strided(scale_factors(volume.grid, scale)).shape) > VOXELS and scale < 6:
+        scale += 1
+    small = volume.coarser(scale_factors(volume.grid, scale))
+    inside = (small.data > BRIGHT).astype(np.float32)
+    if small.mask is not None:
+        inside *= small.mask
+    flat = np.empty_like(volume.data)
+    to_small = small.grid.inverse_affine @ volume.grid.affine
+    kernels.warp_affine(np.maximum(averaged(small.data, inside), np.float32(BRIGHT / 4)), to_small, out=flat)
+    # Half of the range is where the mean comes to lie; outside of the coarse grid nothing is divided.
+    np.divide(np.float32(0.5), flat, out=flat, where=flat > 0)
+    flat *= volume.data
+    return replace(volume, data=np.clip(flat, 0, 1.2, out=flat))
 
 
 def averaged(values: Channels, inside: Channels) -> Channels:

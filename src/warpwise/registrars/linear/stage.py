@@ -22,16 +22,18 @@ class Aligned:
     Attributes:
         objects: the two objects alone, at the start.
         measure: by which they were compared; none where nothing moved.
-        uneven: how strong the shading is that they do not share (`shading.relative`), where that matters, else 0.
-        cut_out: whether the blank background of one image counts as a mask, since the other image goes on beyond.
+        cut_out: which image shows a part of what the other shows, so that its blank background counts as a mask, if any.
+        shading: how strong the shading is that they do not share (`shading.relative`); flattened: whether they were
+            compared without it.
     """
 
     objects: Pair
     start: starts.Start
     measure: str
     solution: LinearSolution
-    uneven: float = 0.0
-    cut_out: bool = False
+    cut_out: stripped.Side | None = None
+    shading: float = 0.0
+    flattened: bool = False
 
     @property
     def world(self) -> Matrix4:
@@ -47,8 +49,53 @@ class Aligned:
 
     def applied(self, pair: Pair) -> Pair:
         """A pair of the same images under the map that was found, and with the mask."""
-        pair = (stripped.cut_out(pair) or pair) if self.cut_out else pair
+        pair = pair if self.cut_out is None else stripped.masked(pair, self.cut_out)
         return pair.moved(affine.lift(self.solution.to_moving, self.objects, pair))
+
+
+@dataclass(frozen=True)
+class _Aligner:
+    """Start and linear registration of two objects, however they are seen."""
+
+    settings: LinearSettings
+    terms: SolverTerms
+    given: bool
+    on_step: OnEvent
+
+    def __call__(self, objects: Pair) -> Aligned:
+        """As they are."""
+        freedom, labels = self.settings.transform, self.terms.labels
+        start = starts.given(objects) if self.given else starts.choose(objects, labels, freedom=freedom)
+        objects = objects.moved(start.to_moving)
+        both = self.terms.leading.linear
+        measure = both[0] if both[0] == both[1] or alike(objects) else both[1]
+        solution = affine.solve(
+            objects,
+            self.settings,
+            measure=measure,
+            labels=labels,
+            landmarks=self.terms.landmarks,
+            on_step=self.on_step,
+        )
+        return Aligned(objects, start, measure, solution)
+
+    def masked(self, plain: Aligned, objects: Pair) -> Aligned | None:
+        """With the mask of an image that was cut out, where the other one goes on beyond; how they lie without is given."""
+        side = stripped.suspect(objects, sized=self.settings.transform in ("similarity", "affine"))
+        if side is None:
+            return None
+        within = stripped.masked(objects, side)
+        found = self(within)
+        no_worse = found.agreement() > NEARLY * plain.agreement(objects=within)
+        goes_on = stripped.beyond(within.moved(found.solution.to_moving), side) > stripped.GOES_ON
+        return replace(found, cut_out=side) if no_worse and goes_on else None
+
+    def flattened(self, objects: Pair) -> Aligned:
+        """Without shading; start and objects are told of the images as they are."""
+        found = self(shading.flattened(objects))
+        objects = objects.moved(found.start.to_moving)
+        start = replace(starts.given(objects), name=found.start.name)
+        return replace(found, objects=objects, start=start, flattened=True)
 
 
 def align(
@@ -64,32 +111,15 @@ def align(
         start = starts.given(objects)
         solution = LinearSolution(objects.to_moving, -start.correlation, (), ())
         return Aligned(objects, start, "none", solution)
-    aligned = _aligned(objects, settings, terms, given=given, on_step=on_step)
-    masked = stripped.cut_out(objects)
-    if masked is not None:
-        other = _aligned(masked, settings, terms, given=given, on_step=on_step)
-        no_worse = other.agreement() > NEARLY * aligned.agreement(objects=masked)
-        if no_worse and stripped.beyond(masked.moved(other.solution.to_moving)) > stripped.GOES_ON:
-            return replace(other, cut_out=True)
-    turned = starts.rotation_degrees(aligned.world[:3, :3]) > starts.TURNED
-    if not turned and shading.strength(aligned.applied(objects)) < shading.STRONG:
-        return aligned
-    # Shading misleads all that looks far, and may have turned the images: once more without it, and the better of both.
-    other = _aligned(shading.flattened(objects), settings, terms, given=given, on_step=on_step)
-    other = replace(other, objects=objects.moved(other.start.to_moving))
-    best = other if other.agreement() > aligned.agreement() else aligned
-    uneven = shading.strength(best.applied(objects))
-    return replace(best, uneven=uneven if uneven > shading.STRONG else 0.0)
-
-
-def _aligned(objects: Pair, settings: LinearSettings, terms: SolverTerms, *, given: bool, on_step: OnEvent) -> Aligned:
-    """Start and linear registration of two objects."""
-    sized = settings.transform in ("similarity", "affine")
-    start = starts.given(objects) if given else starts.choose(objects, terms.labels, sized=sized)
-    objects = objects.moved(start.to_moving)
-    both = terms.leading.linear
-    measure = both[0] if both[0] == both[1] or alike(objects) else both[1]
-    solution = affine.solve(
-        objects, settings, measure=measure, labels=terms.labels, landmarks=terms.landmarks, on_step=on_step
-    )
-    return Aligned(objects, start, measure, solution)
+    aligner = _Aligner(settings, terms, given, on_step)
+    plain = aligner(objects)
+    best = aligner.masked(plain, objects) or plain
+    objects = objects if best.cut_out is None else stripped.masked(objects, best.cut_out)
+    uneven = shading.strength(objects.moved(best.solution.to_moving))
+    turned = starts.rotation_degrees(best.world[:3, :3]) > starts.TURNED
+    if uneven > shading.STRONG or turned:
+        # Shading misleads all that looks far, and may have turned the images: once more without it, and the better of both.
+        other = replace(aligner.flattened(objects), cut_out=best.cut_out)
+        if other.agreement() > best.agreement():
+            best, uneven = other, shading.strength(objects.moved(other.solution.to_moving))
+    return replace(best, shading=uneven)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.crop import overlap
-from warpwise.registrars.linear.affine import generators, lift, minimise, scale_shape
+from warpwise.registrars.linear.affine import Freedom, generators, lift, minimise, scale_shape
 from warpwise.registrars.linear.gauss_newton import Problem
 from warpwise.registrars.linear.shifts import ShiftSearch
 from warpwise.shapes import Array, Map, Matrix4, Points
@@ -118,7 +118,7 @@ def moment_rotations(pair: Pair) -> list[NDArray[np.float64]]:
     return [axes[1] @ s @ axes[0].T for s in signs]
 
 
-def candidates(pair: Pair, *, sized: bool = False) -> tuple[list[str], NDArray[np.float64]]:
+def candidates(pair: Pair, freedom: Freedom = "rigid") -> tuple[list[str], NDArray[np.float64]]:
     """Names and world matrices (K, 4, 4): header, centres of mass, best shift, principal axes, rotations.
 
     Rotations are about the centres of mass; in a plane, where there are few, each also with its best shift.
@@ -126,11 +126,12 @@ def candidates(pair: Pair, *, sized: bool = False) -> tuple[list[str], NDArray[n
     images = masked(pair)
     fixed = pair.fixed.grid.affine @ np.append(centre_of_mass(images[0]), 1)
     moving = pair.moving.grid.affine @ np.append(centre_of_mass(images[1]), 1)
-    turns = [np.eye(3), *([] if pair.planar else moment_rotations(pair))]
+    turns = [np.eye(3), *([] if pair.planar or freedom == "translation" else moment_rotations(pair))]
     named = ["centres of mass", *["principal axes"] * (len(turns) - 1)]
     many = plane_rotations(71) if pair.planar else rotations(ROTATIONS)
+    many = many[:0] if freedom == "translation" else many
     size = relative_size(pair)
-    if sized and max(size, 1 / size) > SIZED:
+    if freedom in ("similarity", "affine") and max(size, 1 / size) > SIZED:
         # The same again for objects of another size; what fits is decided as everything else is.
         named += ["size", *["rotation"] * len(many)]
         turns = [*turns, size * np.eye(3), *(size * many)]
@@ -212,25 +213,27 @@ def fitted(pair: Pair, points: tuple[Points, Points]) -> Matrix4:
     return pair.moving.grid.inverse_affine @ world @ pair.fixed.grid.affine
 
 
-def choose(pair: Pair, labels: LabelOverlap | None = None, *, sized: bool = False) -> Start:
+def choose(pair: Pair, labels: LabelOverlap | None = None, *, freedom: Freedom = "rigid") -> Start:
     """The best of all starts, after a few rigid steps from the most promising ones on the coarsest images.
 
     The header's orientation is kept unless another is clearly better, see `ADVANTAGE`. Landmarks settle it; labels, where
-    there is a term for them, count beside mutual information. Another size is looked at where `sized` allows it.
+    there is a term for them, count beside mutual information. Another size is looked at where `freedom` allows it, and no
+    other orientation where it allows translations alone.
     """
     if pair.fixed.points is not None and pair.moving.points is not None:
         there = given(pair.moved(fitted(pair, (pair.fixed.points, pair.moving.points))))
         return Start(there.to_moving, "landmarks", there.correlation, there.information)
     small = coarsest(pair)
-    names, world = candidates(small, sized=sized)
+    names, world = candidates(small, freedom)
     matrices = small.moving.grid.inverse_affine @ world @ small.fixed.grid.affine
     information, _ = ranking(small, matrices)
     upright = [k for k, name in enumerate(names) if name in UPRIGHT]
     order = [*upright, *[int(k) for k in np.argsort(-information) if k not in upright][:REFINED]]
     refined: list[tuple[Matrix4, str]] = []
+    basis = generators(small, "translation" if freedom == "translation" else "rigid")
     for k in order:
         problem = Problem(small, "mi", labels=labels, bins=BINS)
-        matrix, value, _ = minimise(problem, matrices[k], generators(small, "rigid"), iterations=12, tolerance_voxels=0.05)
+        matrix, value, _ = minimise(problem, matrices[k], basis, iterations=12, tolerance_voxels=0.05)
         if np.isfinite(value):
             refined.append((matrix, names[k]))
     refined = refined or [(matrices[0], "header")]
@@ -240,16 +243,18 @@ def choose(pair: Pair, labels: LabelOverlap | None = None, *, sized: bool = Fals
     sizes = np.array([abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3) for matrix in world])
     doubt = (1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1)) * np.where(np.abs(np.log(sizes)) > 0.1, ADVANTAGE, 1.0)
     best = int(np.argmax(information / doubt))
-    best = contested(pair, [lift(matrix, small, pair) for matrix, _ in refined], information, best)
+    if labels is None or pair.fixed.codes is None:
+        best = contested(pair, [lift(matrix, small, pair) for matrix, _ in refined], information, best, freedom)
     matrix, name = refined[best]
     return Start(lift(matrix, small, pair), name, float(correlation[best]), float(information[best]))
 
 
-def contested(pair: Pair, matrices: list[Matrix4], information: NDArray[np.float64], best: int) -> int:
+def contested(pair: Pair, matrices: list[Matrix4], information: NDArray[np.float64], best: int, freedom: Freedom) -> int:
     """The best start, or its rival of another orientation that fits much better once both are refined on finer images.
 
     Args:
-        matrices: fixed index → moving index, one a start; information: of each (K,); best: which is believed so far.
+        matrices: fixed index → moving index, one a start; information: of each (K,); best: which is believed so far;
+            freedom: what may move.
     """
     turns = [pair.moved(matrix).world[:3, :3] for matrix in matrices]
 
@@ -265,10 +270,11 @@ def contested(pair: Pair, matrices: list[Matrix4], information: NDArray[np.float
     finer = coarsest(pair, FINER)
     values, seen = np.zeros(len(rivals)), np.zeros(len(rivals))
     for n, k in enumerate(rivals):
-        matrix, basis = lift(matrices[k], pair, finer), generators(finer, "affine")
+        matrix, basis = lift(matrices[k], pair, finer), generators(finer, freedom)
         matrix, value, _ = minimise(Problem(finer, "lncc"), matrix, basis, iterations=8, tolerance_voxels=0.1)
         weight = overlap(finer.moved(matrix))
-        values[n], seen[n] = -value, 1.0 if weight is None else float(weight.mean())
+        if np.isfinite(value):
+            values[n], seen[n] = -value, 1.0 if weight is None else float(weight.mean())
     values *= seen / max(float(seen.max()), 1e-6)  # as in `ranking`, nothing is won by hiding behind a mask
     most = int(np.argmax(values))
     return rivals[most] if values[most] > CONVINCING * values[0] else best

@@ -1,69 +1,69 @@
 """Images of an object cut out of its surroundings, beside images that show these as well."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from warpwise.ops import kernels
 from warpwise.pair import Pair
-from warpwise.registrars.crop import DARK
 from warpwise.registrars.linear.starts import BRIGHT, coarsest
 from warpwise.shapes import Map
 from warpwise.volume import Volume
 
-BLANK = 0.98  # of all dark voxels: where so many are exactly 0, somebody wrote that
-BACKGROUND = 0.1  # of all voxels: less is no background
 LARGER = 1.3  # times the volume: a head is 1.5 to 3 times its brain
 GOES_ON = 0.2  # of the larger object: so much at least lies beyond the smaller one, where it is the same and more
 RIM = 1  # voxels round the object that count with it: its edge is what is seen best
 
+Side = Literal["fixed", "moving"]
 
-def cut_out(pair: Pair) -> Pair | None:
-    """The pair with a mask on the image whose background is blank, where the other one shows a much larger object; None
-    where neither is so, or where masks were given.
 
-    Whether the larger object is the same with its surroundings, or another, is not known here.
+def suspect(pair: Pair, *, sized: bool) -> Side | None:
+    """The image that may show a part of what the other one shows: it was cut out, and its object is much smaller.
+
+    Whether the larger object is the same with its surroundings, or just larger, is not known here; where sizes may not
+    change, which would tell, two objects that were both cut out are believed to be of different size. None where masks
+    were given.
     """
-    if pair.fixed.mask is not None or pair.moving.mask is not None:
+    sides: dict[Side, Volume] = {"fixed": pair.fixed, "moving": pair.moving}
+    if any(volume.mask is not None for volume in sides.values()) or (not sized and all(v.cut_out for v in sides.values())):
         return None
-    sizes = [_volume_mm3(volume) for volume in (pair.fixed, pair.moving)]
-    if min(sizes) <= 0:
-        return None
-    if sizes[1] > LARGER * sizes[0] and blank(pair.fixed):
+    sizes = _volume_mm3(pair.fixed), _volume_mm3(pair.moving)
+    small: Side = "fixed" if sizes[0] < sizes[1] else "moving"
+    return small if sides[small].cut_out and 0 < LARGER * min(sizes) < max(sizes) else None
+
+
+def masked(pair: Pair, side: Side) -> Pair:
+    """The pair with a mask on the object of that image."""
+    if side == "fixed":
         return replace(pair, fixed=replace(pair.fixed, mask=object_mask(pair.fixed)))
-    if sizes[0] > LARGER * sizes[1] and blank(pair.moving):
-        return replace(pair, moving=replace(pair.moving, mask=object_mask(pair.moving)))
-    return None
+    return replace(pair, moving=replace(pair.moving, mask=object_mask(pair.moving)))
 
 
-def beyond(pair: Pair) -> float:
-    """Share of the larger object that lies beyond the mask of the smaller one, where a pair of `cut_out` lies."""
+def beyond(pair: Pair, side: Side) -> float:
+    """Share of the larger object that lies beyond the mask of the other image, where a pair lies."""
     small = coarsest(pair)
-    if small.fixed.mask is not None:
-        mask, larger, back = small.fixed.mask, small.moving, np.linalg.inv(small.to_moving)
-    else:
-        assert small.moving.mask is not None
-        mask, larger, back = small.moving.mask, small.fixed, small.to_moving
+    smaller, larger = (small.fixed, small.moving) if side == "fixed" else (small.moving, small.fixed)
+    assert smaller.mask is not None
+    back = np.asarray(np.linalg.inv(small.to_moving) if side == "fixed" else small.to_moving, np.float64)
     x, y, z = larger.shape
     seen = np.empty((1, x, y, z), np.float32)
-    kernels.warp_affine(mask[None], back, out=seen)
+    kernels.warp_affine(smaller.mask[None], back, out=seen)
     bright = larger.data[:1] > BRIGHT
     hidden = bright & (seen < 0.5)
     return float(hidden.sum()) / max(float(bright.sum()), 1.0)
 
 
-def blank(volume: Volume) -> bool:
-    """Whether an image was cut out: its background is one number."""
-    dark = volume.data <= DARK
-    count = int(dark.sum())
-    return count > BACKGROUND * dark.size and int((volume.data == 0).sum()) > BLANK * count
-
-
 def object_mask(volume: Volume) -> Map:
-    """1 (X, Y, Z) where an image with a blank background shows something, and right beside it."""
-    inside = np.asarray((volume.data > 0).any(0)).astype(np.float32)
-    windows = [("box", float(RIM) if n > 1 else 0.0) for n in inside.shape]
-    near = kernels.separable(inside[None], windows) > 1e-3
+    """1 (X, Y, Z) where an image that was cut out shows something, in holes of that, and right beside it."""
+    from scipy.ndimage import binary_fill_holes  # noqa: PLC0415 - slow to import, and rarely needed
+
+    inside = np.asarray((volume.data > 0).any(0))
+    thick = tuple(n > 1 for n in inside.shape)  # a plane has no holes across
+    filled = binary_fill_holes(inside if all(thick) else inside.squeeze())
+    assert filled is not None
+    windows = [("box", float(RIM) if n else 0.0) for n in thick]
+    near = kernels.separable(filled.reshape(1, *inside.shape).astype(np.float32), windows) > 1e-3
     return np.asarray(near[0], np.float32)
 
 

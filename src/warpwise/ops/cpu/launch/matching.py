@@ -38,7 +38,8 @@ def normal_field(
     if slopes is None:
         run(_matching.normal_field, moving.shape[1], derivative, curvature, moving, out)
     else:
-        run(_matching.normal_field_along, moving.shape[1], derivative, curvature, slopes, out)
+        given = check("slopes", slopes, (moving.shape[0], 3, *moving.shape[1:]), axes=5)
+        run(_matching.normal_field_along, moving.shape[1], derivative, curvature, given, out)
     return out[:3], out[3:]
 
 

@@ -99,7 +99,9 @@ def warp_cubic(coefficients: Array, field: Array, *, out: Array, slopes: NDArray
     (N, 3, X, Y, Z), where wanted, gets its gradient there. Both images lie on one grid."""
     coefficients = check("coefficients", coefficients)
     field = check("field", field, (3, *coefficients.shape[1:]))
-    target = np.empty((0, 3, 0, 0, 0), np.float32) if slopes is None else slopes
+    shape = (coefficients.shape[0], 3, *field.shape[1:])
+    target = np.empty((0, 3, 0, 0, 0), np.float32) if slopes is None else check("slopes", slopes, shape, axes=5)
+    check("out", out, coefficients.shape)
     run(_sampling.warp_cubic, field.shape[1], coefficients, field, out, target)
     return out
 

@@ -1,0 +1,87 @@
+"""The deformable stage of a registration, whole: what it looks at, by what it compares, and whether to believe it."""
+
+from dataclasses import dataclass, replace
+
+from warpwise.events import Event, OnEvent, ignore
+from warpwise.methods import Method
+from warpwise.objective import SolverTerms
+from warpwise.pair import Pair
+from warpwise.registrars.base import PREDICTED, Registrar, Solution
+from warpwise.registrars.deformable.contrast import EVIDENT, evidence, seen, without_shading
+from warpwise.similarity.auto import Auto
+
+
+@dataclass(frozen=True, eq=False)
+class Deformed:
+    """What the deformable stage answers.
+
+    Attributes:
+        solution: None where the method has no registrar.
+        stage: what it is called; terms: what it minimised.
+        agreement: of the images' contrast, 1 is the same.
+        evidence: what the field explained more than none, where contrasts differ; cautious: whether that was too little.
+        even: whether shading that the images do not share was divided out first.
+    """
+
+    solution: Solution | None
+    stage: str
+    terms: SolverTerms
+    agreement: float
+    evidence: float | None = None
+    cautious: bool = False
+    even: bool = False
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the evidence for the field is weak."""
+        return self.evidence is not None and self.evidence < EVIDENT
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What should be said."""
+        if self.evidence is None or not self.doubtful:
+            return ()
+        taken = "a smoother deformation was taken" if self.cautious else "it may be wrong; similarity auto is more careful"
+        return (
+            f"The images show tissue differently, and deforming raises what one explains of the other by "
+            f"{100 * self.evidence:.0f} % of its variance: little evidence, so {taken}.",
+        )
+
+    @property
+    def history(self) -> tuple[Event, ...]:
+        """Every step."""
+        return () if self.solution is None else self.solution.history
+
+    @property
+    def stops(self) -> dict[str, tuple[str, ...]]:
+        """Why each scale ended."""
+        return {} if self.solution is None else {self.stage: self.solution.stops}
+
+
+def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on_step: OnEvent = ignore) -> Deformed:
+    """Deform a pair that was brought together linearly, by what a method says for images of such contrast.
+
+    Args:
+        pair: under the linear map; method: how to deform.
+        registrar: what `method.build()` gives, where it is at hand.
+        on_step: told of every iteration.
+    """
+    alike, agreement, uneven = seen(pair)
+    terms = method.terms().settled(alike=alike)
+    if registrar is None or (not alike and registrar.stage != PREDICTED):
+        registrar = method.build(alike=alike)
+    if registrar is None:
+        return Deformed(None, "", terms, agreement)
+    predicted = registrar.stage == PREDICTED
+    even = uneven and not predicted
+    pair = without_shading(pair) if even else pair
+    found = Deformed(registrar.solve(pair, on_step=on_step), registrar.stage, terms, agreement, even=even)
+    led = terms.landmarks is not None and pair.fixed.points is not None  # points are evidence of their own
+    if alike or led or method.cautious is None or predicted or found.solution is None:
+        return found
+    found = replace(found, evidence=evidence(pair, found.solution.field))
+    # Who names a similarity gets it, and is told.
+    if not found.doubtful or not isinstance(method.terms().leading, Auto):
+        return found
+    registrar = method.cautious.build(terms)
+    return replace(found, solution=registrar.solve(pair, on_step=on_step), stage=registrar.stage, cautious=True)
