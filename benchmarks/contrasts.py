@@ -274,7 +274,8 @@ def main() -> None:
     parser.add_argument("--ants", type=int, default=0, help="of so many pairs; antspyx must be installed")
     options = parser.parse_args()
     content: dict[str, Any] = machine()
-    content["command"] = (
+    told = f"--pairs {options.pairs} --methods {options.methods} --greedy PYTHON --ants {options.ants}"
+    content["command"] = f"python benchmarks/contrasts.py DATA {told}"
         f"python benchmarks/contrasts.py DATA --pairs {options.pairs} --methods {options.methods} --greedy PYTHON --ants {options.ants}"
     )
     content["one_person"] = one_person(options.data)
