@@ -276,8 +276,6 @@ def main() -> None:
     content: dict[str, Any] = machine()
     told = f"--pairs {options.pairs} --methods {options.methods} --greedy PYTHON --ants {options.ants}"
     content["command"] = f"python benchmarks/contrasts.py DATA {told}"
-        f"python benchmarks/contrasts.py DATA --pairs {options.pairs} --methods {options.methods} --greedy PYTHON --ants {options.ants}"
-    )
     content["one_person"] = one_person(options.data)
     content["between_people"] = between_people(options.data, options)
     results = HERE / "results"
