@@ -2,8 +2,9 @@
 elsewhere, where compilers order sums in other ways.
 
 The file beside this one was written by commit 5eb1e66, before solvers and networks read one objective; a change that
-means to change results writes it anew, and says so. The neck and the masked hippocampus were, when images of different
-contrast came to be compared in both, and a similarity that is named came to be used as the method has it.
+means to change results writes it anew, and says so. The neck was, when images of different contrast came to be compared in
+both; everything that a preset deforms but the neck, when presets came to begin at an eighth of the resolution and to stay
+longer on coarse images.
 """
 
 import hashlib
