@@ -53,7 +53,7 @@ def theirs(python: str, width: float, paths: list[Path], maps: list[ww.Image], w
         images = [read_image(path) for path in paths]
         kept = Path(folder) / "warp.nii.gz"
         warped, cpu, _ = greedy(python, *images, maps[1], measure="NCC 2x2x2", width=width, keep=kept)
-        shape = regularity(read_transform(kept, kind="ants"), maps[0].grid, maps[0].data[0] > 0)
+        shape = regularity(read_transform(kept, kind="displacement"), maps[0].grid, maps[0].data[0] > 0)
     values = overlap(maps[0].data[0], warped.data[0], labels=wanted)
     return values, shape.sd_log_jacobian, shape.percent_folded, cpu
 

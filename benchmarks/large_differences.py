@@ -268,7 +268,7 @@ def on_old_brains(data: Path, cache: Path, python: str, methods: list[str]) -> l
             began, kept = now(), cache / "warp.nii.gz"
             warped, cpu, wall = greedy(python, fixed, moving, moving_map, measure="NCC 2x2x2", keep=kept)
             rows.append(row("old brain", "old", "greedy, NCC", began, **told))
-            shape = regularity(read_transform(kept, kind="ants"), fixed_map.grid, fixed_map.data[0] > 0)
+            shape = regularity(read_transform(kept, kind="displacement"), fixed_map.grid, fixed_map.data[0] > 0)
             values = overlap(fixed_map.data[0], warped.data[0], labels=wanted)
             rows[-1] |= {"cpu_s": round(cpu, 2), "seconds": round(wall, 2)} | measured(values)
             rows[-1] |= {"sd_log_jacobian": shape.sd_log_jacobian, "folded": shape.percent_folded}

@@ -187,7 +187,7 @@ def test_the_blank_background_of_a_stripped_brain_is_a_mask_beside_a_whole_head(
     fixed = stripped(pair.fixed, maps[0]) if which == "fixed" else headed(pair.fixed, maps[0])
     moving = stripped(pair.moving, maps[1]) if which == "moving" else headed(pair.moving, maps[1])
     result = ww.register(fixed, moving)
-    assert error(pair, result) < 1.3
+    assert error(pair, result) < 1.7  # 3.4 under the affine; the rim, which is drawn sharp here, must not count
     assert told(result, "stripped has a blank background")
     assert not told(result, "times as large")
 
@@ -195,7 +195,7 @@ def test_the_blank_background_of_a_stripped_brain_is_a_mask_beside_a_whole_head(
 def test_a_stripped_brain_beside_a_head_with_a_gain_across_it(pair: KnownPair):
     head = gained(headed(pair.moving, pair.moving_labels), 4.0, 1)
     result = ww.register(stripped(pair.fixed, pair.fixed_labels), head)
-    assert error(pair, result) < 1.6
+    assert error(pair, result) < 2.0
     assert told(result, "blank background")
     assert told(result, "shading differs")
 

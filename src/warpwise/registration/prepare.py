@@ -14,16 +14,15 @@ from warpwise.io.points import matched
 from warpwise.io.scan import ReadScan, Scans
 from warpwise.methods import ImageSettings
 from warpwise.objective import SolverTerms
-from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registration.inputs import check, named, oddities
 from warpwise.registration.memory import thinned
 from warpwise.resampling import brought, resample
-from warpwise.shapes import Channels, Map, Shares, Triple
+from warpwise.shapes import Map, Shares, Triple
 from warpwise.similarity.label import encoded
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
-from warpwise.volume import Volume, scale_factors
+from warpwise.volume import Volume, filled, scale_factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,26 +156,6 @@ def on_grid(mask: Image | None, image: Image) -> Map | None:
     if mask is None:
         return None
     return (brought(mask, image).data[0] > 0).astype(np.float32).reshape(image.grid.embedded().shape)
-
-
-def filled(channels: Channels, hole: Map | None) -> Channels:
-    """Channels (C, X, Y, Z) with what is excluded filled in smoothly from round about, nearest first.
-
-    Leaving voxels out of the similarity is not enough: their rim stays in the windows of their neighbours, and pulls at
-    them. On phantoms with a lesion, the error round it is 0.37 voxel filled, 0.81 left out, 0.92 with the lesion, 0.30
-    without one.
-    """
-    if hole is None or not hole.any():
-        return channels
-    out, known = channels.copy(), (1 - hole).astype(np.float32)
-    for sigma in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0):
-        axes = [sigma if n > 1 else 0.0 for n in hole.shape]
-        weight = kernels.gaussian(known[None], axes)[0]
-        values = kernels.gaussian(out * known, axes)
-        new = (known < 0.5) & (weight > 0.02)
-        out[:, new] = values[:, new] / weight[new]
-        known[new] = 1
-    return out
 
 
 def channel_weights(settings: ImageSettings) -> Shares | None:

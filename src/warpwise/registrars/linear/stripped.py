@@ -9,11 +9,11 @@ from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.linear.starts import BRIGHT, coarsest
 from warpwise.shapes import Map
-from warpwise.volume import Volume
+from warpwise.volume import Volume, filled
 
 LARGER = 1.3  # times the volume: a head is 1.5 to 3 times its brain
 GOES_ON = 0.2  # of the larger object: so much at least lies beyond the smaller one, where it is the same and more
-RIM = 1  # voxels round the object that count with it: its edge is what is seen best
+CONTINUED = 8.0  # voxels: so wide are the windows of coarse scales, about
 
 Side = Literal["fixed", "moving"]
 
@@ -34,10 +34,16 @@ def suspect(pair: Pair, *, sized: bool) -> Side | None:
 
 
 def masked(pair: Pair, side: Side) -> Pair:
-    """The pair with a mask on the object of that image."""
+    """The pair with a mask on the object of that image, which is continued smoothly beyond: the edge at which it was cut
+    would pull the other image's outline to itself, also where nothing beyond counts."""
     if side == "fixed":
-        return replace(pair, fixed=replace(pair.fixed, mask=object_mask(pair.fixed)))
-    return replace(pair, moving=replace(pair.moving, mask=object_mask(pair.moving)))
+        return replace(pair, fixed=_masked(pair.fixed))
+    return replace(pair, moving=_masked(pair.moving))
+
+
+def _masked(volume: Volume) -> Volume:
+    mask = object_mask(volume)
+    return replace(volume, data=filled(volume.data, np.asarray(1 - mask, np.float32), widest=CONTINUED), mask=mask)
 
 
 def beyond(pair: Pair, side: Side) -> float:
@@ -55,16 +61,14 @@ def beyond(pair: Pair, side: Side) -> float:
 
 
 def object_mask(volume: Volume) -> Map:
-    """1 (X, Y, Z) where an image that was cut out shows something, in holes of that, and right beside it."""
+    """1 (X, Y, Z) where an image that was cut out shows something, and in holes of that."""
     from scipy.ndimage import binary_fill_holes  # noqa: PLC0415 - slow to import, and rarely needed
 
     inside = np.asarray((volume.data > 0).any(0))
     thick = tuple(n > 1 for n in inside.shape)  # a plane has no holes across
-    filled = binary_fill_holes(inside if all(thick) else inside.squeeze())
-    assert filled is not None
-    windows = [("box", float(RIM) if n else 0.0) for n in thick]
-    near = kernels.separable(filled.reshape(1, *inside.shape).astype(np.float32), windows) > 1e-3
-    return np.asarray(near[0], np.float32)
+    whole = binary_fill_holes(inside if all(thick) else inside.squeeze())
+    assert whole is not None
+    return np.asarray(whole.reshape(inside.shape), np.float32)
 
 
 def _volume_mm3(volume: Volume) -> float:
