@@ -36,11 +36,13 @@ class Flag:
     Attributes:
         kind: what typer reads; None stands for "as the method has it".
         paths: value, method → what is changed in it.
+        form: how its value is written, where typer does not say it well.
     """
 
     kind: Any
     help: str
     paths: "Callable[[Any, Method], Paths]"
+    form: str | None = None
 
 
 def to(path: str) -> "Callable[[Any, Method], Paths]":
@@ -98,8 +100,10 @@ FLAGS: dict[str, Flag] = {
     "similarity": Flag(Measure, "How images are compared: objective.similarity.", similarity_paths),
     "label_weight": Flag(float, "objective.labels.weight; 0 only measures the overlap.", to("objective.labels.weight")),
     "landmark_weight": Flag(float, "objective.landmarks.weight; 0 only measures.", to("objective.landmarks.weight")),
-    "percentiles": Flag(tuple[float, float], "images.percentiles: intensities outside are cut.", to("images.percentiles")),
-    "window": Flag(tuple[float, float], "images.window: intensities that become 0 and 1.", to("images.window")),
+    "percentiles": Flag(
+        tuple[float, float], "images.percentiles: intensities outside are cut.", to("images.percentiles"), "LOW HIGH"
+    ),
+    "window": Flag(tuple[float, float], "images.window: intensities that become 0 and 1.", to("images.window"), "LOW HIGH"),
     "bias_field": Flag(bool, "images.bias_field: remove slow shading first (N4).", to("images.bias_field")),
     "fit_memory": Flag(bool, "images.fit_memory: where memory is short, work on fewer voxels.", to("images.fit_memory")),
     "seed": Flag(int, "registrar.seed: of a network's samples; solvers draw nothing.", seed_paths),
@@ -204,7 +208,7 @@ def method_options(*, several: bool = False) -> Callable[[Callable[..., None]], 
         }
         for name, flag in () if several else FLAGS.items():
             switch = f"--{name.replace('_', '-')}"
-            added[name] = (Annotated[flag.kind | None, option(switch, help=flag.help)], None)
+            added[name] = (Annotated[flag.kind | None, option(switch, help=flag.help, metavar=flag.form)], None)
         parameters = [p for p in inspect.signature(verb).parameters.values() if p.name != "asked"]
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [p.replace(kind=keyword) for p in parameters]

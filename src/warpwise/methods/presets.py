@@ -51,5 +51,5 @@ def rigid() -> Method:
 
 
 def energy() -> Method:
-    """Second-order steps down to a stationary point of similarity and diffusion."""
+    """Second-order steps down similarity and diffusion as stated; with cubic sampling, to a stationary point."""
     return Method(registrar=Energy(), objective=standard_objective(term="diffusion", weight=0.1), cautious=_CAUTIOUS)

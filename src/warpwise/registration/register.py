@@ -105,7 +105,7 @@ def register_scans(
             *words(reduction),
             *unlike,
             *deformed.words,
-            *shading_words(aligned, even=deformed.even),
+            *shading_words(aligned, even=deformed.even, corrected=method.images.bias_field),
             *suspicions(aligned, pair, delivered.displacement_mm),
         ),
         predicted_memory_mb=predicted_memory_mb(scans, method, reduction=reduction),

@@ -28,7 +28,7 @@ def suspicions(aligned: Aligned, whole: Pair, displacement_mm: NDArray[np.float3
     if turned > starts.TURNED:
         out.append(
             f"The images' axes do not agree: they match best after a rotation of {turned:.0f}° against the headers. "
-            "Check left and right."
+            "Check both headers, left and right too."
         )
     size = starts.relative_size(small)
     if aligned.cut_out:
@@ -56,20 +56,19 @@ def suspicions(aligned: Aligned, whole: Pair, displacement_mm: NDArray[np.float3
     return tuple(out)
 
 
-def shading_words(aligned: Aligned, *, even: bool) -> tuple[str, ...]:
+def shading_words(aligned: Aligned, *, even: bool, corrected: bool) -> tuple[str, ...]:
     """A warning about shading that the images do not share, and what was done about it.
 
     Args:
-        even: whether the deformable stage saw the images without it.
+        even: whether the deformable stage saw the images without it; corrected: whether each was corrected beforehand.
     """
     if not (even or aligned.shading > STRONG):
         return ()
     stages = [name for name, so in (("linear", aligned.flattened), ("deformable", even)) if so]
-    done = f"the {' and the '.join(stages)} stage saw them without it" if stages else "nothing was done about it"
-    return (
-        f"The images' shading differs by a factor whose logarithm has an SD of {aligned.shading:.2f}; {done}. "
-        "Removing it beforehand (--bias-field) may do better.",
-    )
+    done = f"the {' and the '.join(stages)} stage compared them without that" if stages else "nothing was done about it"
+    advice = "" if corrected else " Removing it from both beforehand (--bias-field) may do better."
+    percent = 100 * (np.exp(aligned.shading) - 1)
+    return (f"Shading: brightness drifts across one image against the other, by {percent:.0f} % (SD); {done}.{advice}",)
 
 
 def overlap_share(pair: Pair) -> float:

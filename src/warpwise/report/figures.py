@@ -265,8 +265,9 @@ def draw_grid(axis: Any, view: View, displacement_mm: NDArray[np.float32], mater
     height, width = across.shape
     step = max(min(height * view.pixel_mm[1], width * view.pixel_mm[0]) / _LINES, 1e-9)
     y, x = np.indices(across.shape)
-    for at in np.arange(0, width, max(step / view.pixel_mm[0], 1)).astype(int):
+    # Whole steps: those of fractions may round to one line too many.
+    for at in range(0, width, max(int(step / view.pixel_mm[0]), 1)):
         axis.plot((x + across)[:, at], (y + up)[:, at], color="#4dd0e1", lw=0.6)
-    for at in np.arange(0, height, max(step / view.pixel_mm[1], 1)).astype(int):
+    for at in range(0, height, max(int(step / view.pixel_mm[1]), 1)):
         axis.plot((x + across)[at], (y + up)[at], color="#4dd0e1", lw=0.6)
     axis.set(xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5))
