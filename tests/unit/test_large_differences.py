@@ -114,8 +114,9 @@ def test_a_network_is_not_shown_a_window():
         Method.named("synthetic").changed({"images.window": [-150, 250]}).build()
 
 
-@pytest.mark.parametrize("axis", [0, 2])
-def test_a_head_that_is_nearly_the_same_upside_down_is_turned_back_and_it_is_said(pair: KnownPair, axis: int):
+@pytest.mark.parametrize(("seed", "axis"), [(2, 0), (2, 2), (21, 2)])
+def test_a_head_that_is_nearly_the_same_upside_down_is_turned_back_and_it_is_said(seed: int, axis: int):
+    pair = brain_pair((64, 76, 60), seed=seed)
     turn = np.diag([1.0 if a in (axis, 3) else -1.0 for a in range(4)])
     moving = Image(pair.moving.data, Grid(pair.moving.grid.shape, turn @ pair.moving.grid.affine))
     result = ww.register(pair.fixed, moving)

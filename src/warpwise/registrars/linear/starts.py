@@ -1,6 +1,6 @@
 """Where to begin: the headers, centres of mass, and many rotations ranked by mutual information."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ CUT = 0.4  # of a face of the image: where more of it is bright, the object goes
 SIZED = 1.25  # objects of which one is so many times as large as the other are also compared at one size
 ROTATIONS = 720  # about 22° apart
 REFINED = 10  # of the best ranked are refined
+MORE = 60  # where the best of those look alike
 UPRIGHT = ("header", "centres of mass", "best shift", "size")  # starts that keep the header's orientation
 SHIFTED = 4_000  # voxels of the slices whose shifts are searched for every rotation
 # An orientation this far from the header's (degrees) must have so many times the mutual information of the header's own
@@ -228,56 +229,88 @@ def choose(pair: Pair, labels: LabelOverlap | None = None, *, freedom: Freedom =
     matrices = small.moving.grid.inverse_affine @ world @ small.fixed.grid.affine
     information, _ = ranking(small, matrices)
     upright = [k for k, name in enumerate(names) if name in UPRIGHT]
-    order = [*upright, *[int(k) for k in np.argsort(-information) if k not in upright][:REFINED]]
-    refined: list[tuple[Matrix4, str]] = []
+    others = [int(k) for k in np.argsort(-information) if k not in upright]
     basis = generators(small, "translation" if freedom == "translation" else "rigid")
-    for k in order:
-        problem = Problem(small, "mi", labels=labels, bins=BINS)
-        matrix, value, _ = minimise(problem, matrices[k], basis, iterations=12, tolerance_voxels=0.05)
-        if np.isfinite(value):
-            refined.append((matrix, names[k]))
-    refined = refined or [(matrices[0], "header")]
-    information, correlation = ranking(small, np.stack([matrix for matrix, _ in refined]))
-    world = [small.moved(matrix).world for matrix, _ in refined]
-    turned = np.array([rotation_degrees(matrix[:3, :3]) for matrix in world])
-    sizes = np.array([abs(np.linalg.det(matrix[:3, :3])) ** (1 / 3) for matrix in world])
-    doubt = (1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1)) * np.where(np.abs(np.log(sizes)) > 0.1, ADVANTAGE, 1.0)
-    best = int(np.argmax(information / doubt))
-    if labels is None or pair.fixed.codes is None:
-        best = contested(pair, [lift(matrix, small, pair) for matrix, _ in refined], information, best, freedom)
-    matrix, name = refined[best]
-    return Start(lift(matrix, small, pair), name, float(correlation[best]), float(information[best]))
+
+    def refined(order: list[int]) -> list[tuple[Matrix4, str]]:
+        out: list[tuple[Matrix4, str]] = []
+        for k in order:
+            problem = Problem(small, "mi", labels=labels, bins=BINS)
+            matrix, value, _ = minimise(problem, matrices[k], basis, iterations=12, tolerance_voxels=0.05)
+            if np.isfinite(value):
+                out.append((matrix, names[k]))
+        return out
+
+    found = Found.of(small, refined([*upright, *others[:REFINED]]) or [(matrices[0], "header")])
+    if (labels is None or pair.fixed.codes is None) and len(found.rivals) > 1:
+        # Where several orientations look alike here, the right one may be further down the list.
+        found = Found.of(small, [*found.starts, *refined(others[REFINED:MORE])])
+        found = replace(found, best=contested(pair, small, found, freedom))
+    matrix, name = found.starts[found.best]
+    return Start(
+        lift(matrix, small, pair), name, float(found.correlation[found.best]), float(found.information[found.best])
+    )
 
 
-def contested(pair: Pair, matrices: list[Matrix4], information: NDArray[np.float64], best: int, freedom: Freedom) -> int:
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Starts that were refined on coarse images.
+
+    Attributes:
+        starts: matrix (fixed index → moving index of those images) and name of each.
+        turns: their linear maps in the world (K, 3, 3).
+        information, correlation: of the images there (K,).
+        best: which is believed.
+    """
+
+    starts: list[tuple[Matrix4, str]]
+    turns: NDArray[np.float64]
+    information: NDArray[np.float64]
+    correlation: NDArray[np.float64]
+    best: int
+
+    @classmethod
+    def of(cls, small: Pair, starts: list[tuple[Matrix4, str]]) -> "Found":
+        """Judged by mutual information, other orientations and sizes than the header's with doubt."""
+        information, correlation = ranking(small, np.stack([matrix for matrix, _ in starts]))
+        turns = np.stack([small.moved(matrix).world[:3, :3] for matrix, _ in starts])
+        turned = np.array([rotation_degrees(turn) for turn in turns])
+        sizes = np.abs(np.linalg.det(turns)) ** (1 / 3)
+        doubt = 1 + (ADVANTAGE - 1) * np.minimum(turned / TURNED, 1)
+        doubt *= np.where(np.abs(np.log(sizes)) > 0.1, ADVANTAGE, 1.0)
+        return cls(starts, turns, information, correlation, int(np.argmax(information / doubt)))
+
+    @property
+    def rivals(self) -> list[int]:
+        """The best, and all of other orientations that come near it."""
+        out = [self.best]
+        for k in (int(n) for n in np.argsort(-self.information)):
+            if self.information[k] >= RIVAL * self.information[self.best] and all(self._apart(k, other) for other in out):
+                out.append(k)
+        return out
+
+    def _apart(self, a: int, b: int) -> bool:
+        return rotation_degrees(np.asarray(np.linalg.solve(self.turns[a], self.turns[b]), np.float64)) > APART
+
+
+def contested(pair: Pair, small: Pair, found: Found, freedom: Freedom) -> int:
     """The best start, or its rival of another orientation that fits much better once both are refined on finer images.
 
     Args:
-        matrices: fixed index → moving index, one a start; information: of each (K,); best: which is believed so far;
-            freedom: what may move.
+        pair: the images; small: those that the starts were found on; freedom: what may move.
     """
-    turns = [pair.moved(matrix).world[:3, :3] for matrix in matrices]
-
-    def apart(a: int, b: int) -> bool:
-        return rotation_degrees(np.asarray(np.linalg.solve(turns[a], turns[b]), np.float64)) > APART
-
-    rivals = [best]
-    for k in (int(n) for n in np.argsort(-information)):
-        if information[k] >= RIVAL * information[best] and all(apart(k, other) for other in rivals):
-            rivals.append(k)
-    if len(rivals) == 1:
-        return best
     finer = coarsest(pair, FINER)
+    rivals = found.rivals
     values, seen = np.zeros(len(rivals)), np.zeros(len(rivals))
     for n, k in enumerate(rivals):
-        matrix, basis = lift(matrices[k], pair, finer), generators(finer, freedom)
+        matrix, basis = lift(found.starts[k][0], small, finer), generators(finer, freedom)
         matrix, value, _ = minimise(Problem(finer, "lncc"), matrix, basis, iterations=8, tolerance_voxels=0.1)
         weight = overlap(finer.moved(matrix))
         if np.isfinite(value):
             values[n], seen[n] = -value, 1.0 if weight is None else float(weight.mean())
     values *= seen / max(float(seen.max()), 1e-6)  # as in `ranking`, nothing is won by hiding behind a mask
     most = int(np.argmax(values))
-    return rivals[most] if values[most] > CONVINCING * values[0] else best
+    return rivals[most] if values[most] > CONVINCING * values[0] else found.best
 
 
 def rotation_degrees(linear: NDArray[np.float64]) -> float:
