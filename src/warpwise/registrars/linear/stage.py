@@ -119,7 +119,9 @@ def align(
     turned = starts.rotation_degrees(best.world[:3, :3]) > starts.TURNED
     if uneven > shading.STRONG or turned:
         # Shading misleads all that looks far, and may have turned the images: once more without it, and the better of both.
+        # Of images that show tissue differently that is not known: contrast looks like shading, and agrees by chance.
         other = replace(aligner.flattened(objects), cut_out=best.cut_out)
-        if other.agreement() > best.agreement():
-            best, uneven = other, shading.strength(objects.moved(other.solution.to_moving))
+        there = objects.moved(other.solution.to_moving)
+        if other.agreement() > best.agreement() and alike(there):
+            best, uneven = other, shading.strength(there)
     return replace(best, shading=uneven)

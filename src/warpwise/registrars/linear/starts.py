@@ -34,6 +34,7 @@ RIVAL = 0.75  # of the best start's mutual information
 APART = 20  # degrees at least between rivals
 FINER = 100_000  # voxels
 CONVINCING = 1.1  # times the local correlation
+FITS = 0.6  # local correlation, at least: of two contrasts with little in common (0.25 of a neck's T1 and T2) it is chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,8 +244,8 @@ def choose(pair: Pair, labels: LabelOverlap | None = None, *, freedom: Freedom =
 
     found = Found.of(small, refined([*upright, *others[:REFINED]]) or [(matrices[0], "header")])
     if (labels is None or pair.fixed.codes is None) and len(found.rivals) > 1:
-        # Where several orientations look alike here, the right one may be further down the list.
-        found = Found.of(small, [*found.starts, *refined(others[REFINED:MORE])])
+        # Where several orientations look alike here, the right one may be further down the list; finer images decide.
+        found = replace(Found.of(small, [*found.starts, *refined(others[REFINED:MORE])]), best=found.best)
         found = replace(found, best=contested(pair, small, found, freedom))
     matrix, name = found.starts[found.best]
     return Start(
@@ -310,7 +311,7 @@ def contested(pair: Pair, small: Pair, found: Found, freedom: Freedom) -> int:
             values[n], seen[n] = -value, 1.0 if weight is None else float(weight.mean())
     values *= seen / max(float(seen.max()), 1e-6)  # as in `ranking`, nothing is won by hiding behind a mask
     most = int(np.argmax(values))
-    return rivals[most] if values[most] > CONVINCING * values[0] else found.best
+    return rivals[most] if values[most] > max(CONVINCING * values[0], FITS) else found.best
 
 
 def rotation_degrees(linear: NDArray[np.float64]) -> float:
