@@ -4,7 +4,8 @@ by nothing or by a known smooth field, are moved wrongly.
     python benchmarks/contrasts.py DATA --greedy PYTHON [--ants 4] [--pairs 12] [--methods auto,lncc,mi]
 
 DATA holds oasis-mals, multicontrast, ms-multicontrast and spine-multicontrast; PYTHON is an interpreter with picsl_greedy.
-Copies are made of the stored intensities, whatever is compared; label maps only measure. Rows carry commit, load and seed.
+Copies are made of the stored intensities, whatever is compared; label maps only measure. Rows carry commit, load and seed;
+those of methods that are not run again stay.
 """
 
 import argparse
@@ -181,6 +182,7 @@ def row(
         "cpu_s": round(spent[1], 2),
         "load": round(os.getloadavg()[0], 2),
         "seed": SEED,
+        "commit": machine()["commit"],
     }
 
 
@@ -234,6 +236,15 @@ def interval(values: dict[str, list[float]]) -> str:
     return f"{np.concatenate(people).mean():.3f} ({low:.3f}–{high:.3f})"
 
 
+def kept(path: Path, again: set[str]) -> list[dict[str, Any]]:
+    """Rows of an earlier run by methods that were not run again, each with its commit."""
+    if not path.exists():
+        return []
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    rows = [r for r in earlier["between_people"] if r["method"] not in again]
+    return [{"commit": earlier["commit"], **r} for r in rows]
+
+
 def report(content: dict[str, Any]) -> str:
     """Both tables as Markdown."""
     lines = [f"# Across contrasts\n\n`{content['command']}`, commit {content['commit']}, {content['cpu']}.\n"]
@@ -241,7 +252,8 @@ def report(content: dict[str, Any]) -> str:
     methods = list(dict.fromkeys(r["method"] for r in rows))
     table: list[list[str]] = []
     for method in methods:
-        cells = [method]
+        commits = dict.fromkeys(r.get("commit", content["commit"]) for r in rows if r["method"] == method)
+        cells = [f"{method} ({', '.join(commits)})"]
         for copy in COPIES:
             mine = [r for r in rows if r["method"] == method and r["copy"] == copy]
             by: dict[str, list[float]] = {}
@@ -277,8 +289,9 @@ def main() -> None:
     told = f"--pairs {options.pairs} --methods {options.methods} --greedy PYTHON --ants {options.ants}"
     content["command"] = f"python benchmarks/contrasts.py DATA {told}"
     content["one_person"] = one_person(options.data)
-    content["between_people"] = between_people(options.data, options)
     results = HERE / "results"
+    found = between_people(options.data, options)
+    content["between_people"] = found + kept(results / "contrasts.json", {r["method"] for r in found})
     (results / "contrasts.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     (results / "contrasts.md").write_text(report(content), encoding="utf-8")
 
