@@ -13,7 +13,9 @@ from warpwise.io.images import write_image
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
 
-LIMIT_MM = 0.15  # in slices of 3 and 6 mm; the moving brain is a cut-out one, and what its mask leaves differs a little
+# In slices of 3 and 6 mm. The moving brain is a stripped one beside a head, so that its outline does not count: what lies at
+# its rim is loosely held, and rounding moves it by up to half a millimetre on average (0.05 while the outline counted).
+LIMIT_MM = {"rigid": 0.15, "greedy": 0.7}
 AIR = 20  # voxels on each side: more than the solvers keep round an object
 
 
@@ -86,20 +88,29 @@ STORED = {
 }  # fmt: skip
 
 
+def in_the_brain(points: np.ndarray, there: np.ndarray, moving: Image) -> tuple[np.ndarray, np.ndarray]:
+    """Points and where they go to, of those that reach the moving brain: it is a stripped one, and nothing holds the rest."""
+    inverse = moving.grid.inverse_affine
+    at = np.rint(there @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
+    inside = ((at >= 0) & (at < np.array(moving.grid.shape))).all(1)
+    inside[inside] = moving.data[0][tuple(at[inside].T)] > 0
+    return points[inside], there[inside]
+
+
 @pytest.mark.parametrize("kind", ["rigid", "greedy"])
 def test_the_answer_does_not_depend_on_how_an_image_is_stored(heads, kind: str, tmp_path: Path):
     fixed, moving, points = heads
-    expected = register(fixed, moving, transform=kind).transform.points(points)
+    points, expected = in_the_brain(points, register(fixed, moving, transform=kind).transform.points(points), moving)
     for name, store in STORED.items():
         found = register(*store(fixed, moving), transform=kind).transform.points(points)
         off = float(np.linalg.norm(found - expected, axis=1).mean())
-        assert off < LIMIT_MM, (name, off)
+        assert off < LIMIT_MM[kind], (name, off)
     for suffix in (".nii.gz", ".nrrd", ".mha"):
         paths = [tmp_path / f"{name}{suffix}" for name in ("fixed", "moving")]
         write_image(paths[0], fixed)
         write_image(paths[1], flipped(moving, 0))
         found = register(*paths, transform=kind).transform.points(points)
-        assert np.linalg.norm(found - expected, axis=1).mean() < LIMIT_MM, suffix
+        assert np.linalg.norm(found - expected, axis=1).mean() < LIMIT_MM[kind], suffix
 
 
 def test_thick_oblique_slices_of_half_a_head_find_the_rest(heads):
