@@ -13,8 +13,8 @@ from warpwise.io.images import write_image
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
 
-# In slices of 3 and 6 mm. The moving brain is a stripped one beside a head, so that its outline does not count: what lies at
-# its rim is loosely held, and rounding moves it by up to half a millimetre on average (0.05 while the outline counted).
+# In slices of 3 and 6 mm. The moving brain is a stripped one beside a head, so that its outline does not count: what lies
+# at its rim is loosely held, and rounding moves it by up to half a millimetre on average (0.05 while the outline counted).
 LIMIT_MM = {"rigid": 0.15, "greedy": 0.7}
 AIR = 20  # voxels on each side: more than the solvers keep round an object
 
@@ -89,7 +89,7 @@ STORED = {
 
 
 def in_the_brain(points: np.ndarray, there: np.ndarray, moving: Image) -> tuple[np.ndarray, np.ndarray]:
-    """Points and where they go to, of those that reach the moving brain: it is a stripped one, and nothing holds the rest."""
+    """Points and where they go to, of those that reach the moving brain, which is a stripped one: nothing holds the rest."""
     inverse = moving.grid.inverse_affine
     at = np.rint(there @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
     inside = ((at >= 0) & (at < np.array(moving.grid.shape))).all(1)
