@@ -89,7 +89,7 @@ STORED = {
 
 
 def in_the_brain(points: np.ndarray, there: np.ndarray, moving: Image) -> tuple[np.ndarray, np.ndarray]:
-    """Points and where they go to, of those that reach the moving brain, which is a stripped one: nothing holds the rest."""
+    """Points, and where they go to, that reach the moving brain: it is a stripped one, and nothing holds the rest."""
     inverse = moving.grid.inverse_affine
     at = np.rint(there @ inverse[:3, :3].T + inverse[:3, 3]).astype(int)
     inside = ((at >= 0) & (at < np.array(moving.grid.shape))).all(1)
