@@ -148,7 +148,7 @@ def without_padding(data: NDArray[Any]) -> tuple[NDArray[Any], float | None]:
 
 BLANK = 0.98  # of all dark voxels: where so many are exactly the darkest value, somebody wrote that
 BACKGROUND = 0.1  # of all voxels: less is no background
-DARK = 0.02  # of the intensity range
+DARK = 0.02  # of the intensity range: darker is background
 
 
 def blank(data: NDArray[Any]) -> bool:

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from warpwise.grid import occupied
+from warpwise.image import DARK
 from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.shapes import Array, Channels, ChannelsElsewhere, Map1, Triple
 
 MARGIN = 8  # voxels of empty space kept on each side, over which the field fades to 0
 COARSEST = 8  # voxels that become one at the coarsest scale of any preset, at most
-DARK = 0.02  # of the intensity range: darker is background
 
 
 @dataclass(frozen=True)

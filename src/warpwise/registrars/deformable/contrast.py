@@ -12,8 +12,7 @@ from warpwise.pair import Pair
 from warpwise.registrars.crop import focused, overlap
 from warpwise.registrars.linear.contrast import ALIKE as SIGNED
 from warpwise.registrars.linear.contrast import agreement
-from warpwise.registrars.linear.shading import STRONG, relative, strength
-from warpwise.registrars.linear.shading import VOXELS as SHADED
+from warpwise.registrars.linear.shading import STRONG, gains, strength
 from warpwise.registrars.linear.starts import coarsest
 from warpwise.shapes import Matrix4, Triple, VectorField
 from warpwise.similarity.mapping import DEPTH, Mapping, mapping
@@ -70,16 +69,11 @@ def without_shading(pair: Pair) -> Pair:
 
     A ramp of brightness in one image correlates with whatever lies along it in the other.
     """
-    small = coarsest(focused(pair), SHADED)
-    warped = np.empty((len(pair.moving.data), *small.fixed.shape), np.float32)
-    kernels.warp_affine(small.moving.data, small.to_moving, out=warped)
-    weight = overlap(small)
-    count = None if weight is None else weight[0]
-    gains = [relative(f, w, count)[0] for f, w in zip(small.fixed.data, warped, strict=True)]
-    half = np.stack(gains) * np.float32(0.5)
+    grid, seen_gains = gains(focused(pair))
+    half = np.stack([gain for gain, _ in seen_gains]) * np.float32(0.5)
 
     def divided(volume: Volume, to_fixed: Matrix4, sign: float) -> Volume:
-        to_small = small.fixed.grid.inverse_affine @ pair.fixed.grid.affine @ to_fixed
+        to_small = grid.inverse_affine @ pair.fixed.grid.affine @ to_fixed
         factor = kernels.warp_affine(half, to_small, out=np.empty_like(volume.data))
         np.exp(factor * np.float32(sign), out=factor)
         factor *= volume.data

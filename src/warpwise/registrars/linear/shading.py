@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from warpwise.grid import Grid
 from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.crop import overlap
@@ -39,13 +40,18 @@ def relative(fixed: Map, warped: Map, weight: Map | None = None) -> tuple[Map, f
     return gain, float(np.sqrt((gain**2 * inside).sum(dtype=np.float64) / voxels))
 
 
-def strength(pair: Pair) -> float:
-    """How strong the shading is that a pair does not share where it lies (`relative`), in the channel where it is most."""
+def gains(pair: Pair) -> tuple[Grid, list[tuple[Map, float]]]:
+    """`relative` of every channel where a pair lies, and the coarse grid of the fixed image on which it was seen."""
     small = coarsest(pair, VOXELS)
     warped = kernels.warp_affine(small.moving.data, small.to_moving, out=np.empty_like(small.fixed.data))
     weight = overlap(small)
     count = None if weight is None else weight[0]
-    return max(relative(f, w, count)[1] for f, w in zip(small.fixed.data, warped, strict=True))
+    return small.fixed.grid, [relative(f, w, count) for f, w in zip(small.fixed.data, warped, strict=True)]
+
+
+def strength(pair: Pair) -> float:
+    """How strong the shading is that a pair does not share where it lies, in the channel where it is most."""
+    return max(sd for _, sd in gains(pair)[1])
 
 
 def flattened(pair: Pair) -> Pair:

@@ -114,7 +114,7 @@ def align(
     aligner = _Aligner(settings, terms, given, on_step)
     plain = aligner(objects)
     best = aligner.masked(plain, objects) or plain
-    objects = objects if best.cut_out is None else stripped.masked(objects, best.cut_out)
+    objects = best.objects.moved(objects.to_moving)  # with the mask, where there is one
     uneven = shading.strength(objects.moved(best.solution.to_moving))
     turned = starts.rotation_degrees(best.world[:3, :3]) > starts.TURNED
     if uneven > shading.STRONG or turned:
