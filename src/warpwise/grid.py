@@ -83,6 +83,12 @@ class Grid:
         return tuple(float(n) for n in np.linalg.norm(self.affine[:-1, :-1], axis=0))
 
     @property
+    def anisotropy(self) -> float:
+        """Largest over smallest distance of voxels along axes that have several."""
+        several = [s for s, n in zip(self.spacing_mm, self.shape, strict=True) if n > 1]
+        return max(several) / min(several) if several else 1.0
+
+    @property
     def diagonal_mm(self) -> float:
         """From corner to corner, as if axes were at right angles."""
         return float(np.linalg.norm([s * n for s, n in zip(self.spacing_mm, self.shape, strict=True)]))

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from warpwise.grid import Grid
+from warpwise.image import DARK
 from warpwise.ops import kernels
 from warpwise.shapes import Array, Channels, ChannelsElsewhere, Codes, LabelMap, Map, Triple, VoxelPoints
 
@@ -25,6 +27,7 @@ class Volume:
         points: (n, 3), landmarks in voxels.
         stiffness: (X, Y, Z), where smoothness is strict.
         cut_out: whether its background is one number that somebody wrote, 0 here (`image.blank`).
+        continued: whether it was, and what lies beyond its mask was filled in from there.
         dim: axes of the image as it is stored.
     """
 
@@ -36,6 +39,7 @@ class Volume:
     points: VoxelPoints | None = None
     stiffness: Map | None = None
     cut_out: bool = False
+    continued: bool = False
     dim: int = 3
     name: str = ""
 
@@ -44,6 +48,12 @@ class Volume:
         """Voxels along each axis."""
         x, y, z = self.data.shape[1:]
         return x, y, z
+
+    @property
+    def object(self) -> NDArray[np.bool_]:
+        """(X, Y, Z), where it shows something: not dark, and not filled in."""
+        bright = np.asarray((self.data > DARK).any(0))
+        return bright & (self.mask > 0) if self.continued and self.mask is not None else bright
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> "Volume":
         """Only this part of the grid."""

@@ -50,15 +50,19 @@ class Box:
 def foreground(pair: Pair) -> Box:
     """The box of both foregrounds and all landmarks with a margin: it does not depend on how much empty space is stored."""
     shape = pair.fixed.grid.shape
-    warped = np.empty((len(pair.moving.data), *shape), np.float32)
-    kernels.warp_affine(pair.moving.data, pair.to_moving, out=warped)
-    bright = np.asarray(((pair.fixed.data > DARK) | (warped > DARK)).any(0))
+    shown = pair.moving.data
+    if pair.moving.continued:
+        shown = shown * pair.moving.object
+    warped = np.empty((len(shown), *shape), np.float32)
+    kernels.warp_affine(shown, pair.to_moving, out=warped)
+    still = pair.fixed.object
+    bright = still | np.asarray((warped > DARK).any(0))
     if pair.fixed.points is not None:
         at = np.clip(np.rint(pair.fixed.points), 0, np.array(shape) - 1).astype(np.int64)
         bright[tuple(at.T)] = True
     start, size = around(bright)
     # Levels keep every eighth voxel or so: which ones must depend on the fixed object alone.
-    anchor, _ = around(np.asarray((pair.fixed.data > DARK).any(0)))
+    anchor, _ = around(still)
     first = [s - (s - a) % COARSEST for s, a in zip(start, anchor, strict=True)]
     first = [f if f >= 0 else f + COARSEST for f in first]
     size = tuple(s + n - f for f, s, n in zip(first, start, size, strict=True))
@@ -94,12 +98,12 @@ def overlap(pair: Pair) -> Map1 | None:
 
 def focused(pair: Pair) -> Pair:
     """The pair with each image cut down to the box of its own foreground."""
-    pair = pair.cropped(*around(np.asarray((pair.fixed.data > DARK).any(0))))
-    return pair.moving_cropped(*around(np.asarray((pair.moving.data > DARK).any(0))))
+    pair = pair.cropped(*around(pair.fixed.object))
+    return pair.moving_cropped(*around(pair.moving.object))
 
 
 def anchored(pair: Pair) -> Pair:
     """The pair with its moving image begun so that coarse scales keep the same voxels however much air is stored."""
-    first, _ = around(np.asarray((pair.moving.data > DARK).any(0)))
+    first, _ = around(pair.moving.object)
     start = [n % COARSEST for n in first]
     return pair.moving_cropped(start, [n - s for n, s in zip(pair.moving.shape, start, strict=True)])

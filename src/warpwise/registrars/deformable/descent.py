@@ -142,6 +142,9 @@ def descend(
 
 
 ROSE = "the energy rose"
+# Between thick slices a step that overshoots makes the next one overshoot more, until rounding decides where points go;
+# on cubes such steps bounce harmlessly, and without them Dice is .002 lower.
+SHORTER, LONGER = 0.7, 1.1
 PATIENCE = 3  # iterations until the energy must be below the first: smoothing of an inherited field may cost a little
 
 
@@ -153,22 +156,28 @@ def _descend(
     force, spare, momentum = np.empty_like(field), np.empty_like(field), np.zeros_like(field)
     landmarks = work.terms.landmarks
     pull = None if landmarks is None or work.pair.fixed.points is None else Pull(work.pair, landmarks, work.factors)
-    first = np.inf
+    metric, share = work.metric(), 1.0
+    first = last = np.inf
     for iteration in range(iterations):
         energy = moves.energy_and_force(field, force)
         if pull is not None:
             energy += pull.look(moves.displacement(field))
         first = energy if iteration == 0 else first
+        if work.thick and iteration >= PATIENCE:
+            share = share * SHORTER if energy > last else min(share * LONGER, 1.0)
+        last = energy
         worse = iteration >= min(PATIENCE, iterations - 1) and energy > first
         if worse or not np.isfinite(energy):
             return field, ROSE, energy
         if recorder.add(work.settings.image, iterations, energy):
             return field, "converged", energy
+        if metric is not None:
+            force *= metric
         kernels.gaussian(force, sigma, out=spare)
         typical = kernels.typical_length(spare, settings.quantile)
         if typical == 0.0 and pull is None:
             return field, "no force", energy
-        length = step * (1 - (1 - settings.decay) * iteration / max(iterations - 1, 1))
+        length = share * step * (1 - (1 - settings.decay) * iteration / max(iterations - 1, 1))
         gain = -(1 - settings.momentum) * length / max(typical, 1e-30)
         kernels.momentum_step(
             spare, momentum, keep=settings.momentum, gain=gain, cap=settings.cap, taper=work.taper, out=force

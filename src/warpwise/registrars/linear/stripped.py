@@ -43,7 +43,9 @@ def masked(pair: Pair, side: Side) -> Pair:
 
 def _masked(volume: Volume) -> Volume:
     mask = object_mask(volume)
-    return replace(volume, data=filled(volume.data, np.asarray(1 - mask, np.float32), widest=CONTINUED), mask=mask)
+    return replace(
+        volume, data=filled(volume.data, np.asarray(1 - mask, np.float32), widest=CONTINUED), mask=mask, continued=True
+    )
 
 
 def beyond(pair: Pair, side: Side) -> float:
