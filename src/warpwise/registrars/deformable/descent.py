@@ -115,7 +115,7 @@ def descend(
     settings: DescentSettings,
     recorder: Recorder,
 ) -> tuple[Array, str]:
-    """Run one scale; if the energy rises or stops being finite, begin the scale again with half the step.
+    """Run one scale; if the energy rises or stops being finite, begin the scale again with steps half as long.
 
     Args:
         coarser: the field to begin with, if any, and how many voxels of the full grid its nodes are apart; it is brought
@@ -132,7 +132,7 @@ def descend(
 
     for retry in range(4):
         recorder.begin()
-        lower, stop, energy = _descend(work, begun(), moves, settings, recorder, work.settings.step * 0.5**retry)
+        lower, stop, energy = _descend(work, begun(), moves, settings, recorder, 0.5**retry)
         if stop != ROSE:
             return lower, stop
     if not np.isfinite(energy):
@@ -149,14 +149,14 @@ PATIENCE = 3  # iterations until the energy must be below the first: smoothing o
 
 
 def _descend(
-    work: ScaleWork, field: VectorField, moves: Motion, settings: DescentSettings, recorder: Recorder, step: float
+    work: ScaleWork, field: VectorField, moves: Motion, settings: DescentSettings, recorder: Recorder, most: float
 ) -> tuple[Array, str, float]:
     iterations = work.settings.iterations
     sigma, _ = work.sigmas()
     force, spare, momentum = np.empty_like(field), np.empty_like(field), np.zeros_like(field)
     landmarks = work.terms.landmarks
     pull = None if landmarks is None or work.pair.fixed.points is None else Pull(work.pair, landmarks, work.factors)
-    metric, share = work.metric(), 1.0
+    metric, share = work.metric(), most
     first = last = np.inf
     for iteration in range(iterations):
         energy = moves.energy_and_force(field, force)
@@ -164,7 +164,7 @@ def _descend(
             energy += pull.look(moves.displacement(field))
         first = energy if iteration == 0 else first
         if work.thick and iteration >= PATIENCE:
-            share = share * SHORTER if energy > last else min(share * LONGER, 1.0)
+            share = share * SHORTER if energy > last else min(share * LONGER, most)
         last = energy
         worse = iteration >= min(PATIENCE, iterations - 1) and energy > first
         if worse or not np.isfinite(energy):
@@ -177,12 +177,12 @@ def _descend(
         typical = kernels.typical_length(spare, settings.quantile)
         if typical == 0.0 and pull is None:
             return field, "no force", energy
-        length = share * step * (1 - (1 - settings.decay) * iteration / max(iterations - 1, 1))
+        length = share * work.settings.step * (1 - (1 - settings.decay) * iteration / max(iterations - 1, 1))
         gain = -(1 - settings.momentum) * length / max(typical, 1e-30)
         kernels.momentum_step(
             spare, momentum, keep=settings.momentum, gain=gain, cap=settings.cap, taper=work.taper, out=force
         )
         if pull is not None:
             pull.add(force, cap=settings.cap)
-        moves.stepped(field, force, spare)
+        moves.stepped(field, force, spare, share)
     return field, "all iterations", first

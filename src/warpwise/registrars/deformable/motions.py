@@ -25,8 +25,9 @@ class Motion(ABC):
         """Energy at a field; force becomes the derivative by a small displacement composed on the right."""
 
     @abstractmethod
-    def stepped(self, field: VectorField, step: VectorField, spare: VectorField) -> None:
-        """Change the field, in place, by a step (both in voxels of its nodes)."""
+    def stepped(self, field: VectorField, step: VectorField, spare: VectorField, share: float) -> None:
+        """Change the field, in place, by a step (both in voxels of its nodes), and smooth it by this share of the whole:
+        where steps are short, smoothing must be little, or it undoes more than they do."""
 
     @abstractmethod
     def displacement(self, field: VectorField) -> VectorField:
@@ -60,9 +61,9 @@ class Compositional(Motion):
         kernels.force(self.derivative, self.warped, factors=work.factors, out=force)
         return energy
 
-    def stepped(self, field: VectorField, step: VectorField, spare: VectorField) -> None:
+    def stepped(self, field: VectorField, step: VectorField, spare: VectorField, share: float) -> None:
         kernels.compose(field, step, out=spare)
-        kernels.gaussian(spare, self.sigma, out=field)
+        smoothed(spare, self.sigma, share, out=field)
 
     def displacement(self, field: VectorField) -> VectorField:
         return field
@@ -81,8 +82,8 @@ class Exponential(Motion):
     def energy_and_force(self, field: VectorField, force: VectorField) -> float:
         return self.moved.energy_and_force(integrate(field), force)
 
-    def stepped(self, field: VectorField, step: VectorField, spare: VectorField) -> None:
-        added(field, step, spare, self.moved.sigma)
+    def stepped(self, field: VectorField, step: VectorField, spare: VectorField, share: float) -> None:
+        added(field, step, spare, self.moved.sigma, share)
 
     def displacement(self, field: VectorField) -> VectorField:
         return integrate(field)
@@ -119,8 +120,8 @@ class Symmetric(Motion):
         force *= half
         return energy
 
-    def stepped(self, field: VectorField, step: VectorField, spare: VectorField) -> None:
-        added(field, step, spare, self.sigma)
+    def stepped(self, field: VectorField, step: VectorField, spare: VectorField, share: float) -> None:
+        added(field, step, spare, self.sigma, share)
 
     def displacement(self, field: VectorField) -> VectorField:
         return integrate(field)
@@ -137,7 +138,16 @@ def integrate(velocity: VectorField) -> VectorField:
     return exponential(velocity, squarings=squarings)
 
 
-def added(velocity: VectorField, step: VectorField, spare: VectorField, sigma: list[float]) -> None:
+def added(velocity: VectorField, step: VectorField, spare: VectorField, sigma: list[float], share: float) -> None:
     """velocity ← smooth(velocity + step), in place."""
     np.add(velocity, step, out=spare)
-    kernels.gaussian(spare, sigma, out=velocity)
+    smoothed(spare, sigma, share, out=velocity)
+
+
+def smoothed(field: VectorField, sigma: list[float], share: float, *, out: VectorField) -> None:
+    """out ← field + share · (its Gaussian − field)."""
+    kernels.gaussian(field, sigma, out=out)
+    if share < 1:
+        out -= field
+        out *= np.float32(share)
+        out += field

@@ -19,7 +19,7 @@ from warpwise.similarity.local import windowed
 from warpwise.volume import scale_factors
 
 THICK = 1.5  # times as far apart as voxels of a slice
-CUBES = 0.98  # a metric this even is none
+CUBES = 0.99  # a metric this even is none
 
 
 class ScaleSettings(Settings):
@@ -223,14 +223,17 @@ class ScaleWork:
         return np.multiply(field, x[:, None, None] * y[:, None] * z, dtype=np.float32)
 
     def metric(self) -> Array | None:
-        """What turns slopes by voxels of the nodes into steps along the slope by mm, (3, 1, 1, 1); None: these are cubes.
+        """What shortens steps across thick slices, (3, 1, 1, 1): the smallest distance of nodes over that of each axis;
+        None where nodes are as far apart along all.
 
-        An image falls as steeply from slice to slice as from voxel to voxel, however thick the slices: by voxels, most of
-        a step would go across them, and far in mm. Brains in slices of 5 and 6 mm gain 0.012 and 0.017 in Dice by it.
+        An image changes as much from slice to slice as from voxel to voxel, however thick the slices: by voxels, most of
+        a step would go across them, and overshoot. This brings forces to slopes by mm; steps by mm as well, the square of
+        it, leave too little across slices, and smoothing then undoes more than they do.
         """
         spacing = np.array(self.pair.fixed.grid.spacing_mm) * self.factors
-        spacing[np.array(self.nodes) == 1] = spacing[np.array(self.nodes) > 1].min(initial=np.inf)
-        shares = (spacing.min() / spacing) ** 2
+        several = np.array(self.nodes) > 1
+        spacing[~several] = spacing[several].min(initial=np.inf)
+        shares = spacing.min() / spacing
         return None if shares.min() > CUBES else shares.astype(np.float32)[:, None, None, None]
 
     def sigmas(self) -> tuple[list[float], list[float]]:
