@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from common import machine, markdown_table
 from front import PAIRS
+from warpwise.data.dataset import read_dataset
 
 import warpwise as ww
-from warpwise.data.dataset import read_dataset
 from warpwise.evaluation.metrics import label_overlap, regularity
 from warpwise.grid import Grid
 from warpwise.image import Image
@@ -96,7 +96,7 @@ def report(content: dict[str, dict[str, Any]]) -> str:
                     cells.append(f"{np.mean(dice):.3f} ({min(dice):.3f}), {rough:.3f}, {folded:g}, {cpu:.1f} s")
                 table.append([f"{case}, {method}", *cells])
         count = len({r["pair"] for r in next(iter(runs.values()))})
-        lines += ["", f"## {count} {people} pairs", "", markdown_table(["", *runs], table)]
+        lines += ["", f"## {count} {people} pairs", "", *markdown_table(["", *runs], table)]
     return "\n".join(lines) + "\n"
 
 
