@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from common import machine, markdown_table
 from front import PAIRS
-from warpwise.data.dataset import read_dataset
 
 import warpwise as ww
 from warpwise.evaluation.metrics import label_overlap, regularity
 from warpwise.grid import Grid
 from warpwise.image import Image
+from warpwise.io.datasets import read_dataset
 from warpwise.io.images import read_image
 
 HERE = Path(__file__).parent
