@@ -1,5 +1,7 @@
 """Objects of other sizes and ages, turned or cut out; shading, padding, windows; and warnings that must not be given."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from asking import prepared
@@ -9,17 +11,19 @@ import warpwise as ww
 from warpwise.errors import InputError
 from warpwise.evaluation.metrics import dice, regularity
 from warpwise.grid import Grid
-from warpwise.image import Image, without_padding
+from warpwise.image import DARK, Image, without_padding
 from warpwise.methods import Method
 from warpwise.pair import Pair
 from warpwise.registrars.deformable.descent import Greedy
-from warpwise.registrars.deformable.work import usable_scales
+from warpwise.registrars.deformable.motions import smoothed
+from warpwise.registrars.deformable.part import Part
+from warpwise.registrars.deformable.work import ScaleSettings, ScaleWork, usable_scales
 from warpwise.registrars.linear.stripped import object_mask
 from warpwise.resampling import resample
 from warpwise.synthetic.atrophy import changed_in_size
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
 from warpwise.synthetic.shapes import smooth_noise
-from warpwise.volume import Volume
+from warpwise.volume import Volume, filled
 
 
 @pytest.fixture(scope="module")
@@ -297,3 +301,58 @@ def test_a_scale_whose_voxels_would_be_too_large_is_left_out(spacing: float, sca
     assert len(usable_scales(Pair(image, image, np.eye(4)), registrar.scales)) == scales
     last = registrar.scales[-1].replace(largest_mm=0.01)
     assert usable_scales(Pair(image, image, np.eye(4)), (last,)) == [last]
+
+
+def sliced(image: Image, axis: int, thickness: int) -> Image:
+    """Averages of so many voxels along an axis."""
+    data = np.moveaxis(image.data.astype(np.float32), axis + 1, 0)
+    data = data[: len(data) // thickness * thickness]
+    data = np.ascontiguousarray(np.moveaxis(data.reshape(-1, thickness, *data.shape[1:]).mean(1), 0, axis + 1))
+    affine = image.grid.affine.copy()
+    affine[:3, 3] += affine[:3, axis] * (thickness - 1) / 2
+    affine[:3, axis] *= thickness
+    return Image(data, Grid(data.shape[1:], affine))
+
+
+@pytest.mark.parametrize(("axis", "limit"), [(1, 2.2), (2, 2.0)])
+def test_thick_slices_are_not_torn_apart_by_steps_across_them(pair: KnownPair, axis: int, limit: float):
+    """10 mm slices of 2.5 mm voxels: steps along slopes by voxels, most of them across the slices, end at 2.4 and 2.2 mm."""
+    fixed, moving = (sliced(image, axis, 4) for image in (pair.fixed, pair.moving))
+    assert error(pair, ww.register(fixed, moving, method="accurate")) < limit
+
+
+def work_of(fixed: Image, moving: Image) -> ScaleWork:
+    """Full resolution, as the balanced preset's descent has it."""
+    part, method = Part.of(prepared(fixed, moving), None), Method.named("balanced")
+    return ScaleWork.build(part.pair, ScaleSettings(image=0, field=0, iterations=1), method.terms(), part.box)
+
+
+def test_steps_across_slices_are_in_the_proportion_of_their_distance(pair: KnownPair):
+    whole = work_of(pair.fixed, pair.moving)
+    thick = work_of(*(sliced(image, 1, 4) for image in (pair.fixed, pair.moving)))
+    assert whole.metric() is None
+    assert not whole.thick
+    metric = thick.metric()
+    assert metric is not None
+    assert thick.thick
+    np.testing.assert_allclose(metric.ravel(), [1, 0.25, 1], rtol=0.02)  # its voxels are nearly cubes
+
+
+def test_a_field_is_smoothed_by_as_large_a_share_as_steps_have():
+    field = np.random.default_rng(0).normal(size=(3, 9, 8, 7)).astype(np.float32)
+    none, quarter, whole = (smoothed(field, [0.7] * 3, share, out=np.empty_like(field)) for share in (0.0, 0.25, 1.0))
+    np.testing.assert_allclose(none, field, atol=1e-6)
+    np.testing.assert_allclose(quarter, 0.75 * field + 0.25 * whole, atol=1e-6)
+    assert whole.std() < 0.6 * field.std()
+
+
+def test_what_was_filled_in_beyond_a_cut_is_no_part_of_the_object(pair: KnownPair):
+    """Else the part of the grid that is worked on would depend on how much air is stored round it."""
+    volume = prepared(pair.fixed, pair.moving).moving
+    brain = np.zeros(volume.shape, np.float32)
+    brain[16:40, 20:50, 20:44] = 1
+    cut = replace(volume, data=volume.data * brain, mask=brain, cut_out=True)
+    filled_in = replace(cut, data=filled(cut.data, 1 - brain, widest=8), continued=True)
+    assert (filled_in.data[0] > DARK).sum() > 2 * brain.sum()
+    assert not (filled_in.object & (brain == 0)).any()
+    np.testing.assert_array_equal(filled_in.object, cut.object)

@@ -144,10 +144,11 @@ def added(velocity: VectorField, step: VectorField, spare: VectorField, sigma: l
     smoothed(spare, sigma, share, out=velocity)
 
 
-def smoothed(field: VectorField, sigma: list[float], share: float, *, out: VectorField) -> None:
+def smoothed(field: VectorField, sigma: list[float], share: float, *, out: VectorField) -> VectorField:
     """out ← field + share · (its Gaussian − field)."""
     kernels.gaussian(field, sigma, out=out)
     if share < 1:
         out -= field
         out *= np.float32(share)
         out += field
+    return out

@@ -19,7 +19,7 @@ from warpwise.similarity.local import windowed
 from warpwise.volume import scale_factors
 
 THICK = 1.5  # times as far apart as voxels of a slice
-CUBES = 0.99  # a metric this even is none
+CUBES = 0.95  # a metric this even is none
 
 
 class ScaleSettings(Settings):
