@@ -316,7 +316,7 @@ def sliced(image: Image, axis: int, thickness: int) -> Image:
 
 @pytest.mark.parametrize(("axis", "limit"), [(1, 2.2), (2, 2.0)])
 def test_thick_slices_are_not_torn_apart_by_steps_across_them(pair: KnownPair, axis: int, limit: float):
-    """10 mm slices of 2.5 mm voxels: steps along slopes by voxels, most of them across the slices, end at 2.4 and 2.2 mm."""
+    """10 mm slices of 2.5 mm voxels: steps along slopes by voxels, most of them across the slices, end at 2.4, 2.2 mm."""
     fixed, moving = (sliced(image, axis, 4) for image in (pair.fixed, pair.moving))
     assert error(pair, ww.register(fixed, moving, method="accurate")) < limit
 
