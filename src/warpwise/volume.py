@@ -50,10 +50,14 @@ class Volume:
         return x, y, z
 
     @property
+    def shown(self) -> Channels:
+        """(C, X, Y, Z), the image without what was filled in beyond a cut."""
+        return self.data * (self.mask > 0) if self.continued and self.mask is not None else self.data
+
+    @property
     def object(self) -> NDArray[np.bool_]:
-        """(X, Y, Z), where it shows something: not dark, and not filled in."""
-        bright = np.asarray((self.data > DARK).any(0))
-        return bright & (self.mask > 0) if self.continued and self.mask is not None else bright
+        """(X, Y, Z), where it shows something."""
+        return np.asarray((self.shown > DARK).any(0))
 
     def cropped(self, start: Sequence[int], shape: Sequence[int]) -> "Volume":
         """Only this part of the grid."""

@@ -356,3 +356,5 @@ def test_what_was_filled_in_beyond_a_cut_is_no_part_of_the_object(pair: KnownPai
     assert (filled_in.data[0] > DARK).sum() > 2 * brain.sum()
     assert not (filled_in.object & (brain == 0)).any()
     np.testing.assert_array_equal(filled_in.object, cut.object)
+    np.testing.assert_array_equal(filled_in.shown, cut.data)  # what networks look at
+    assert cut.shown is cut.data

@@ -50,9 +50,7 @@ class Box:
 def foreground(pair: Pair) -> Box:
     """The box of both foregrounds and all landmarks with a margin: it does not depend on how much empty space is stored."""
     shape = pair.fixed.grid.shape
-    shown = pair.moving.data
-    if pair.moving.continued:
-        shown = shown * pair.moving.object
+    shown = pair.moving.shown
     warped = np.empty((len(shown), *shape), np.float32)
     kernels.warp_affine(shown, pair.to_moving, out=warped)
     still = pair.fixed.object

@@ -110,13 +110,13 @@ def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:
     out: list[str] = []
     spacing = embedded_spacing(card.spacing_mm)
     for what, volume in (("fixed", pair.fixed), ("moving", pair.moving)):
-        image, grid = volume.data, volume.grid
+        image, grid = volume.shown, volume.grid
         axes = [n for n in range(3) if grid.shape[n] > 1]
         if any(grid.spacing_mm[n] > THICK * spacing[n] for n in axes):
             have = "×".join(f"{grid.spacing_mm[n]:.3g}" for n in axes)
             want = "×".join(f"{spacing[n]:.3g}" for n in axes)
             out.append(f"The {what} image has voxels of {have} mm; the model was trained at {want} mm.")
-        bright = np.asarray((image > DARK).any(0))
+        bright = volume.object
         if card.field_mm and bright.any():
             at = np.nonzero(bright)
             extent = [(int(at[n].max() - at[n].min()) + 1) * grid.spacing_mm[n] for n in axes]

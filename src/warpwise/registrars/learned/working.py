@@ -47,8 +47,8 @@ def working_pair(pair: Pair, card: ModelCard) -> WorkingPair:
     """
     card.fits(len(pair.fixed.data), dim=2 if pair.planar else 3)
     spacing = embedded_spacing(card.spacing_mm)
-    fixed, grid = at_spacing(pair.fixed.data, pair.fixed.grid, spacing)
-    source, moving_grid = at_spacing(pair.moving.data, pair.moving.grid, spacing)
+    fixed, grid = at_spacing(pair.fixed.shown, pair.fixed.grid, spacing)
+    source, moving_grid = at_spacing(pair.moving.shown, pair.moving.grid, spacing)
     step = ratios(pair.fixed.grid, spacing)
     matrix = moving_grid.inverse_affine @ pair.moving.grid.affine @ pair.to_moving @ np.diag([*step, 1.0])
     out = np.empty((len(source), *grid.shape), np.float32)
