@@ -2,8 +2,8 @@
 
     python benchmarks/thick_slices.py DATA --as after --people validation
 
-Slices are averages of 1 mm voxels along an axis. Training pairs are those that presets were chosen on. The energy solver steps otherwise. An older checkout:
-PYTHONPATH=OLD/src … --as before. Every row carries commit and load.
+Slices are averages of 1 mm voxels along an axis. Training pairs are those that presets were chosen on. The energy solver
+steps otherwise. An older checkout: PYTHONPATH=OLD/src … --as before --commit ITS. Every row carries commit and load.
 """
 
 import argparse
@@ -107,9 +107,13 @@ def main() -> None:
     parser.add_argument("--people", choices=("training", "validation"), default="validation")
     parser.add_argument("--commit", default="", help="of the code that is run, where that is not this checkout's")
     options = parser.parse_args()
+    if (options.name == "before") != bool(options.commit):
+        parser.error("--commit belongs to --as before, whose code is not this checkout's")
     run = machine()
     run["commit"] = options.commit or run["commit"]
     run["command"] = f"python benchmarks/thick_slices.py DATA --as {options.name} --people {options.people}"
+    if options.commit:
+        run["command"] = f"PYTHONPATH=OLD/src {run['command']} --commit {options.commit}"
     run["load"] = round(os.getloadavg()[0], 2)
     run["rows"] = measured(options.data, options.people, run["commit"])
     target = HERE / "results" / "thick_slices.json"

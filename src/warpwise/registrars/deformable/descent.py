@@ -144,7 +144,7 @@ def descend(
 ROSE = "the energy rose"
 # Between thick slices a step that overshoots makes the next one overshoot more, until rounding decides where points go;
 # on cubes such steps bounce harmlessly, and without them Dice is .002 lower.
-SHORTER, LONGER = 0.7, 1.1
+SHORTER, LONGER, SHORTEST = 0.7, 1.1, 0.1
 PATIENCE = 3  # iterations until the energy must be below the first: smoothing of an inherited field may cost a little
 
 
@@ -164,7 +164,7 @@ def _descend(
             energy += pull.look(moves.displacement(field))
         first = energy if iteration == 0 else first
         if work.thick and iteration >= PATIENCE:
-            share = share * SHORTER if energy > last else min(share * LONGER, most)
+            share = max(share * SHORTER, SHORTEST * most) if energy > last else min(share * LONGER, most)
         last = energy
         worse = iteration >= min(PATIENCE, iterations - 1) and energy > first
         if worse or not np.isfinite(energy):
@@ -177,12 +177,13 @@ def _descend(
         typical = kernels.typical_length(spare, settings.quantile)
         if typical == 0.0 and pull is None:
             return field, "no force", energy
+        near = share if work.thick else 1.0  # what must go with the length of a step
         length = share * work.settings.step * (1 - (1 - settings.decay) * iteration / max(iterations - 1, 1))
         gain = -(1 - settings.momentum) * length / max(typical, 1e-30)
         kernels.momentum_step(
             spare, momentum, keep=settings.momentum, gain=gain, cap=settings.cap, taper=work.taper, out=force
         )
         if pull is not None:
-            pull.add(force, cap=settings.cap)
-        moves.stepped(field, force, spare, share)
+            pull.add(force, cap=settings.cap * near)
+        moves.stepped(field, force, spare, near)
     return field, "all iterations", first

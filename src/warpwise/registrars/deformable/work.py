@@ -19,7 +19,6 @@ from warpwise.similarity.local import windowed
 from warpwise.volume import scale_factors
 
 THICK = 1.5  # times as far apart as voxels of a slice
-CUBES = 0.95  # a metric this even is none
 
 
 class ScaleSettings(Settings):
@@ -101,7 +100,7 @@ class ScaleWork:
         fixed, moving: the channels that are compared: those of every similarity, then codes of labels.
         counts: how many channels each similarity has.
         taper: weights of the nodes along each axis.
-        thick: whether voxels of the full grid are far from cubes.
+        thick: whether slices of the full grid are (`THICK`).
     """
 
     pair: Pair
@@ -224,17 +223,18 @@ class ScaleWork:
 
     def metric(self) -> Array | None:
         """What shortens steps across thick slices, (3, 1, 1, 1): the smallest distance of nodes over that of each axis;
-        None where nodes are as far apart along all.
+        None where slices are not thick.
 
         An image changes as much from slice to slice as from voxel to voxel, however thick the slices: by voxels, most of
         a step would go across them, and overshoot. This brings forces to slopes by mm; steps by mm as well, the square of
         it, leave too little across slices, and smoothing then undoes more than they do.
         """
+        if not self.thick:
+            return None
         spacing = np.array(self.pair.fixed.grid.spacing_mm) * self.factors
         several = np.array(self.nodes) > 1
         spacing[~several] = spacing[several].min(initial=np.inf)
-        shares = spacing.min() / spacing
-        return None if shares.min() > CUBES else shares.astype(np.float32)[:, None, None, None]
+        return (spacing.min() / spacing).astype(np.float32)[:, None, None, None]
 
     def sigmas(self) -> tuple[list[float], list[float]]:
         """Widths per axis of the Gaussians of the force and of the field: none along an axis of one node."""
