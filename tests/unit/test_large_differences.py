@@ -10,20 +10,23 @@ from scipy.ndimage import distance_transform_edt
 import warpwise as ww
 from warpwise.errors import InputError
 from warpwise.evaluation.metrics import dice, regularity
+from warpwise.events import ignore
 from warpwise.grid import Grid
 from warpwise.image import DARK, Image, without_padding
 from warpwise.methods import Method
 from warpwise.pair import Pair
-from warpwise.registrars.deformable.descent import Greedy
-from warpwise.registrars.deformable.motions import smoothed
+from warpwise.registrars.base import Recorder
+from warpwise.registrars.crop import foreground
+from warpwise.registrars.deformable.descent import Greedy, descend
+from warpwise.registrars.deformable.motions import Motion, smoothed
 from warpwise.registrars.deformable.part import Part
 from warpwise.registrars.deformable.work import ScaleSettings, ScaleWork, usable_scales
-from warpwise.registrars.linear.stripped import object_mask
+from warpwise.registrars.linear.stripped import masked, object_mask
 from warpwise.resampling import resample
 from warpwise.synthetic.atrophy import changed_in_size
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
 from warpwise.synthetic.shapes import smooth_noise
-from warpwise.volume import Volume, filled
+from warpwise.volume import Volume
 
 
 @pytest.fixture(scope="module")
@@ -321,24 +324,56 @@ def test_thick_slices_are_not_torn_apart_by_steps_across_them(pair: KnownPair, a
     assert error(pair, ww.register(fixed, moving, method="accurate")) < limit
 
 
-def work_of(fixed: Image, moving: Image) -> ScaleWork:
+def work_of(fixed: Image, moving: Image, *, iterations: int = 1) -> ScaleWork:
     """Full resolution, as the balanced preset's descent has it."""
     part, method = Part.of(prepared(fixed, moving), None), Method.named("balanced")
-    return ScaleWork.build(part.pair, ScaleSettings(image=0, field=0, iterations=1), method.terms(), part.box)
+    scale = ScaleSettings(image=0, field=0, iterations=iterations)
+    return ScaleWork.build(part.pair, scale, method.terms(), part.box)
 
 
 def test_steps_across_slices_are_in_the_proportion_of_their_distance(pair: KnownPair):
     whole = work_of(pair.fixed, pair.moving)
     thick = work_of(*(sliced(image, 1, 4) for image in (pair.fixed, pair.moving)))
     assert whole.metric() is None
-    assert not whole.thick
     metric = thick.metric()
     assert metric is not None
-    assert thick.thick
     np.testing.assert_allclose(metric.ravel(), [1, 0.25, 1], rtol=0.02)  # its voxels are nearly cubes
 
 
-def test_a_field_is_smoothed_by_as_large_a_share_as_steps_have():
+class Scripted(Motion):
+    """Energies as written, whatever the field; what each step was smoothed by."""
+
+    def __init__(self, work: ScaleWork, energies: list[float]) -> None:
+        self.energies, self.shares = iter(energies), []
+        self.force = np.random.default_rng(0).normal(size=(3, *work.nodes)).astype(np.float32)
+
+    def energy_and_force(self, field, force) -> float:
+        force[:] = self.force
+        return next(self.energies)
+
+    def stepped(self, field, step, spare, share: float) -> None:
+        self.shares.append(share)
+
+    def displacement(self, field):
+        return field
+
+    @staticmethod
+    def field_of(displacement):
+        return displacement
+
+
+ENERGIES = [0.0, -1.0, -2.0, -1.9, -2.1, -2.0, -1.9, -2.2]
+
+
+@pytest.mark.parametrize(("thickness", "expected"), [(4, [1, 1, 1, 0.7, 0.77, 0.539, 0.3773, 0.41503]), (1, [1] * 8)])
+def test_between_thick_slices_steps_shorten_where_the_energy_rises(pair: KnownPair, thickness: int, expected: list[float]):
+    work = work_of(*(sliced(image, 1, thickness) for image in (pair.fixed, pair.moving)), iterations=len(ENERGIES))
+    moves = Scripted(work, ENERGIES)
+    descend(work, (None, work.reach), moves, Greedy(scales=(work.settings,)), Recorder(ignore, "greedy", 0.0))
+    np.testing.assert_allclose(moves.shares, expected, rtol=1e-6)
+
+
+def test_a_field_is_smoothed_by_a_share_of_the_whole():
     field = np.random.default_rng(0).normal(size=(3, 9, 8, 7)).astype(np.float32)
     none, quarter, whole = (smoothed(field, [0.7] * 3, share, out=np.empty_like(field)) for share in (0.0, 0.25, 1.0))
     np.testing.assert_allclose(none, field, atol=1e-6)
@@ -348,13 +383,14 @@ def test_a_field_is_smoothed_by_as_large_a_share_as_steps_have():
 
 def test_what_was_filled_in_beyond_a_cut_is_no_part_of_the_object(pair: KnownPair):
     """Else the part of the grid that is worked on would depend on how much air is stored round it."""
-    volume = prepared(pair.fixed, pair.moving).moving
-    brain = np.zeros(volume.shape, np.float32)
+    whole = prepared(pair.fixed, pair.moving)
+    brain = np.zeros(whole.moving.shape, np.float32)
     brain[16:40, 20:50, 20:44] = 1
-    cut = replace(volume, data=volume.data * brain, mask=brain, cut_out=True)
-    filled_in = replace(cut, data=filled(cut.data, 1 - brain, widest=8), continued=True)
-    assert (filled_in.data[0] > DARK).sum() > 2 * brain.sum()
-    assert not (filled_in.object & (brain == 0)).any()
-    np.testing.assert_array_equal(filled_in.object, cut.object)
-    np.testing.assert_array_equal(filled_in.shown, cut.data)  # what networks look at
-    assert cut.shown is cut.data
+    cut = replace(whole.moving, data=whole.moving.data * brain, cut_out=True)
+    within = masked(replace(whole, moving=cut), "moving").moving
+    assert (within.data[0] > DARK).sum() > 2 * brain.sum()
+    assert not (within.object & (brain == 0)).any()
+    np.testing.assert_array_equal(within.object, cut.object)
+    np.testing.assert_array_equal(within.shown, cut.data)  # what networks look at
+    alone = replace(whole.fixed, data=np.zeros_like(whole.fixed.data))
+    assert foreground(replace(whole, fixed=alone, moving=within)) == foreground(replace(whole, fixed=alone, moving=cut))
