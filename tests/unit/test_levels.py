@@ -29,6 +29,7 @@ class Sum:
     name: str = "sum"
     total: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     stop: int = -1
+    signal: int = 0
     steps: list[int] = field(default_factory=list)
     best: float | None = None
 
@@ -39,7 +40,9 @@ class Sum:
         return float(step)
 
     def step(self, step: int, drawn: float) -> dict[str, float]:
-        if step == self.stop:
+        if step == self.stop and self.signal:
+            signal.raise_signal(self.signal)
+        elif step == self.stop:
             raise KeyboardInterrupt
         assert drawn == step
         self.steps.append(step)
@@ -86,6 +89,37 @@ def test_a_run_that_was_stopped_goes_on_with_all_its_levels_and_its_history(tmp_
     assert again[0].steps[0] == 12
     assert [float(level.total) for level in again] == [sum(range(25)), sum(range(1, 25, 2))]
     assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_for_the_step_under_way_and_nothing_is_lost(tmp_path: Path, number: signal.Signals):
+    schedule = Schedule(steps=25, every={"b": 2}, validate_every=10, save_every_s=1e9)
+    before = signal.getsignal(number)
+    stopped = [Sum("a", stop=14, signal=number), Sum("b")]
+    with pytest.raises(KeyboardInterrupt):
+        run(stopped, schedule, tmp_path)
+    assert signal.getsignal(number) is before
+    assert (stopped[0].steps[-1], stopped[1].steps[-1]) == (14, 13)
+    again = [Sum("a"), Sum("b")]
+    run(again, schedule, tmp_path, resume=True)
+    assert again[0].steps[0] == 15
+    assert [float(level.total) for level in again] == [sum(range(25)), sum(range(1, 25, 2))]
+
+
+def test_a_second_signal_ends_a_run_at_once(tmp_path: Path):
+    class Twice(Sum):
+        def step(self, step: int, drawn: float) -> dict[str, float]:
+            if step == self.stop:
+                signal.raise_signal(signal.SIGINT)
+            return super().step(step, drawn)
+
+    level = Twice("a", stop=14, signal=signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run([level], Schedule(steps=25, validate_every=10, save_every_s=1e9), tmp_path)
+    assert level.steps[-1] == 13
+    again = Sum("a")
+    run([again], Schedule(steps=25, validate_every=10), tmp_path, resume=True)
+    assert again.steps[0] == 10  # what was validated last
 
 
 def test_levels_in_each_others_way_are_refused_by_name(tmp_path: Path):

@@ -1,5 +1,6 @@
 """What training looks at: pairs that correspond, truths that are true, the same ones for the same numbers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import torch
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.data.batches import PairSampler
-from warpwise.data.prepared import atlas_of, linear_maps, training_pairs, validation_pairs
+from warpwise.data.prepared import atlas_of, linear_maps, training_pairs, unseen, validation_pairs
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
 from warpwise.data.volumes import Store, Volume
+from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.io.datasets import Dataset, Scan
+from warpwise.io.datasets import Dataset, Scan, read_dataset
 from warpwise.similarity.label import SoftDice
 from warpwise.synthetic import contrasts
 from warpwise.synthetic.shapes import random_shapes, smooth_noise
@@ -130,6 +132,31 @@ def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
     (tmp_path / "template.nii.gz").touch()
     outside = atlas_of(DataSettings(pairs="atlas", atlas=tmp_path / "template.nii.gz"), dataset)
     assert len({pair[0] for pair in training_pairs(atlas, dataset, outside)}) == 1
+
+
+def test_nobody_to_validate_or_test_on_is_trained_on_wherever_the_dataset_lists_them(tmp_path: Path):
+    """`training` lists everybody: 1 is validated on, 2 is another scan of 1's, 4 a test image, 5 of a test person."""
+    for n in range(7):
+        (tmp_path / f"{n}.nii").touch()
+    rows = [{"image": f"{n}.nii", "subject": s} for n, s in enumerate(["a", "b", "b", "c", "", "e", "f"])]
+    content = {
+        "training": rows,
+        "registration_val": [{"fixed": "1.nii", "moving": "1.nii"}],
+        "validation": [rows[1]],
+        "test": ["./4.nii", {"image": "elsewhere.nii", "subject": "e"}],
+        "registration_train": [{"fixed": "0.nii", "moving": "3.nii"}, {"fixed": "0.nii", "moving": "4.nii"}],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    dataset = read_dataset(tmp_path)
+    kept = {scan.title for pair in unseen(training_pairs(DataSettings(), dataset), dataset) for scan in pair}
+    assert kept == {"0", "3", "6"}
+    listed = unseen(training_pairs(DataSettings(pairs="listed"), dataset), dataset)
+    assert [[scan.title for scan in pair] for pair in listed] == [["0", "3"]]
+    atlas = dataset.training[1]  # everybody's, and not left out
+    with_atlas = unseen(training_pairs(DataSettings(pairs="atlas", atlas=atlas.image), dataset, atlas), dataset, atlas)
+    assert [moving.title for _, moving in with_atlas] == ["0", "3", "6"]
+    with pytest.raises(InputError, match="every training pair shows people to validate or test on"):
+        unseen([(dataset.training[1], dataset.training[0])], dataset)
 
 
 def test_contrasts_keep_their_ranges_and_artefacts_their_strength():

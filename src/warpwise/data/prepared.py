@@ -84,7 +84,14 @@ def prepare(
         raise InputError("data.dataset is not set.", hint="Name a folder with a dataset.json, or train with --synthetic.")
     dataset = read_dataset(data.dataset, allow_outside=data.allow_outside)
     atlas = atlas_of(data, dataset) if data.pairs == "atlas" else None
-    pairs, validation = training_pairs(data, dataset, atlas), validation_pairs(dataset, atlas, most=most)
+    listed, validation = training_pairs(data, dataset, atlas), validation_pairs(dataset, atlas, most=most)
+    pairs = unseen(listed, dataset, atlas)
+    if len(pairs) < len(listed):
+        tell(
+            note(
+                f"{len(listed) - len(pairs)} of {len(listed)} training pairs show people to validate or test on: left out."
+            )
+        )
     scans = list(dict.fromkeys(scan for pair in (*pairs, *validation) for scan in pair))
     spacing = working_spacing(scans, data.spacing_mm)
     tell(note(f"{dataset.name}: {len(scans)} images, {len(pairs)} pairs to train and {len(validation)} to validate on."))
@@ -97,7 +104,7 @@ def prepare(
     tell(note("Linear transforms …"))
     worlds = linear_maps(data, store, pairs)
     learnt = [volumes[scan] for scan in dict.fromkeys(s for pair in pairs for s in pair)]
-    labels = label_values([*volumes.values()], data.labels or dataset.averaged)
+    labels = label_values(learnt, data.labels or dataset.averaged)
     sampler = sampler_of(
         [(volumes[a], volumes[b], world) for (a, b), world in zip(pairs, worlds, strict=True)],
         labels,
@@ -189,6 +196,31 @@ def validation_pairs(dataset: Dataset, atlas: Scan | None = None, *, most: int =
     if most and len(pairs) > most:
         pairs = [pairs[k * len(pairs) // most] for k in range(most)]
     return pairs
+
+
+def unseen(pairs: Sequence[tuple[Scan, Scan]], dataset: Dataset, atlas: Scan | None = None) -> list[tuple[Scan, Scan]]:
+    """Those training pairs that hold no image, and no person, to validate or test on, wherever the dataset lists them; an
+    atlas is everybody's.
+
+    Raises:
+        InputError: none is left.
+    """
+    judged = [*dataset.validation, *(scan for pair in dataset.validation_pairs for scan in pair)]
+    files = {scan.image.resolve() for scan in judged} | dataset.test
+    people = {scan.subject for scan in judged if scan.subject} | dataset.test_subjects
+    common = None if atlas is None else atlas.image.resolve()
+
+    def seen(scan: Scan) -> bool:
+        file = scan.image.resolve()
+        return file != common and (file in files or scan.subject in people)
+
+    left = [pair for pair in pairs if not any(map(seen, pair))]
+    if not left:
+        raise InputError(
+            f"{dataset.folder}: every training pair shows people to validate or test on.",
+            hint="List other people under validation and test.",
+        )
+    return left
 
 
 def atlas_of(data: DataSettings, dataset: Dataset) -> Scan:

@@ -11,8 +11,8 @@ from warpwise.errors import InputError
 from warpwise.io.scan import Scan
 
 KNOWN = (
-    "name", "training", "validation", "registration_train", "registration_val", "labels", "labelsInEverySubject",
-    "modality", "licence", "tensorImageSize",
+    "name", "training", "validation", "test", "registration_train", "registration_val", "registration_test", "labels",
+    "labelsInEverySubject", "modality", "licence", "tensorImageSize",
 )  # fmt: skip
 
 
@@ -25,6 +25,7 @@ class Dataset:
         training_pairs, validation_pairs: (fixed, moving), where such are listed.
         labels: value → name; averaged: those to average over.
         modality, licence: as written.
+        test: files of images that are kept for a last test; test_subjects: people of whom there are such images.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Dataset:
     averaged: tuple[int, ...]
     modality: str
     licence: str
+    test: frozenset[Path] = frozenset()
+    test_subjects: frozenset[str] = frozenset()
 
 
 def read_dataset(path: Path, *, allow_outside: bool = False) -> Dataset:
@@ -78,6 +81,7 @@ def read_dataset(path: Path, *, allow_outside: bool = False) -> Dataset:
         tuple(int(v) for v in averaged if int(v) != 0),
         " ".join(map(str, modality.values())) if isinstance(modality, dict) else str(modality),
         str(content.get("licence", content.get("license", ""))),
+        *reader.tested(),
     )
 
 
@@ -140,6 +144,14 @@ class _Reader:
                 two.append(self.scan(image, self.path(row, f"{side}_label", f"{key}[{n}]", needed=False)))
             out.append((two[0], two[1]))
         return tuple(out)
+
+    def tested(self) -> tuple[frozenset[Path], frozenset[str]]:
+        """Files and people that are kept for a last test; they need not be here, and a row may be a bare path."""
+        rows = [row for key in ("test", "registration_test") for row in self.content.get(key) or ()]
+        kept = [{"image": row} if isinstance(row, str) else row for row in rows if isinstance(row, str | dict)]
+        files = [row[key] for row in kept for key in ("image", "fixed", "moving") if isinstance(row.get(key), str)]
+        people = {str(row["subject"]) for row in kept if row.get("subject")}
+        return frozenset((self.file.parent / file).resolve() for file in files), frozenset(people)
 
     def whole_keys(self, key: str) -> dict[int, str]:
         found = self.content.get(key, {})

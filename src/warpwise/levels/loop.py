@@ -3,11 +3,15 @@
 A level owns variables: weights ω, an architecture α, the values of an objective λ … The loop knows none of them by name.
 """
 
+import signal
+import threading
 import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -121,9 +125,12 @@ def run(
     *,
     resume: bool = False,
     leads: bool = True,
+    patient: bool = True,
     on_event: OnEvent = ignore,
 ) -> None:
     """Let levels learn in turns; within a step in the order in which they are given.
+
+    Ctrl-C or SIGTERM ends a run after the step that is under way, with its state written; a second one ends it at once.
 
     The folder receives history.jsonl, tensorboard/ and last/state.safetensors, from which a run is resumed. What the
     first level measures stands there by its own name, what others measure as `level/name`.
@@ -131,10 +138,12 @@ def run(
     Args:
         resume: go on from last/state.safetensors.
         leads: whether this process writes and tells; off for all but one of several that step side by side.
+        patient: whether a signal waits for the end of a step; off for several processes, of which each may be at another.
 
     Raises:
         InputError: two levels have one name or claim one tensor; the schedule names a level that is not there; what is
             resumed is damaged, or of other levels.
+        KeyboardInterrupt: the run was asked to end.
     """
     check(levels, schedule)
     progress = restored(levels, folder / LAST) if resume else Progress()
@@ -143,7 +152,7 @@ def run(
     scribe = Scribe(folder, schedule, on_event, resumed_at=progress.step) if leads else None
     began, saved = time.monotonic() - progress.seconds, time.monotonic()
     try:
-        with ThreadPoolExecutor(1) as pool:
+        with asked_to_end(patient=patient) as end, ThreadPoolExecutor(1) as pool:
             coming = ahead(turns(levels, schedule, progress.step), pool)
             for step in range(progress.step, schedule.steps):
                 values: dict[str, float] = {}
@@ -159,12 +168,41 @@ def run(
                     verdict = level.validate(progress.step)
                     if scribe is not None and verdict is not None:
                         scribe.judged(progress, verdict, named(verdict.figures, level, levels))
-                if leads and (due or time.monotonic() - saved > schedule.save_every_s):
+                if leads and (due or end.is_set() or time.monotonic() - saved > schedule.save_every_s):
                     checkpoint.save(folder / LAST, {level.name: level.state_dict() for level in levels}, vars(progress))
                     saved = time.monotonic()
+                if end.is_set() and not last:
+                    raise KeyboardInterrupt
     finally:
         if scribe is not None:
             scribe.close()
+
+
+@contextmanager
+def asked_to_end(*, patient: bool) -> Generator[threading.Event]:
+    """Set by the first Ctrl-C or SIGTERM within; the second one is met as it would have been without, as are all where
+    nobody is patient."""
+    asked = threading.Event()
+    if not patient or threading.current_thread() is not threading.main_thread():  # others cannot be told of signals
+        yield asked
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
+        asked.set()
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, ask)
+    try:
+        yield asked
+    finally:
+        restore()
 
 
 def forget(folder: Path) -> None:

@@ -113,7 +113,8 @@ def work(fabric: Fabric, settings: TrainingSettings, run: Run) -> None:
     ready = data_of(settings, run, tell) if leads else None
     fabric.barrier()
     level = weights_of(fabric, settings, ready or data_of(settings, run, tell), run.folder)
-    loop.run([level], schedule_of(settings), run.folder, resume=run.resume, leads=leads, on_event=tell)
+    schedule, alone = schedule_of(settings), run.processes == 1
+    loop.run([level], schedule, run.folder, resume=run.resume, leads=leads, patient=alone, on_event=tell)
     fabric.barrier()
 
 
