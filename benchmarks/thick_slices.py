@@ -77,12 +77,9 @@ def measured(data: Path, people: str, commit: str) -> list[dict[str, Any]]:
 
 def report(content: dict[str, dict[str, Any]]) -> str:
     """All runs as Markdown: Dice (lowest pair), SDlogJ, CPU seconds."""
-    lines = [
-        "# Brains in thick slices",
-        "",
-        "Mean Dice (lowest pair), SDlogJ, folded %, median CPU seconds. Folds are counted on",
-    ]
-    lines += ["the whole 1 mm grid, which goes on where the field has ended with the last slice.", ""]
+    told = "Mean Dice (lowest pair), SDlogJ, folded %, median CPU seconds. Folds are counted on\nthe whole 1 mm grid, "
+    told += "which goes on where the field has ended with the last slice."
+    lines = ["# Brains in thick slices", "", told, ""]
     for name, run in content.items():
         lines.append(f"{name}: `{run['command']}`, commit {run['commit']}, {run['cpu']}, load {run['load']}.")
     for people in ("training", "validation"):

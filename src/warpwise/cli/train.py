@@ -68,7 +68,7 @@ def train(
         with Progress(quiet=quiet) as progress:
             run(settings, Run(output, cache, resume, overwrite, device.value, processes, progress))
     except KeyboardInterrupt:
-        typer.echo(f"Stopped. What was learnt is kept; go on with: warpwise train -o {output} --resume", err=True)
+        typer.echo(f"Stopped. What was saved last is kept; go on with: warpwise train -o {output} --resume", err=True)
         raise typer.Exit(130) from None
     if not quiet:
         typer.echo(f"Use it: warpwise register FIXED MOVING -o DIR --model {output}", err=True)

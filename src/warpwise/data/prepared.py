@@ -11,9 +11,9 @@ from warpwise.data.synthetic_pairs import SyntheticSampler
 from warpwise.data.volumes import Store, label_values, working_spacing
 from warpwise.errors import InputError
 from warpwise.events import OnEvent, ignore, note
+from warpwise.image import DARK
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
-from warpwise.registrars.crop import DARK
 from warpwise.shapes import Matrix
 from warpwise.volume import Volume
 
@@ -86,12 +86,8 @@ def prepare(
     atlas = atlas_of(data, dataset) if data.pairs == "atlas" else None
     listed, validation = training_pairs(data, dataset, atlas), validation_pairs(dataset, atlas, most=most)
     pairs = unseen(listed, dataset, atlas)
-    if len(pairs) < len(listed):
-        tell(
-            note(
-                f"{len(listed) - len(pairs)} of {len(listed)} training pairs show people to validate or test on: left out."
-            )
-        )
+    if left_out := len(listed) - len(pairs):
+        tell(note(f"{left_out} of {len(listed)} training pairs show people to validate or test on: left out."))
     scans = list(dict.fromkeys(scan for pair in (*pairs, *validation) for scan in pair))
     spacing = working_spacing(scans, data.spacing_mm)
     tell(note(f"{dataset.name}: {len(scans)} images, {len(pairs)} pairs to train and {len(validation)} to validate on."))
@@ -214,7 +210,9 @@ def unseen(pairs: Sequence[tuple[Scan, Scan]], dataset: Dataset, atlas: Scan | N
         file = scan.image.resolve()
         return file != common and (file in files or scan.subject in people)
 
-    left = [pair for pair in pairs if not any(map(seen, pair))]
+    # Paths are resolved once a scan, not once a pair: there are as many pairs as the square of that.
+    held = {scan for scan in dict.fromkeys(scan for pair in pairs for scan in pair) if seen(scan)}
+    left = [pair for pair in pairs if held.isdisjoint(pair)]
     if not left:
         raise InputError(
             f"{dataset.folder}: every training pair shows people to validate or test on.",

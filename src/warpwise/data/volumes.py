@@ -12,13 +12,13 @@ import numpy as np
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
-from warpwise.image import PERCENTILES, upright
+from warpwise.image import DARK, PERCENTILES, upright
 from warpwise.io.checks import whole
 from warpwise.io.images import read_geometry, read_image
 from warpwise.io.run_folder import appearing
 from warpwise.io.scan import Scan, read_both
 from warpwise.methods import Method
-from warpwise.registrars.crop import DARK, around
+from warpwise.registrars.crop import around
 from warpwise.registrars.linear.affine import Freedom, LinearSettings
 from warpwise.registrars.linear.stage import align
 from warpwise.registration.prepare import prepare

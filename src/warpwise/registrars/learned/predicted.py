@@ -7,10 +7,11 @@ import torch
 
 from warpwise.errors import InputError
 from warpwise.events import OnEvent, ignore
+from warpwise.image import DARK
 from warpwise.networks.model import Model, ModelCard
 from warpwise.pair import Pair
 from warpwise.registrars.base import PREDICTED, Registrar, Solution
-from warpwise.registrars.crop import DARK, foreground
+from warpwise.registrars.crop import foreground
 from warpwise.registrars.deformable import fold
 from warpwise.registrars.learned.certainty import certainty, deviation
 from warpwise.registrars.learned.working import array, scalar, tensor, working_pair
