@@ -16,7 +16,7 @@ from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings, read_settings
 from warpwise.levels.training import Run, train
 from warpwise.levels.weights import Weights
-from warpwise.networks.model import CARD, WEIGHTS, Model
+from warpwise.networks.model import CARD, WEIGHTS, Model, read_tensors
 
 MADE = {
     "network": {"kind": "pyramid", **SMALL_NETWORK},
@@ -263,6 +263,19 @@ def test_a_pickled_file_or_an_unknown_name_is_no_model(tmp_path: Path):
         Model.load(tmp_path / "weights.pt")
     with pytest.raises(InputError, match="neither an installed model"):
         Model.load("nobody")
+
+
+@pytest.mark.parametrize("header", [0x80, 0x280, 0x4B50])
+def test_a_header_whose_length_begins_like_a_pickle_is_none(tmp_path: Path, header: int):
+    tensors = {"a": torch.arange(3.0)}
+    text = next(n for n in range(header) if header_length(tensors, tmp_path / "a", n) == header)
+    save_file(tensors, tmp_path / "a", metadata={"t": "x" * text})
+    assert torch.equal(read_tensors(tmp_path / "a")["a"], tensors["a"])
+
+
+def header_length(tensors: dict[str, torch.Tensor], path: Path, text: int) -> int:
+    save_file(tensors, path, metadata={"t": "x" * text})
+    return int.from_bytes(path.read_bytes()[:8], "little")
 
 
 def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path):

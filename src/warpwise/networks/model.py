@@ -211,8 +211,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise InputError(f"{path}: no such file.")
     with path.open("rb") as file:
-        head = file.read(4)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
+        head = file.read(9)
+    # The length of a header, with which safetensors begins, may be written in these bytes, too; a brace follows it.
+    if (head[:2] == b"PK" or head[:1] == b"\x80") and head[8:] != b"{":
         raise InputError(
             f"{path}: is a pickle, not safetensors; pickles can run code when they are read.",
             hint="Write it anew with safetensors.torch.save_file.",
