@@ -59,12 +59,19 @@ class Objective:
                     f"Term {name!r} ({term.row()}) is for solvers alone; nothing can be trained by it.",
                     hint="Smoothness of networks: diffusion or bending." if isinstance(term, Gaussian) else "",
                 )
-            evaluations[name] = AtScale(term, term.scale) if term.scale else term
+            evaluations[name] = term
         return cls(evaluations, {name: term.weight for name, term in terms.items()})
 
     def values(self, alignment: "Alignment") -> "dict[str, Tensor]":
-        """Every term by itself."""
-        return {name: term(alignment) for name, term in self.terms.items()}
+        """Every term by itself; images and displacement are halved once for all terms of a scale."""
+        scales = [alignment]
+        out: dict[str, Tensor] = {}
+        for name, term in self.terms.items():
+            scale = term.scale if isinstance(term, Loss) else 0
+            while len(scales) <= scale:
+                scales.append(halved(scales[-1]))
+            out[name] = term(scales[scale])
+        return out
 
     def total(self, values: "Mapping[str, Tensor]") -> "Tensor":
         """The weighted sum of terms, 0-dim."""
@@ -77,20 +84,6 @@ class Objective:
     def __call__(self, alignment: "Alignment") -> "Tensor":
         """The weighted sum, 0-dim."""
         return self.total(self.values(alignment))
-
-
-@dataclass(frozen=True)
-class AtScale:
-    """A term on images and a displacement that were halved some times."""
-
-    term: Evaluation
-    scale: int
-
-    def __call__(self, alignment: "Alignment") -> "Tensor":
-        """0-dim tensor."""
-        for _ in range(self.scale):
-            alignment = halved(alignment)
-        return self.term(alignment)
 
 
 def halved(alignment: "Alignment") -> "Alignment":
@@ -119,7 +112,7 @@ SOLVABLE = (Similarity, LabelOverlap, Landmarks, Gaussian, Diffusion)
 
 def solvable(term: Term) -> bool:
     """Whether solvers have a kernel for a term."""
-    return isinstance(term, SOLVABLE)
+    return isinstance(term, SOLVABLE) and (not isinstance(term, Similarity) or term.fusable)
 
 
 @dataclass(frozen=True)
@@ -146,9 +139,10 @@ class SolverTerms:
         parts: dict[type[Term], dict[str, Term]] = {kind: {} for kind in SOLVABLE}
         for name, term in terms.items():
             kind = next((kind for kind in parts if isinstance(term, kind)), None)
-            if kind is None:
+            if kind is None or not solvable(term):
+                what = f"{term.row()}, faithful" if kind is not None else term.row()
                 raise InputError(
-                    f"Term {name!r} ({term.row()}) has no kernel, so a solver cannot minimise it.",
+                    f"Term {name!r} ({what}) has no kernel, so a solver cannot minimise it.",
                     hint="Solvers know auto, lncc, ncc, mse, mi, mind, labels, landmarks, gaussian and diffusion.",
                 )
             if isinstance(term, Loss) and term.scale:

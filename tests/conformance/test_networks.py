@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils import _pytree
 
+from warpwise import ops
 from warpwise.errors import InputError
 from warpwise.networks import NETWORKS, parse_network
 from warpwise.networks.base import NetworkSettings, initialise, predict
@@ -21,7 +22,7 @@ from warpwise.registrars.learned.working import array
 SMALL = {
     "voxelmorph": {"encoder": (4, 6, 6, 6), "decoder": (6, 6, 6)},
     "vm-diff": {"encoder": (4, 6, 6, 6), "decoder": (6, 6, 6)},
-    "transmorph": {"width": 8, "stages": 2, "heads": 2, "decoder": (8, 8)},
+    "transmorph": {"width": 8, "depths": (2, 2), "heads": (2, 4), "decoder": (8, 8)},
     "pyramid": {"features": (4, 6, 8), "hidden": 6, "iterations": (1, 2, 2)},
     "symmetric": {"features": (4, 6, 8), "hidden": 6, "iterations": (1, 2, 2)},
 }
@@ -256,6 +257,73 @@ def test_the_installed_model_is_written_in_the_present_format(tmp_path: Path):
     shutil.copytree(model.path, tmp_path / "old")
     (tmp_path / "old" / CARD).write_text(json.dumps(old))
     assert Model.load(tmp_path / "old").card == model.card
+
+
+FULL = {  # of each network whose last update can lie on every voxel
+    "voxelmorph": {"decoder": (6, 6, 6, 4)},
+    "vm-diff": {"decoder": (6, 6, 6, 4)},
+    "transmorph": {"decoder": (8, 8, 6)},
+    "pyramid": {},
+    "symmetric": {},
+    "features": {},
+    "cascade": {},
+}
+
+
+@every
+@shapes
+def test_an_update_may_lie_on_every_voxel(name, space):
+    fixed, moving = pair(space)
+    net = loud(network(name, len(space), **FULL[name], finest=0, fluid=1.0)).eval()
+    found = net(fixed, moving)
+    assert found.displacement.shape == (2, len(space), *space)
+    sum((value**2).mean() for value in leaves(found)).backward()
+    assert [n for n, p in net.named_parameters() if p.grad is None or not bool(p.grad.abs().max() > 0)] == []
+    if found.velocity is not None:
+        assert found.velocity.shape == found.displacement.shape
+
+
+def roughness(field: torch.Tensor) -> float:
+    """Mean squared second over first differences: of white noise 3."""
+    second, first = (sum(float((field.diff(n=n, dim=d) ** 2).mean()) for d in range(2, field.dim())) for n in (2, 1))
+    return second / first
+
+
+@every
+@shapes
+def test_smoothed_updates_are_those_under_a_gaussian_and_make_smoother_fields(name, space):
+    images = pair(space)
+    rough, smooth = (
+        loud(network(name, len(space), **FULL[name], finest=0, fluid=fluid)).eval()(*images) for fluid in (0.0, 1.0)
+    )
+    if name in ("voxelmorph", "vm-diff", "transmorph"):
+        expected = ops.gaussian(rough.velocity, sigma_voxels=1.0)
+        assert float((smooth.velocity - expected).abs().max()) < 1e-5 * float(expected.abs().max())
+    assert roughness(smooth.displacement.detach()) < 0.9 * roughness(rough.displacement.detach())
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"kind": "pyramid", "features": [4, 6], "iterations": [1]}, "1 iterations for features at 2 scales"),
+     ({"kind": "pyramid", "features": [4, 6], "iterations": [1, 1], "hidden": [3]}, "1 hidden for features"),
+     ({"kind": "voxelmorph", "decoder": [4, 4]}, "2 decoder stages, where 3 lead back to octave 1"),
+     ({"kind": "transmorph", "heads": [4, 4]}, "2 heads for 3 stages"),
+     ({"kind": "transmorph", "finest": 0}, "3 decoder stages, where 4 lead back to octave 0"),
+     ({"kind": "pyramid", "finest": 2}, "finest"), ({"kind": "pyramid", "fluid": -1}, "fluid")],
+)  # fmt: skip
+def test_sizes_that_do_not_fit_each_other_are_refused(given, words):
+    with pytest.raises(InputError, match=words):
+        parse_network(given)
+
+
+def test_published_sizes_give_the_published_numbers_of_weights():
+    from yaml import safe_load
+
+    published = safe_load((Path(__file__).parents[2] / "benchmarks/learning/published.yaml").read_text())
+    # the VoxelMorph code's own count; Chen et al., MedIA 2022, table of sizes
+    for name, count, within in (("voxelmorph", 327_331, 0), ("transmorph", 46.77e6, 0.01)):
+        found, _ = size(parse_network(published[name]).build(dim=3, channels=1))
+        assert abs(found - count) <= within * count, name
 
 
 @pytest.mark.parametrize("name", ["pyramid", "symmetric"])

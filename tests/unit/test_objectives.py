@@ -117,6 +117,67 @@ def test_a_term_at_a_scale_sees_halved_images_and_displacements():
     assert float(made(given)) == pytest.approx(float(values["half"] + values["endpoint"]))
 
 
+@pytest.mark.parametrize("space", [(14, 17), (12, 9, 11)], ids=["2-D", "3-D"])
+def test_the_faithful_lncc_is_the_published_formula_with_a_window_of_ones(space):
+    generator = torch.Generator().manual_seed(1)
+    fixed, warped = (torch.rand(2, 1, *space, generator=generator) for _ in range(2))
+    displacement = torch.zeros(2, len(space), *space)
+    found = parse_term("lncc", {"faithful": True})(Alignment(fixed, warped, displacement))
+    convolve = torch.nn.functional.conv2d if len(space) == 2 else torch.nn.functional.conv3d
+    a, b = fixed.double(), warped.double()
+    ones = torch.ones(1, 1, *[9] * len(space), dtype=torch.float64)
+    sa, sb, saa, sbb, sab = (convolve(x, ones, padding=4) for x in (a, b, a * a, b * b, a * b))
+    n = ones.numel()
+    cross = sab - sa * sb / n
+    value = cross**2 / ((saa - sa**2 / n) * (sbb - sb**2 / n) + 1e-5)
+    assert float(found) == pytest.approx(-float(value.mean()), rel=2e-4)
+
+
+def test_the_faithful_mind_compares_patches_of_five_voxels_continued_beyond_the_border():
+    image = torch.rand(1, 1, 9, 10, generator=torch.Generator().manual_seed(2))
+    other = torch.rand(1, 1, 9, 10, generator=torch.Generator().manual_seed(3))
+
+    def described(x: torch.Tensor) -> torch.Tensor:
+        """Four pairs of neighbours two voxels away, at a right angle to each other."""
+        wide = torch.nn.functional.pad(x.double(), [2] * 4, mode="replicate")[0, 0]
+        up, down, left, right = wide[:-4, 2:-2], wide[4:, 2:-2], wide[2:-2, :-4], wide[2:-2, 4:]
+        maps = []
+        for one, two in ((up, left), (up, right), (down, left), (down, right)):
+            square = torch.nn.functional.pad(((one - two) ** 2)[None, None], [2] * 4, mode="replicate")[0, 0]
+            maps.append(sum(square[i : i + 9, j : j + 10] for i in range(5) for j in range(5)) / 25)
+        distance = torch.stack(maps)
+        distance = distance - distance.amin(0)
+        return (-distance / distance.mean(0)).exp()
+
+    found = parse_term("mind", {"faithful": True})(Alignment(image, other, torch.zeros(1, 2, 9, 10)))
+    expected = ((described(image) - described(other)) ** 2).mean()
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lncc", "mind"])
+def test_published_forms_are_for_training_alone(name):
+    term = parse_term(name, {"faithful": True})
+    Objective.of({name: term})
+    with pytest.raises(InputError, match=r"faithful.*has no kernel"):
+        SolverTerms.of({name: term})
+
+
+def test_the_published_lncc_has_an_epsilon_of_its_own():
+    with pytest.raises(InputError, match="epsilon of its own"):
+        parse_term("lncc", {"faithful": True, "epsilon": 1e-3})
+
+
+def test_images_are_halved_once_for_all_terms_of_a_scale(monkeypatch):
+    import warpwise.objective as module
+
+    calls = []
+    monkeypatch.setattr(module, "halved", lambda x: calls.append(1) or halved(x))
+    rows = {f"{name}{scale}": {"term": name, "scale": scale} for name in ("lncc", "diffusion") for scale in (2, 1, 0)}
+    values = Objective.of(parse_terms(rows)).values(state(displacement=torch.rand(1, 2, 8, 8)))
+    assert [*values] == [*rows]
+    assert len(calls) == 2
+
+
 def test_every_term_can_be_named_and_unknown_ones_are_refused_with_the_nearest():
     for name in TERMS:
         term = parse_term(name, {})

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,11 +20,16 @@ class NetworkSettings(Settings, ABC):
 
     Attributes:
         kind: the network's name; each narrows it to its own.
+        finest: octave on whose nodes the last update lies: 0 every voxel, 1 every second one.
+        fluid: σ, nodes, of a Gaussian that smooths every update before it is applied; 0: none. Smoothed updates keep a
+            similarity from being raised by fields that only it prefers (`benchmarks/alignment.py`).
         uncertainty: also predict a variance of the velocity, and sample from it in training.
         labels: how many labels of the fixed image to predict beside the deformation (background not counted); 0: none.
     """
 
     kind: Any
+    finest: int = Field(default=1, ge=0, le=1)
+    fluid: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     uncertainty: bool = False
     labels: int = 0
 

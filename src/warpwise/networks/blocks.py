@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from warpwise import ops
+
 SLOPE = 0.2  # of LeakyReLU, VoxelMorph's
 
 
@@ -43,6 +45,17 @@ def doubled(x: Tensor, shape: Sequence[int], *, times: int) -> Tensor:
     for n in reversed(range(times)):
         x = double(x, [-(-size // 2**n) for size in shape])
     return x
+
+
+def on_voxels(field: Tensor, shape: Sequence[int], *, octave: int) -> Tensor:
+    """A field at every 2^octave-th voxel, in those, as one on all voxels of a grid of this shape, in voxels."""
+    return 2**octave * doubled(field, shape, times=octave)
+
+
+def smoothed(update: Tensor, sigma: float) -> Tensor:
+    """An update (B, D, *nodes) in float32, under a Gaussian of σ nodes."""
+    update = update.float()
+    return ops.gaussian(update, sigma_voxels=sigma) if sigma > 0 else update
 
 
 def unit(features: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.blocks import conv, double_field, doubled
+from warpwise.networks.blocks import conv, doubled, on_voxels, smoothed
 from warpwise.networks.body import Body
 from warpwise.prediction import Posterior, Prediction
 
@@ -55,22 +55,26 @@ def sample(posterior: Posterior, generator: torch.Generator | None) -> Tensor:
 
 
 class VelocityDecoder(nn.Module):
-    """From features at half resolution to a deformation at full: velocity, scaling and squaring, upsampling."""
+    """From features at an octave to a deformation of every voxel: velocity, scaling and squaring, upsampling.
 
-    def __init__(self, dim: int, features: int, *, squarings: int, uncertain: bool) -> None:
+    Args:
+        octave: of the features, and of the velocity; fluid: σ, nodes, of the Gaussian that smooths it.
+    """
+
+    def __init__(self, dim: int, features: int, *, squarings: int, uncertain: bool, octave: int, fluid: float) -> None:
         super().__init__()
-        self.squarings = squarings
+        self.squarings, self.octave, self.fluid = squarings, octave, fluid
         self.velocity = GaussianHead(dim, features, uncertain=uncertain)
 
     def forward(self, features: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Prediction:
         """Displacement, velocity and its posterior, for images of this shape."""
-        velocity, posterior = self.velocity(features, generator)
-        velocity = velocity.float()
+        predicted, posterior = self.velocity(features, generator)
+        velocity = smoothed(predicted, self.fluid)
         return Prediction(self.displacement(velocity, shape), velocity=velocity, posterior=posterior)
 
     def displacement(self, velocity: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """(B, D, *shape), voxels, of a velocity (B, D, *nodes) at half resolution."""
-        return double_field(ops.exponential(velocity, squarings=self.squarings), shape)
+        """(B, D, *shape), voxels, of a smoothed velocity (B, D, *nodes)."""
+        return on_voxels(ops.exponential(velocity, squarings=self.squarings), shape, octave=self.octave)
 
 
 class LabelHead(nn.Module):

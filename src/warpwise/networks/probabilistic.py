@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import NetworkSettings
-from warpwise.networks.blocks import block, conv, double, double_field, doubled
+from warpwise.networks.blocks import block, conv, double, double_field, on_voxels, smoothed
 from warpwise.networks.body import Body
 from warpwise.networks.heads import Head, sample
 from warpwise.prediction import FeatureOctave, Features, Posterior, Prediction
@@ -30,7 +30,7 @@ class FeatureSettings(NetworkSettings, ABC):
         uncertainty: whether features have a variance; without one they are plain numbers.
         widths: channels at full, half, quarter … resolution; one more octave each.
         features: dimensions of the Gaussian at each octave.
-        finest: octave that features begin at: 0 full resolution, 1 half.
+        finest: octave that features begin at: 0 full resolution, 1 half, 2 a quarter ….
         kernel: of every convolution.
         sampled: in training, draw the means from their posterior; else the divergence alone, which is of the posteriors
             themselves, teaches the variances.
@@ -256,8 +256,8 @@ class FeatureMatching(Body):
                 for _ in range(settings.stages[n]):
                     warped = ops.warp(of_moving, field)
                     step = ops.match(of_fixed, warped, self.diffusion(n), data=data, solves=settings.solves)
-                    field = ops.compose(field, shortened(step))
-            field = 2**settings.finest * doubled(field, fixed.shape[2:], times=settings.finest)
+                    field = ops.compose(field, smoothed(shortened(step), settings.fluid))
+            field = on_voxels(field, fixed.shape[2:], octave=settings.finest)
             features = numbered(octaves, settings.finest, uncertain=uncertain)
             prediction = Prediction(field, features=features, diffusion=self.diffusion(0))
         return prediction, means(octaves[0][0], uncertain=uncertain)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.blocks import SLOPE, block, conv, double, double_field, doubled
+from warpwise.networks.blocks import SLOPE, block, conv, double, double_field, on_voxels, smoothed
 from warpwise.networks.body import Body
 from warpwise.networks.heads import Head
 from warpwise.networks.probabilistic import FeatureEncoder, FeatureSettings, drawn, means, nearby, numbered, of_both
@@ -125,12 +125,11 @@ class Cascade(Body):
                     torch.cat([self.cost(of_fixed, warped), mean, velocity, double(hidden, space).float()], 1)
                 )
                 velocity = velocity + update.float()
-            velocity = self.context[n](velocity)
+            velocity = smoothed(self.context[n](velocity), settings.fluid)
             field = ops.exponential(velocity, squarings=settings.squarings)
         assert field is not None
         assert velocity is not None
-        shape = tuple(fixed.shape[2:])
-        whole = 2**settings.finest * doubled(field, shape, times=settings.finest)
+        whole = on_voxels(field, fixed.shape[2:], octave=settings.finest)
         prediction = Prediction(
             whole,
             velocity=velocity,

@@ -1,14 +1,15 @@
 """A dual-stream pyramid: features of each image apart, warped and compared with their neighbours, coarse to fine."""
 
 from abc import ABC
-from typing import Literal
+from typing import Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import NetworkSettings
-from warpwise.networks.blocks import block, double_field, unit
+from warpwise.networks.blocks import block, double_field, on_voxels, smoothed, unit
 from warpwise.networks.body import Body
 from warpwise.networks.heads import GaussianHead
 from warpwise.prediction import Posterior, Prediction
@@ -18,18 +19,32 @@ class DualStreamSettings(NetworkSettings, ABC):
     """Sizes of a pyramid of features of each image, coarse scales last.
 
     Attributes:
-        features: channels of each image's features at half, quarter … resolution.
-        hidden: channels of the layers that turn a comparison into an update.
+        features: channels of each image's features at half, quarter … resolution; with `finest: 0` at full, half ….
+        hidden: channels of the layers that turn a comparison into an update; one number, or one a scale.
         iterations: updates at each of those scales.
         radius: of the cost volume, voxels.
         kernel: of every convolution.
     """
 
     features: tuple[int, ...] = (16, 24, 32, 32)
-    hidden: int = 32
+    hidden: int | tuple[int, ...] = 32
     iterations: tuple[int, ...] = (2, 2, 2, 2)
     radius: int = 1
     kernel: int = 3
+
+    @model_validator(mode="after")
+    def _scales(self) -> Self:
+        for name in ("iterations", "hidden"):
+            given = getattr(self, name)
+            if isinstance(given, tuple) and len(given) != len(self.features):
+                raise ValueError(f"{len(given)} {name} for features at {len(self.features)} scales")
+        return self
+
+    @property
+    def widths(self) -> tuple[tuple[int, int], ...]:
+        """Channels of features and of hidden layers, fine to coarse."""
+        hidden = self.hidden if isinstance(self.hidden, tuple) else (self.hidden,) * len(self.features)
+        return tuple(zip(self.features, hidden, strict=True))
 
 
 class PyramidSettings(DualStreamSettings):
@@ -47,15 +62,18 @@ class PyramidSettings(DualStreamSettings):
 
 
 class Encoder(nn.Module):
-    """Features at half, quarter … resolution; the same weights see both images."""
+    """Features at half, quarter … resolution, or from full on; the same weights see both images."""
 
-    def __init__(self, dim: int, channels: int, widths: tuple[int, ...], *, kernel: int) -> None:
+    def __init__(self, dim: int, channels: int, settings: DualStreamSettings) -> None:
         super().__init__()
         self.stages = nn.ModuleList()
-        before = channels
-        for width in widths:
+        before, kernel = channels, settings.kernel
+        for n, width in enumerate(settings.features):
+            stride = 1 if n == 0 and settings.finest == 0 else 2
             self.stages.append(
-                nn.Sequential(block(dim, before, width, kernel=kernel, stride=2), block(dim, width, width, kernel=kernel))
+                nn.Sequential(
+                    block(dim, before, width, kernel=kernel, stride=stride), block(dim, width, width, kernel=kernel)
+                )
             )
             before = width
 
@@ -99,16 +117,16 @@ class Pyramid(Body):
 
     def __init__(self, settings: PyramidSettings, *, dim: int, channels: int) -> None:
         super().__init__()
-        widths, hidden = settings.features, settings.hidden
-        self.squarings = settings.squarings
+        self.squarings, self.fluid = settings.squarings, settings.fluid
         self.iterations = settings.iterations
-        self.encoder = Encoder(dim, channels, widths, kernel=settings.kernel)
+        self.encoder = Encoder(dim, channels, settings)
         options = {"radius": settings.radius, "kernel": settings.kernel}
-        self.compare = nn.ModuleList([Comparison(dim, width, hidden, **options) for width in widths])
+        self.compare = nn.ModuleList([Comparison(dim, *both, **options) for both in settings.widths])
         self.update = nn.ModuleList([
-            GaussianHead(dim, hidden, uncertain=settings.uncertainty and n == 0) for n in range(len(widths))
+            GaussianHead(dim, hidden, uncertain=settings.uncertainty and n == 0)
+            for n, (_, hidden) in enumerate(settings.widths)
         ])
-        self.width, self.octave = widths[0], 1
+        self.width, self.octave = settings.features[0], settings.finest
 
     def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
         scales = self.encoder(fixed, moving)
@@ -123,6 +141,8 @@ class Pyramid(Body):
             for _ in range(self.iterations[scale]):
                 warped = ops.warp(of_moving.float(), field).to(of_moving)
                 velocity, posterior = self.update[scale](self.compare[scale](of_fixed, warped), generator)
-                field = ops.compose(field, ops.exponential(velocity.float(), squarings=self.squarings))
+                update = smoothed(velocity, self.fluid)
+                field = ops.compose(field, ops.exponential(update, squarings=self.squarings))
         assert field is not None
-        return Prediction(double_field(field, tuple(fixed.shape[2:])), posterior=posterior), scales[0][0]
+        whole = on_voxels(field, fixed.shape[2:], octave=self.octave)
+        return Prediction(whole, posterior=posterior), scales[0][0]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.blocks import double_field
+from warpwise.networks.blocks import double_field, on_voxels, smoothed
 from warpwise.networks.body import Body
 from warpwise.networks.heads import GaussianHead, sample
 from warpwise.networks.pyramid import Comparison, DualStreamSettings, Encoder
@@ -51,21 +51,23 @@ class SymmetricPyramid(Body):
 
     def __init__(self, settings: SymmetricSettings, *, dim: int, channels: int) -> None:
         super().__init__()
-        widths, hidden = settings.features, settings.hidden
-        self.iterations = settings.iterations
-        self.encoder = Encoder(dim, channels, widths, kernel=settings.kernel)
+        self.iterations, self.fluid = settings.iterations, settings.fluid
+        self.encoder = Encoder(dim, channels, settings)
         options = {"radius": settings.radius, "kernel": settings.kernel}
-        self.compare = nn.ModuleList([Comparison(dim, width, hidden, **options) for width in widths])
-        heads = [GaussianHead(dim, hidden, uncertain=settings.uncertainty and n == 0) for n in range(len(widths))]
+        self.compare = nn.ModuleList([Comparison(dim, *both, **options) for both in settings.widths])
+        heads = [
+            GaussianHead(dim, hidden, uncertain=settings.uncertainty and n == 0)
+            for n, (_, hidden) in enumerate(settings.widths)
+        ]
         for head in heads:
             head.mean.conv.register_parameter("bias", None)  # it would cancel in the difference
         self.update = nn.ModuleList(heads)
-        self.width, self.octave = widths[0], 1
+        self.width, self.octave = settings.features[0], settings.finest
 
     def halves(
         self, scales: list[tuple[Tensor, Tensor]], generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Posterior | None]:
-        """Displacements from the middle to the fixed and to the moving image, at half resolution; and the posterior."""
+        """Displacements from the middle to the fixed and to the moving image, at the finest nodes; and the posterior."""
         posterior: Posterior | None = None
         to_fixed: Tensor | None = None
         to_moving: Tensor | None = None
@@ -85,6 +87,7 @@ class SymmetricPyramid(Body):
                     there, back = of_both.log_variance.chunk(2)
                     posterior = Posterior(step, 0.5 * (there + back))
                     step = sample(posterior, generator)
+                step = smoothed(step, self.fluid)
                 to_fixed = ops.compose(to_fixed, bounded(-step))
                 to_moving = ops.compose(to_moving, bounded(step))
         assert to_fixed is not None
@@ -96,7 +99,7 @@ class SymmetricPyramid(Body):
         to_fixed, to_moving, posterior = self.halves(scales, generator)
         shape = tuple(fixed.shape[2:])
         there, back = (
-            double_field(ops.compose(outer, ops.inverse(inner)), shape)
+            on_voxels(ops.compose(outer, ops.inverse(inner)), shape, octave=self.octave)
             for outer, inner in ((to_moving, to_fixed), (to_fixed, to_moving))
         )
         return Prediction(there, inverse=back, posterior=posterior), scales[0][0]

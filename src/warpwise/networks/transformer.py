@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from warpwise import ops
 from warpwise.networks.base import NetworkSettings
-from warpwise.networks.blocks import block, conv, double
+from warpwise.networks.blocks import block, double
 from warpwise.networks.body import Body
 from warpwise.networks.heads import VelocityDecoder
 from warpwise.prediction import Prediction
@@ -20,20 +22,33 @@ class TransMorphSettings(NetworkSettings):
 
     Attributes:
         width: features at a quarter of the resolution; doubled at every stage.
-        stages: so many, each with two attention blocks (windows, shifted windows).
-        heads: of attention in the first stage; doubled at every stage.
+        depths: attention blocks of each stage, whose windows are shifted in every second one.
+        heads: of attention in each stage.
         window: tokens along each axis of a window.
-        decoder: channels from the second-coarsest stage back up to half resolution.
+        mlp: hidden channels of a block's perceptron over its own.
+        decoder: channels from the second-coarsest stage back up to octave `finest`.
+        convolutions: of each decoder stage.
         squarings: of the exponential.
     """
 
     kind: Literal["transmorph"] = "transmorph"
     width: int = 32
-    stages: int = 3
-    heads: int = 4
+    depths: tuple[int, ...] = (2, 2, 2)
+    heads: tuple[int, ...] = (4, 8, 16)
     window: int = 4
+    mlp: int = 2
     decoder: tuple[int, ...] = (64, 32, 32)
+    convolutions: int = Field(default=1, ge=1)
     squarings: int = 7
+
+    @model_validator(mode="after")
+    def _stages(self) -> Self:
+        if len(self.heads) != len(self.depths):
+            raise ValueError(f"{len(self.heads)} heads for {len(self.depths)} stages")
+        if len(self.decoder) != len(self.depths) + 1 - self.finest:
+            wanted = len(self.depths) + 1 - self.finest
+            raise ValueError(f"{len(self.decoder)} decoder stages, where {wanted} lead back to octave {self.finest}")
+        return self
 
     def body(self, *, dim: int, channels: int) -> Body:
         return TransMorph(self, dim=dim, channels=channels)
@@ -97,10 +112,11 @@ class WindowAttention(nn.Module):
 class AttentionBlock(nn.Module):
     """Attention and a two-layer perceptron, each with a residual connection."""
 
-    def __init__(self, dim: int, width: int, *, heads: int, window: int, shift: int) -> None:
+    def __init__(self, dim: int, width: int, *, heads: int, window: int, shift: int, mlp: int) -> None:
         super().__init__()
         self.attention = WindowAttention(dim, width, heads=heads, window=window, shift=shift)
-        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        wide = mlp * width
+        self.mlp = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *space) → the same."""
@@ -108,39 +124,67 @@ class AttentionBlock(nn.Module):
         return x + self.mlp(x.movedim(1, -1)).movedim(-1, 1)
 
 
+class Patches(nn.Module):
+    """One token of each patch of so many voxels an axis; zeros fill up the last ones."""
+
+    def __init__(self, dim: int, inputs: int, outputs: int, *, size: int) -> None:
+        super().__init__()
+        kind = nn.Conv3d if dim == 3 else nn.Conv2d
+        self.size = size
+        self.conv = kind(inputs, outputs, size, stride=size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, *space) → (B, C', *patches)."""
+        pad = [k for n in reversed(x.shape[2:]) for k in (0, -n % self.size)]
+        return self.conv(F.pad(x, pad))
+
+
 class TransMorph(Body):
-    """After Chen et al., Medical Image Analysis 2022: both images together, a velocity at half resolution."""
+    """After Chen et al., Medical Image Analysis 2022: both images together, patches of four voxels an axis, attention.
+
+    Here too a velocity is integrated. With width 96, depths (2, 2, 4, 2), heads (4, 4, 8, 8), window 5, mlp 4, decoder
+    (384, 192, 96, 48, 16), convolutions 2 and `finest: 0` its sizes are the published ones, 46.8 million weights.
+    """
 
     def __init__(self, settings: TransMorphSettings, *, dim: int, channels: int) -> None:
         super().__init__()
-        width, half = settings.width, settings.width // 2
-        self.stem = block(dim, 2 * channels, half, stride=2)
+        width, finest = settings.width, settings.finest
+        last = settings.decoder[-1]
+        convolved = [width // 2] if finest else [width // 2, last]
+        self.skips = nn.ModuleList([block(dim, 2 * channels, wide) for wide in convolved])
         self.embed = nn.ModuleList()
         self.stages = nn.ModuleList()
-        before, skips = half, [half]
-        for stage in range(settings.stages):
-            wide, heads = width * 2**stage, settings.heads * 2**stage
-            self.embed.append(conv(dim, before, wide, stride=2))
-            self.stages.append(
-                nn.Sequential(*[
-                    AttentionBlock(dim, wide, heads=heads, window=settings.window, shift=shift)
-                    for shift in (0, settings.window // 2)
-                ])
-            )
+        before, skips = 2 * channels, list(reversed(convolved))
+        for stage, (depth, heads) in enumerate(zip(settings.depths, settings.heads, strict=True)):
+            wide = width * 2**stage
+            self.embed.append(Patches(dim, before, wide, size=2 if stage else 4))
+            shifts = [settings.window // 2 if n % 2 else 0 for n in range(depth)]
+            options = {"heads": heads, "window": settings.window, "mlp": settings.mlp}
+            self.stages.append(nn.Sequential(*[AttentionBlock(dim, wide, shift=s, **options) for s in shifts]))
             before = wide
             skips.append(wide)
         skips.pop()
         self.up = nn.ModuleList()
-        for wide in settings.decoder[: settings.stages]:
-            skip = skips.pop()
-            self.up.append(block(dim, before + skip, wide))
+        for wide in settings.decoder:
+            inputs = before + skips.pop()
+            layers = [block(dim, inputs, wide), *[block(dim, wide, wide) for _ in range(settings.convolutions - 1)]]
+            self.up.append(nn.Sequential(*layers))
             before = wide
-        self.head = VelocityDecoder(dim, before, squarings=settings.squarings, uncertain=settings.uncertainty)
-        self.width, self.octave = before, 1
+        self.head = VelocityDecoder(
+            dim,
+            before,
+            squarings=settings.squarings,
+            uncertain=settings.uncertainty,
+            octave=finest,
+            fluid=settings.fluid,
+        )
+        self.width, self.octave = before, finest
 
     def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
-        x = self.stem(torch.cat([fixed, moving], 1))
-        skips = [x]
+        both = torch.cat([fixed, moving], 1)
+        half = ops.gaussian(both.float(), sigma_voxels=0.7, stride=2).to(both)
+        skips = [skip(x) for skip, x in zip(self.skips, (half, both), strict=False)][::-1]
+        x = both
         for embed, stage in zip(self.embed, self.stages, strict=True):
             x = stage(embed(x))
             skips.append(x)

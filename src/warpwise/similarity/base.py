@@ -30,6 +30,11 @@ class Similarity(Loss, ABC):
         """Whether each channel is compared twice, in the contrast of either image (`similarity.mapping`)."""
         return False
 
+    @property
+    def fusable(self) -> bool:
+        """Whether there is a kernel for it as it is set; a published form, for comparison, may be for training alone."""
+        return True
+
     @abstractmethod
     def channels(self, image: Channels) -> Array:
         """What is compared in place of the image: itself, or descriptors (C', X, Y, Z)."""

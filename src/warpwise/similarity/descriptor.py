@@ -1,5 +1,6 @@
 """MIND-SSC: self-similarity descriptors, for images of different contrast."""
 
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -24,25 +25,37 @@ class MIND(Similarity):
     """Mean squared difference of MIND-SSC descriptors (12 channels in 3-D, 4 in 2-D).
 
     Solvers compute the moving descriptors once a scale and warp them; the term on tensors describes the warped image.
+    `faithful` is the form with which networks were trained in print, for comparison and for training alone: patches of 5
+    voxels an axis, continued beyond the border instead of cut there.
 
     Source: Heinrich et al., MICCAI 2013.
     """
 
     term: Literal["mind"] = "mind"
-    radius: int = Field(default=1, ge=0)
+    radius: int | None = Field(default=None, ge=0)
     dilation: int = Field(default=2, ge=1)
+    faithful: bool = False
     directed: ClassVar[bool] = True
     linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("lncc", "mi")
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
         from warpwise import ops  # noqa: PLC0415 - solvers must not pay for importing torch
+        from warpwise.similarity.published import mind_ssc  # noqa: PLC0415 - likewise
 
-        options = {"radius": self.radius, "dilation": self.dilation}
-        fixed = ops.mind_ssc(alignment.fixed, **options)
-        return ops.mse(fixed, ops.mind_ssc(alignment.warped, **options), weight=alignment.mask).mean()
+        describe = partial(mind_ssc if self.faithful else ops.mind_ssc, radius=self.patch, dilation=self.dilation)
+        return ops.mse(describe(alignment.fixed), describe(alignment.warped), weight=alignment.mask).mean()
+
+    @property
+    def patch(self) -> int:
+        """Radius of the patches that are compared, voxels."""
+        return (2 if self.faithful else 1) if self.radius is None else self.radius
+
+    @property
+    def fusable(self) -> bool:
+        return not self.faithful
 
     def channels(self, image: Channels) -> Array:
-        return np.concatenate([describe(channel, self.radius, self.dilation) for channel in image])
+        return np.concatenate([describe(channel, self.patch, self.dilation) for channel in image])
 
     def curvature(self, warped: Channels, weight: Map1 | None, shares: Array) -> Channels:
         return MSE().curvature(warped, weight, self._shared(shares, len(warped)))

@@ -1,9 +1,9 @@
 """Local normalised cross-correlation."""
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from warpwise.ops import kernels
 from warpwise.shapes import Array, Channels, Map1
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from warpwise.alignment import Alignment
 
 
-RADIUS = 2
+RADIUS, PUBLISHED_RADIUS = 2, 4
 
 
 class LNCC(Similarity):
@@ -25,9 +25,12 @@ class LNCC(Similarity):
     `epsilon` is the variance (intensities 0 … 1) of noise that both windows are taken to share: where there is less than
     that, noise would otherwise pull as hard as anatomy. See `ops.lncc`. Without a radius it is
     2, or what a solver's scale has. `mapped` compares twice, in the contrast of either image (`similarity.mapping`): for
-    images that show tissue differently. Solvers learn the two curves anew at every scale.
+    images that show tissue differently. Solvers learn the two curves anew at every scale. `faithful` is the form that
+    VoxelMorph published and most networks were trained by, for comparison and for training alone: windows of 9 voxels an
+    axis, zeros beyond the border, and 1e-5 beside the product of the windows' *summed* squares, so that even the faintest
+    noise counts in full.
 
-    Source: Avants et al., Medical Image Analysis 2008.
+    Sources: Avants et al., Medical Image Analysis 2008; `faithful`: Balakrishnan et al., IEEE TMI 2019.
     """
 
     term: Literal["lncc"] = "lncc"
@@ -35,6 +38,7 @@ class LNCC(Similarity):
     signed: bool = False
     epsilon: float = Field(default=5e-3, gt=0)
     mapped: bool = False
+    faithful: bool = False
     linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("lncc", "mi")
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
@@ -45,6 +49,11 @@ class LNCC(Similarity):
             from warpwise.similarity.mapping import mapped_tensors  # noqa: PLC0415 - likewise
 
             fixed, warped = mapped_tensors(fixed, warped, alignment.mask)
+        if self.faithful:
+            from warpwise.similarity.published import lncc  # noqa: PLC0415 - likewise
+
+            radius = PUBLISHED_RADIUS if self.radius is None else self.radius
+            return -lncc(fixed, warped, alignment.mask, radius=radius).mean()
         value = ops.lncc(
             fixed,
             warped,
@@ -54,6 +63,16 @@ class LNCC(Similarity):
             epsilon=self.epsilon,
         )
         return -value.mean()
+
+    @model_validator(mode="after")
+    def _published(self) -> Self:
+        if self.faithful and (self.signed or "epsilon" in self.model_fields_set):
+            raise ValueError("the faithful form has a sign and an epsilon of its own")
+        return self
+
+    @property
+    def fusable(self) -> bool:
+        return not self.faithful
 
     @property
     def both_contrasts(self) -> bool:

@@ -51,7 +51,7 @@ def parse_term(name: str, values: Any) -> Term:
 
     Example:
         >>> parse_term("half", {"term": "lncc", "scale": 1, "radius": 3})
-        LNCC(weight=1.0, scale=1, term='lncc', radius=3, signed=False, epsilon=0.005, mapped=False)
+        LNCC(weight=1.0, scale=1, term='lncc', radius=3, signed=False, epsilon=0.005, mapped=False, faithful=False)
 
     Raises:
         InputError: the term or one of its options is not known, or does not fit.

@@ -12,7 +12,7 @@ from warpwise import ops
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.networks.blocks import doubled
+from warpwise.networks.blocks import doubled, smoothed
 from warpwise.networks.heads import VelocityDecoder, sample
 from warpwise.networks.model import Model
 from warpwise.networks.probabilistic import FeatureEncoder
@@ -100,7 +100,8 @@ def drawn(
             yield model(fixed, moving, generator).displacement
         else:
             with torch.no_grad():
-                displacement = decoder.displacement(sample(posterior, generator).float(), tuple(fixed.shape[2:]))
+                velocity = smoothed(sample(posterior, generator), decoder.fluid)
+                displacement = decoder.displacement(velocity, tuple(fixed.shape[2:]))
             yield displacement
 
 
