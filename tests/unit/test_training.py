@@ -11,10 +11,11 @@ from toys import SMALL_NETWORK, toy_dataset
 
 from warpwise.errors import InputError, RunError
 from warpwise.events import Event
-from warpwise.levels import board, checkpoint
+from warpwise.levels import board, checkpoint, training
 from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings, read_settings
 from warpwise.levels.training import Run, train
+from warpwise.levels.validation import Judged
 from warpwise.levels.weights import Weights
 from warpwise.networks.model import CARD, WEIGHTS, Model, read_tensors
 
@@ -293,7 +294,15 @@ def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path):
 def test_a_damaged_cache_is_made_anew(toy: Path, tmp_path: Path):
     cache = tmp_path / "cache"
     train(real(toy, steps=1), Run(tmp_path / "a", cache=cache))
-    for file in cache.glob("*.npz"):
+    for file in cache.glob("*.npy"):
         file.write_bytes(file.read_bytes()[:50])
     train(real(toy, steps=1), Run(tmp_path / "b", cache=cache))
     assert same(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path: Path, monkeypatch):
+    scores = iter([float("nan"), 0.25, float("nan"), 0.2])
+    monkeypatch.setattr(training, "judge_synthetic", lambda *_, **__: Judged(s := next(scores), {"endpoint": s}, {}))
+    train(settings(steps=4, validate_every=1), Run(tmp_path / "run"))
+    assert json.loads((tmp_path / "run" / "best" / CARD).read_text())["training"]["step"] == 2
+    assert [row["best"] for row in history(tmp_path / "run") if row["kind"] == "validation"] == [False, True, False, False]

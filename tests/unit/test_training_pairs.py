@@ -1,16 +1,21 @@
 """What training looks at: pairs that correspond, truths that are true, the same ones for the same numbers."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from toys import toy_dataset
 
 from warpwise import ops
 from warpwise.alignment import Alignment
+from warpwise.data import prepared, volumes
 from warpwise.data.batches import PairSampler
-from warpwise.data.prepared import atlas_of, linear_maps, training_pairs, unseen, validation_pairs
+from warpwise.data.pairs import AllPairs, training_pairs, validation_pairs
+from warpwise.data.people import drawn, parts
+from warpwise.data.prepared import Located, atlas_of, prepare
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
 from warpwise.data.volumes import Store, Volume
@@ -100,22 +105,43 @@ def test_n_linear_transforms_serve_all_pairs_of_n_images(tmp_path: Path, monkeyp
     scans = tuple(Scan(image=tmp_path / f"{n}.nii.gz") for n in range(4))
     maps = {scan: np.linalg.qr(np.random.default_rng(n).normal(size=(4, 4)))[0] for n, scan in enumerate(scans)}
     maps[scans[0]] = np.eye(4)
-    asked = []
+    asked = set()
 
     def linear(self: Store, fixed: Scan, moving: Scan, kind: str) -> np.ndarray:
-        asked.append((fixed, moving))
+        asked.add((fixed, moving))
         return maps[moving]
 
     monkeypatch.setattr(Store, "linear", linear)
-    pairs = [(a, b) for a in scans for b in scans if a is not b]
-    found = linear_maps(DataSettings(), Store(tmp_path), pairs)
-    assert len(asked) == 4
-    for (a, b), world in zip(pairs, found, strict=True):
+    pairs = AllPairs(scans)
+    found = Located(pairs, {scan: n for n, scan in enumerate(scans)}, Store(tmp_path), "affine")
+    for (a, b), (n, m, world) in zip(pairs, found, strict=True):
+        assert (scans[n], scans[m]) == (a, b)
         assert world @ maps[a] == pytest.approx(maps[b])
+    assert len(asked) == 4
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_all_pairs_are_numbered_as_they_would_be_listed(tmp_path: Path, count: int):
+    scans = [Scan(image=tmp_path / f"{n}.nii.gz") for n in range(count)]
+    listed = [(a, b) for a in scans for b in scans if a is not b]
+    pairs = AllPairs(scans)
+    assert len(pairs) == len(listed)
+    assert [*pairs] == listed
+    assert pairs[-1] == listed[-1]
+    assert pairs[1:7:2] == listed[1:7:2]
+    with pytest.raises(IndexError):
+        pairs[len(listed)]
+
+
+def test_pairs_of_a_hundred_thousand_images_are_counted_at_once(tmp_path: Path):
+    scan = Scan(image=tmp_path / "a.nii.gz")
+    pairs = AllPairs([scan] * 100_000)
+    assert len(pairs) == 9_999_900_000
+    assert pairs[len(pairs) - 1] == (scan, scan)
 
 
 def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
-    scans = [Scan(image=tmp_path / f"{n}.nii.gz", subject="ab"[n % 2]) for n in range(5)]
+    scans = [Scan(image=tmp_path / f"{n}.nii.gz", subject="ab"[n % 2] if n < 3 else "cd"[n % 2]) for n in range(5)]
     for scan in scans:
         scan.image.touch()
     dataset = Dataset("d", tmp_path, tuple(scans[:3]), tuple(scans[3:]), ((scans[0], scans[2]),), (), {}, (), "", "")
@@ -134,10 +160,10 @@ def test_pairs_are_all_listed_or_with_the_atlas(tmp_path: Path):
     assert len({pair[0] for pair in training_pairs(atlas, dataset, outside)}) == 1
 
 
-def test_nobody_to_validate_or_test_on_is_trained_on_wherever_the_dataset_lists_them(tmp_path: Path):
-    """`training` lists everybody: 1 is validated on, 2 is another scan of 1's, 4 a test image, 5 of a test person."""
+def crowd(folder: Path) -> Dataset:
+    """Seven scans of people a, b, b, c, somebody, e, f."""
     for n in range(7):
-        (tmp_path / f"{n}.nii").touch()
+        (folder / f"{n}.nii").touch()
     rows = [{"image": f"{n}.nii", "subject": s} for n, s in enumerate(["a", "b", "b", "c", "", "e", "f"])]
     content = {
         "training": rows,
@@ -146,17 +172,107 @@ def test_nobody_to_validate_or_test_on_is_trained_on_wherever_the_dataset_lists_
         "test": ["./4.nii", {"image": "elsewhere.nii", "subject": "e"}],
         "registration_train": [{"fixed": "0.nii", "moving": "3.nii"}, {"fixed": "0.nii", "moving": "4.nii"}],
     }
-    (tmp_path / "dataset.json").write_text(json.dumps(content))
-    dataset = read_dataset(tmp_path)
-    kept = {scan.title for pair in unseen(training_pairs(DataSettings(), dataset), dataset) for scan in pair}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return read_dataset(folder)
+
+
+def test_nobody_to_validate_or_test_on_is_trained_on_wherever_the_dataset_lists_them(tmp_path: Path):
+    """`training` lists everybody: 1 is validated on, 2 is another scan of 1's, 4 a test image, 5 of a test person."""
+    dataset = crowd(tmp_path)
+    kept = {scan.title for pair in training_pairs(DataSettings(), dataset) for scan in pair}
     assert kept == {"0", "3", "6"}
-    listed = unseen(training_pairs(DataSettings(pairs="listed"), dataset), dataset)
+    listed = training_pairs(DataSettings(pairs="listed"), dataset)
     assert [[scan.title for scan in pair] for pair in listed] == [["0", "3"]]
     atlas = dataset.training[1]  # everybody's, and not left out
-    with_atlas = unseen(training_pairs(DataSettings(pairs="atlas", atlas=atlas.image), dataset, atlas), dataset, atlas)
+    with_atlas = training_pairs(DataSettings(pairs="atlas", atlas=atlas.image), dataset, atlas)
     assert [moving.title for _, moving in with_atlas] == ["0", "3", "6"]
+    only = replace(dataset, training=dataset.training[1:3])
     with pytest.raises(InputError, match="every training pair shows people to validate or test on"):
-        unseen([(dataset.training[1], dataset.training[0])], dataset)
+        training_pairs(DataSettings(), only)
+    with pytest.raises(InputError, match="no pairs to train on; training"):
+        training_pairs(DataSettings(), replace(dataset, training=dataset.training[:1]))
+
+
+def test_people_who_are_named_take_the_places_of_the_datasets(tmp_path: Path):
+    dataset = crowd(tmp_path)
+    found = parts(dataset, {"train": ("a", "b"), "select": ("c", "f"), "test": ("anybody",)})
+    assert [scan.title for scan in found["train"].scans] == ["0", "1", "2"]
+    pairs = training_pairs(DataSettings(), dataset, part=found["train"])
+    assert {scan.title for pair in pairs for scan in pair} == {"0", "1", "2"}
+    chosen = validation_pairs(dataset, part=found["select"])
+    assert [[scan.title for scan in pair] for pair in chosen] == [["3", "6"], ["6", "3"]]
+    # pairs that are listed between them come first, wherever they are listed
+    listed = validation_pairs(dataset, part=parts(dataset, {"select": ("a", "c")})["select"])
+    assert [[scan.title for scan in pair] for pair in listed] == [["0", "3"]]
+    atlas = dataset.training[3]
+    with_atlas = training_pairs(DataSettings(pairs="atlas"), dataset, atlas, part=found["train"])
+    assert [(fixed.title, moving.title) for fixed, moving in with_atlas] == [("3", "0"), ("3", "1"), ("3", "2")]
+
+
+@pytest.mark.parametrize(
+    ("people", "words"),
+    [({"train": ("a",), "select": ("a",)}, "'a' is in 'train' and in 'select'"), ({"train": ("z",)}, "'z' is nobody of"),
+     ({"train": ("e",)}, "keeps 'e' for a last test"), ({"select": ("4",)}, "keeps '4' for a last test")],
+)  # fmt: skip
+def test_people_on_two_sides_unknown_or_kept_for_the_last_test_are_refused(tmp_path: Path, people: dict, words: str):
+    with pytest.raises(InputError, match=words):
+        parts(crowd(tmp_path), people)
+
+
+def test_somebody_must_train_and_somebody_select_where_people_are_named():
+    with pytest.raises(InputError, match="nobody is in 'select'"):
+        DataSettings.parse({"people": {"train": ["a", "b"]}})
+
+
+def test_parts_are_drawn_by_name_and_seed_alone():
+    people = [f"p{n}" for n in range(20)]
+    counts = {"train": 12, "a": 3, "b": 3}
+    found = drawn(people, counts, seed=1)
+    assert found == drawn(reversed(people), counts, seed=1)
+    assert found != drawn(people, counts, seed=2)
+    assert {k: len(v) for k, v in found.items()} == counts
+    assert len({name for part in found.values() for name in part}) == 18
+    with pytest.raises(InputError, match="21 people are asked for, and there are 20"):
+        drawn(people, {"train": 21})
+
+
+def test_images_are_decoded_as_they_are_drawn_where_they_are_many(tmp_path: Path, monkeypatch):
+    """Of ten, three are looked at first; batches are those of a training that decoded all before."""
+    folder = toy_dataset(tmp_path / "toy", people=10)
+    data = DataSettings(dataset=folder, alignment="rigid")
+    before = prepare(data, Store(tmp_path / "all")).sampler
+    count = []
+    real = volumes.decoded
+    monkeypatch.setattr(volumes, "decoded", lambda scan, spacing: count.append(scan.title) or real(scan, spacing))
+    monkeypatch.setattr(prepared, "LOOKED_AT", 3)
+    found = prepare(data, Store(tmp_path / "some"))
+    assert len(count) == 3 + 2  # and two people to validate on
+    aligned = len([*(tmp_path / "some").glob("*.json")]) - len(count)
+    assert aligned < 2 + 7  # two to validate on; types that are enforced in tests look at an item or two of a sequence
+    for step in range(12):
+        one, other = found.sampler.batch(step, [0, 1]), before.batch(step, [0, 1])
+        assert torch.equal(one.fixed, other.fixed)
+        assert torch.equal(one.moving, other.moving)
+        assert torch.equal(one.moving_labels, other.moving_labels)
+    assert sorted(count) == sorted(set(count))
+    assert len(count) == 10
+
+
+def test_decoded_images_are_mapped_and_what_is_written_to_them_stays_in_memory(tmp_path: Path):
+    folder = toy_dataset(tmp_path / "toy", people=3)
+    scan, store = read_dataset(folder).training[0], Store(tmp_path / "cache")
+    first = store.volume(scan, (1.0, 1.0))
+    assert isinstance(first.data.base, np.memmap)
+    assert type(first.data) is np.ndarray
+    assert isinstance(first.labels.base, np.memmap)
+    kept = first.data.copy()
+    first.data[:] = 7
+    assert np.array_equal(store.volume(scan, (1.0, 1.0)).data, kept)
+    file = next((tmp_path / "cache").glob("*-labels.npy"))
+    file.write_bytes(file.read_bytes()[:90])
+    again = store.volume(scan, (1.0, 1.0))
+    assert again.labels.shape == again.data.shape[1:]
+    assert np.array_equal(again.data, kept)
 
 
 def test_contrasts_keep_their_ranges_and_artefacts_their_strength():

@@ -151,18 +151,22 @@ def sampled(volume: Volume, matrix: Matrix, shape: Triple, field: Array | None) 
     return out, labels
 
 
+NumberedPair = tuple[int, int, Matrix]
+"""Numbers of the fixed and the moving volume, fixed mm → moving mm."""
+
+
 @dataclass(frozen=True, eq=False)
 class PairSampler:
     """Pairs of decoded volumes.
 
     Attributes:
-        volumes: by number; pairs: (fixed, moving, fixed mm → moving mm).
+        volumes: by number; pairs: of those. Both may be made as they are asked for.
         shape: of the canvas that every pair is put on.
         labels: values that take part, `labels_at_once` of them in a step.
     """
 
     volumes: Sequence[Volume]
-    pairs: Sequence[tuple[int, int, Matrix]]
+    pairs: Sequence[NumberedPair]
     shape: Triple
     labels: Sequence[int]
     labels_at_once: int

@@ -1,21 +1,26 @@
 """From a dataset to what training and validation look at."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 
-from warpwise.data.batches import PairSampler, Sampler
+from warpwise.data.batches import NumberedPair, PairSampler, Sampler
+from warpwise.data.pairs import AllPairs, PairOfScans, training_pairs, validation_pairs
+from warpwise.data.people import SELECT, TRAIN, parts
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
-from warpwise.data.volumes import Store, label_values, working_spacing
+from warpwise.data.volumes import Alignment, Store, label_values, working_spacing
 from warpwise.errors import InputError
 from warpwise.events import OnEvent, ignore, note
 from warpwise.image import DARK
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
-from warpwise.shapes import Matrix
+from warpwise.shapes import Matrix, Triple
 from warpwise.volume import Volume
+
+LOOKED_AT = 200  # images at most that are decoded before training begins
 
 PreparedPair = tuple[Volume, Volume, Matrix]
 """Fixed, moving, fixed mm → moving mm."""
@@ -66,7 +71,9 @@ def prepare(
     seed: int = 0,
     tell: OnEvent = ignore,
 ) -> Prepared:
-    """Decode what is to be decoded, align what is to be aligned; kept in the store.
+    """Look at the images; decode and align them: now where they are few, else as they are drawn. Kept in the store.
+
+    Of many images, some that lie evenly in the list stand for all: for spacing, canvas, labels, channels and contrast.
 
     Args:
         synthetic: pairs are made by these, and nothing is read.
@@ -84,43 +91,118 @@ def prepare(
         raise InputError("data.dataset is not set.", hint="Name a folder with a dataset.json, or train with --synthetic.")
     dataset = read_dataset(data.dataset, allow_outside=data.allow_outside)
     atlas = atlas_of(data, dataset) if data.pairs == "atlas" else None
-    listed, validation = training_pairs(data, dataset, atlas), validation_pairs(dataset, atlas, most=most)
-    pairs = unseen(listed, dataset, atlas)
-    if left_out := len(listed) - len(pairs):
-        tell(note(f"{left_out} of {len(listed)} training pairs show people to validate or test on: left out."))
-    scans = list(dict.fromkeys(scan for pair in (*pairs, *validation) for scan in pair))
-    spacing = working_spacing(scans, data.spacing_mm)
-    tell(note(f"{dataset.name}: {len(scans)} images, {len(pairs)} pairs to train and {len(validation)} to validate on."))
-    volumes: dict[Scan, Volume] = {}
-    for scan in scans:
-        volumes[scan] = store.volume(scan, spacing)
-    channels = {len(v.data) for v in volumes.values()}
+    people = parts(dataset, data.people)
+    pairs = training_pairs(data, dataset, atlas, part=people.get(TRAIN))
+    validation = validation_pairs(dataset, atlas, most=most, part=people.get(SELECT))
+    learnt = pairs.scans if isinstance(pairs, AllPairs) else list(dict.fromkeys(scan for pair in pairs for scan in pair))
+    judged = list(dict.fromkeys(scan for pair in validation for scan in pair))
+    if left_out := len(set(dataset.training) - set(learnt)) if data.pairs == "all" and not people else 0:
+        tell(note(f"{left_out} of {len(dataset.training)} training images show people to validate or test on: left out."))
+    looked_at = evenly(learnt, LOOKED_AT)
+    spacing = working_spacing([*looked_at, *judged], data.spacing_mm)
+    words = f"{len(learnt)} images in {len(pairs)} pairs to train and {len(validation)} to validate on."
+    tell(note(f"{dataset.name}: {words}"))
+    volumes = Volumes(learnt, store, spacing)
+    seen = [store.volume(scan, spacing) for scan in looked_at]
+    channels = {len(v.data) for v in seen}
     if len(channels) != 1:
         raise InputError(f"{dataset.folder}: images have {' and '.join(map(str, sorted(channels)))} channels.")
-    tell(note("Linear transforms …"))
-    worlds = linear_maps(data, store, pairs)
-    learnt = [volumes[scan] for scan in dict.fromkeys(s for pair in pairs for s in pair)]
-    labels = label_values(learnt, data.labels or dataset.averaged)
-    sampler = sampler_of(
-        [(volumes[a], volumes[b], world) for (a, b), world in zip(pairs, worlds, strict=True)],
-        labels,
-        labels_at_once=data.labels_at_once,
-        augmentation=augmentation,
-        seed=seed,
-    )
-    x, y, z = sampler.shape
-    values = np.concatenate([v.data[v.data > DARK][::7] for v in learnt])
+    labels = label_values(seen, data.labels or dataset.averaged)
+    x, y, z = canvas(seen)
+    located = Located(pairs, {scan: n for n, scan in enumerate(learnt)}, store, data.alignment)
+    if len(learnt) <= LOOKED_AT:
+        tell(note("Linear transforms …"))
+        located.find()
+    sampler = PairSampler(volumes, located, (x, y, z), labels, data.labels_at_once, augmentation, seed)
+    values = np.concatenate([v.data[v.data > DARK][::7] for v in seen])
+    dim = seen[0].dim
     facts = DataFacts(
-        dim=sampler.dim,
-        channels=sampler.channels,
+        dim=dim,
+        channels=channels.pop(),
         spacing_mm=spacing,
         contrast=dataset.modality,
         any_contrast=augmentation.contrast > 0.5,
         intensities=tuple(round(float(v), 3) for v in np.percentile(values, range(10, 100, 10))),
-        field_mm=tuple(round(n * s, 1) for n, s in zip((x, y, z) if sampler.dim == 3 else (x, z), spacing, strict=True)),
+        field_mm=tuple(round(n * s, 1) for n, s in zip((x, y, z) if dim == 3 else (x, z), spacing, strict=True)),
     )
-    kept = [(volumes[a], volumes[b], store.linear(a, b, data.alignment)) for a, b in validation]
+    kept = [(store.volume(a, spacing), store.volume(b, spacing), store.linear(a, b, data.alignment)) for a, b in validation]
     return Prepared(sampler, labels, facts, kept)
+
+
+def evenly(scans: Sequence[Scan], most: int) -> list[Scan]:
+    """At most so many, from beginning to end."""
+    count = min(most, len(scans))
+    return [scans[k * len(scans) // count] for k in range(count)]
+
+
+def canvas(volumes: Sequence[Volume]) -> Triple:
+    """Voxels of the largest of some images."""
+    x, y, z = (max(volume.grid.shape[axis] for volume in volumes) for axis in range(3))
+    return x, y, z
+
+
+@dataclass(frozen=True, eq=False)
+class Volumes(Sequence[Volume]):
+    """The volumes of scans by number, decoded when one is asked for, and mapped from disk."""
+
+    scans: Sequence[Scan]
+    store: Store
+    spacing_mm: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    @overload
+    def __getitem__(self, at: int) -> Volume: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Volume]: ...
+    def __getitem__(self, at: int | slice) -> Volume | list[Volume]:
+        if isinstance(at, slice):
+            return [self[k] for k in range(*at.indices(len(self)))]
+        return self.store.volume(self.scans[at], self.spacing_mm)
+
+
+@dataclass(frozen=True, eq=False)
+class Located(Sequence[NumberedPair]):
+    """Pairs with their linear maps, each found when it is asked for.
+
+    Between all pairs of n images, n transforms suffice: each image to the first, and from there to any other.
+    """
+
+    pairs: Sequence[PairOfScans]
+    numbers: Mapping[Scan, int]
+    store: Store
+    kind: Alignment
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, at: int) -> NumberedPair: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[NumberedPair]: ...
+    def __getitem__(self, at: int | slice) -> NumberedPair | list[NumberedPair]:
+        if isinstance(at, slice):
+            return [self[k] for k in range(*at.indices(len(self)))]
+        fixed, moving = self.pairs[at]
+        return self.numbers[fixed], self.numbers[moving], self.world(fixed, moving)
+
+    def world(self, fixed: Scan, moving: Scan) -> Matrix:
+        """Fixed mm → moving mm."""
+        if not isinstance(self.pairs, AllPairs):
+            return self.store.linear(fixed, moving, self.kind)
+        first = self.pairs.scans[0]
+        away = [self.store.linear(first, scan, self.kind) for scan in (fixed, moving)]
+        return away[1] @ np.linalg.inv(away[0])
+
+    def find(self) -> None:
+        """Find all transforms now."""
+        if isinstance(self.pairs, AllPairs):
+            for scan in self.pairs.scans:
+                self.store.linear(self.pairs.scans[0], scan, self.kind)
+        else:
+            for fixed, moving in self.pairs:
+                self.store.linear(fixed, moving, self.kind)
 
 
 def made(data: DataSettings, synthetic: SyntheticSettings, *, seed: int) -> Prepared:
@@ -154,71 +236,8 @@ def sampler_of(
     """
     volumes = list({id(volume): volume for pair in pairs for volume in pair[:2]}.values())
     numbers = {id(volume): n for n, volume in enumerate(volumes)}
-    x, y, z = (max(volume.grid.shape[axis] for volume in volumes) for axis in range(3))
     numbered = [(numbers[id(fixed)], numbers[id(moving)], world) for fixed, moving, world in pairs]
-    return PairSampler(volumes, numbered, (x, y, z), labels, labels_at_once, augmentation, seed)
-
-
-def training_pairs(data: DataSettings, dataset: Dataset, atlas: Scan | None = None) -> list[tuple[Scan, Scan]]:
-    """(fixed, moving), as the settings want them; with an atlas, that one is always fixed."""
-    how = data.pairs
-    if how == "listed":
-        pairs = list(dataset.training_pairs)
-    elif atlas is not None:
-        pairs = [(atlas, scan) for scan in dataset.training]
-        pairs = [(a, b) for a, b in pairs if a.image.resolve() != b.image.resolve()]
-    else:
-        pairs = [(a, b) for a in dataset.training for b in dataset.training if a is not b]
-        if how == "subject":
-            pairs = [(a, b) for a, b in pairs if a.subject and a.subject == b.subject]
-    if not pairs:
-        what = {
-            "listed": "registration_train",
-            "atlas": "training",
-            "subject": "training (two images with the same subject at least)",
-            "all": "training (two images at least)",
-        }[how]
-        raise InputError(f"{dataset.folder}: no pairs to train on; {what} is empty.", hint="Choose another data.pairs.")
-    return pairs
-
-
-def validation_pairs(dataset: Dataset, atlas: Scan | None = None, *, most: int = 0) -> list[tuple[Scan, Scan]]:
-    """(fixed, moving), at most so many (0: all): listed, else the atlas with each image, else neighbours in the list."""
-    pairs = list(dataset.validation_pairs)
-    if atlas is not None:
-        pairs = [(atlas, scan) for scan in dataset.validation]
-    elif not pairs:
-        pairs = [*zip(dataset.validation, dataset.validation[1:], strict=False)]
-    if most and len(pairs) > most:
-        pairs = [pairs[k * len(pairs) // most] for k in range(most)]
-    return pairs
-
-
-def unseen(pairs: Sequence[tuple[Scan, Scan]], dataset: Dataset, atlas: Scan | None = None) -> list[tuple[Scan, Scan]]:
-    """Those training pairs that hold no image, and no person, to validate or test on, wherever the dataset lists them; an
-    atlas is everybody's.
-
-    Raises:
-        InputError: none is left.
-    """
-    judged = [*dataset.validation, *(scan for pair in dataset.validation_pairs for scan in pair)]
-    files = {scan.image.resolve() for scan in judged} | dataset.test
-    people = {scan.subject for scan in judged if scan.subject} | dataset.test_subjects
-    common = None if atlas is None else atlas.image.resolve()
-
-    def seen(scan: Scan) -> bool:
-        file = scan.image.resolve()
-        return file != common and (file in files or scan.subject in people)
-
-    # Paths are resolved once a scan, not once a pair: there are as many pairs as the square of that.
-    held = {scan for scan in dict.fromkeys(scan for pair in pairs for scan in pair) if seen(scan)}
-    left = [pair for pair in pairs if held.isdisjoint(pair)]
-    if not left:
-        raise InputError(
-            f"{dataset.folder}: every training pair shows people to validate or test on.",
-            hint="List other people under validation and test.",
-        )
-    return left
+    return PairSampler(volumes, numbered, canvas(volumes), labels, labels_at_once, augmentation, seed)
 
 
 def atlas_of(data: DataSettings, dataset: Dataset) -> Scan:
@@ -232,16 +251,3 @@ def atlas_of(data: DataSettings, dataset: Dataset) -> Scan:
         raise InputError(f"data.atlas: {path or 'not set'}.", hint="Name the image that all others are registered to.")
     known = [s for s in (*dataset.training, *dataset.validation) if s.image.resolve() == path.resolve()]
     return known[0] if known else Scan(image=path)
-
-
-def linear_maps(data: DataSettings, store: Store, pairs: Sequence[tuple[Scan, Scan]]) -> list[Matrix]:
-    """Fixed mm → moving mm of every pair.
-
-    Between all pairs of n images, n transforms suffice: each image to the first, and from there to any other.
-    """
-    kind = data.alignment
-    if data.pairs != "all":
-        return [store.linear(a, b, kind) for a, b in pairs]
-    scans = list(dict.fromkeys(scan for pair in pairs for scan in pair))
-    away = {scan: store.linear(scans[0], scan, kind) for scan in scans}
-    return [away[b] @ np.linalg.inv(away[a]) for a, b in pairs]

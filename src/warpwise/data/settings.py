@@ -19,6 +19,9 @@ class DataSettings(Settings):
         spacing_mm: of the network's voxels, one number or one an axis; the images' median where it is not given.
         alignment: linear part found beforehand by the solver: none, rigid or affine.
         labels: values that train and are averaged over; those the dataset names where it is empty.
+        people: who is in which part, by subject, or by file name where the dataset names no subject: weights learn from
+            `train` and are chosen by pairs of `select`, `test` is for figures, further parts are other levels' own. Where
+            nobody is named, they learn from all of `training` and are chosen by the dataset's validation pairs.
         labels_at_once: so many labels, drawn at random, take part in a step.
         allow_outside: whether the dataset may name images outside its folder.
     """
@@ -29,8 +32,17 @@ class DataSettings(Settings):
     spacing_mm: float | tuple[float, ...] | None = None
     alignment: Literal["none", "rigid", "affine"] = "affine"
     labels: tuple[int, ...] = ()
+    people: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     labels_at_once: int = Field(default=8, ge=1)
     allow_outside: bool = False
+
+    @field_validator("people")
+    @classmethod
+    def _parts(cls, people: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        empty = [part for part in ("train", "select") if people and not people.get(part)]
+        if empty:
+            raise ValueError(f"nobody is in {' and '.join(map(repr, empty))}")
+        return people
 
 
 class AugmentationSettings(Settings):

@@ -5,10 +5,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-from zipfile import BadZipFile
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.grid import Grid
@@ -29,7 +29,7 @@ from warpwise.volume import Volume
 
 Alignment = Literal["none", "rigid", "affine"]
 
-VERSION = 1  # of what is kept on disk: another one is made anew
+VERSION = 2  # of what is kept on disk: another one is made anew
 
 
 def stamp(*scans: Path, **options: object) -> str:
@@ -52,23 +52,33 @@ class Store:
             InputError: it cannot be read, or its label map does not fit it.
         """
         files = [path for path in (scan.image, scan.labels) if path is not None]
-        place = self.folder / f"{scan.title}-{stamp(*files, spacing=list(spacing_mm))}.npz"
-        if place.exists():
-            try:
-                with place.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-                    labels = kept.get("labels", None)
-                    grid = Grid(kept["data"].shape[1:], kept["affine"])
-                    data = kept["data"].astype(np.float32)
-                    return Volume(data, grid, labels=labels, dim=int(kept["dim"]), name=scan.title)
-            except (OSError, ValueError, KeyError, BadZipFile):
-                place.unlink(missing_ok=True)  # cut short by a full disk: made anew below
+        name = f"{scan.title}-{stamp(*files, spacing=list(spacing_mm))}"
+        kept = self._kept(name, scan.title)
+        if kept is not None:
+            return kept
         made = decoded(scan, spacing_mm)
-        parts = {"data": made.data, "affine": made.grid.affine, "dim": np.array(made.dim)}
-        if made.labels is not None:
-            parts["labels"] = made.labels
-        with appearing(self.folder) as scratch:
-            np.savez(scratch / place.name, **parts)  # type: ignore[arg-type] - numpy's stub takes the names for flags
-        return made
+        facts = {"affine": made.grid.affine.tolist(), "dim": made.dim, "labels": made.labels is not None}
+        with appearing(self.folder, last=f"{name}.json") as scratch:
+            np.save(scratch / f"{name}.npy", made.data)
+            if made.labels is not None:
+                np.save(scratch / f"{name}-labels.npy", made.labels)
+            (scratch / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
+        # The same from now on: arrays that lie on the disk, and in memory as long as there is room.
+        return self._kept(name, scan.title) or made
+
+    def _kept(self, name: str, title: str) -> Volume | None:
+        """A volume decoded before, mapped, not read; None where it is not there or was cut short by a full disk."""
+        try:
+            facts = json.loads((self.folder / f"{name}.json").read_text(encoding="utf-8"))
+            data = mapped(self.folder / f"{name}.npy")
+            labels = mapped(self.folder / f"{name}-labels.npy") if facts["labels"] else None
+            grid = Grid(data.shape[1:], np.array(facts["affine"], np.float64))
+            return Volume(data, grid, labels=labels, dim=int(facts["dim"]), name=title)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            (self.folder / f"{name}.json").unlink(missing_ok=True)  # made anew
+            return None
 
     def linear(self, fixed: Scan, moving: Scan, kind: Alignment) -> Matrix:
         """Fixed mm → moving mm (4×4), by the solver's linear stage, now or before; a plane moves within x and y."""
@@ -84,6 +94,11 @@ class Store:
         with appearing(self.folder) as scratch:
             (scratch / place.name).write_text(json.dumps(matrix.tolist()), encoding="utf-8")
         return matrix
+
+
+def mapped(file: Path) -> NDArray[Any]:
+    """An array on disk, as a plain one, for which kernels are compiled; where somebody writes to it, in memory alone."""
+    return np.load(file, mmap_mode="c").view(np.ndarray)
 
 
 def decoded(scan: Scan, spacing_mm: Sequence[float]) -> Volume:

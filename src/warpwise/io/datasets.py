@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,11 @@ class _Reader:
     allow_outside: bool
     scans_known: dict[tuple[Path, Path | None], Scan] = field(default_factory=dict[tuple[Path, Path | None], Scan])
 
+    @cached_property
+    def root(self) -> Path:
+        """The dataset's folder, its links followed."""
+        return self.file.parent.resolve()
+
     def missing(self, key: str) -> InputError:
         near = [k for k in self.content if k not in KNOWN and get_close_matches(k, KNOWN, n=1)]
         guess = f"{near[0]!r} may be meant to be {get_close_matches(near[0], KNOWN, n=1)[0]!r}." if near else ""
@@ -114,7 +120,7 @@ class _Reader:
         if not isinstance(value, str):
             raise InputError(f"{self.file}: {where}: {key} is {value!r}; a path is needed.")
         found = self.file.parent / value
-        inside = found.resolve().is_relative_to(self.file.parent.resolve())
+        inside = found.resolve().is_relative_to(self.root)
         if not (inside or self.allow_outside):
             raise InputError(f"{self.file}: {where}: {value} lies outside the dataset.", hint="Pass --allow-outside.")
         if not found.exists():
