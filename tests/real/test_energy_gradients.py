@@ -23,7 +23,7 @@ from warpwise.registrars.base import Solution
 from warpwise.registrars.deformable.energy import Energy, EnergyScale
 from warpwise.registrars.deformable.work import on_fixed_grid
 from warpwise.registrars.linear.stage import align
-from warpwise.similarity.label import encoded
+from warpwise.similarity.codes import encoded
 from warpwise.terms.term import parse_terms
 
 WEIGHT = 0.5

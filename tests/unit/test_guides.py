@@ -13,7 +13,7 @@ from warpwise.io.scan import ReadScan
 from warpwise.registrars.linear.gauss_newton import Problem
 from warpwise.registrars.linear.starts import fitted
 from warpwise.registration.memory import predicted_memory_mb
-from warpwise.similarity.label import encoded
+from warpwise.similarity.codes import encoded
 from warpwise.similarity.landmarks import Landmarks
 from warpwise.synthetic.phantoms import KnownPair, brain_pair
 from warpwise.transforms.affine import Affine

@@ -18,13 +18,19 @@ from warpwise.data.people import drawn, parts
 from warpwise.data.prepared import Located, atlas_of, prepare
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
+from warpwise.data.teacher import Teacher
 from warpwise.data.volumes import Store, Volume
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.io.datasets import Dataset, Scan, read_dataset
+from warpwise.levels.settings import TrainingSettings
+from warpwise.ops import kernels
+from warpwise.similarity.codes import Codes
 from warpwise.similarity.label import SoftDice
 from warpwise.synthetic import contrasts
+from warpwise.synthetic.deformations import random_velocity
 from warpwise.synthetic.shapes import random_shapes, smooth_noise
+from warpwise.transforms.velocity import exponential
 
 
 def ball(grid: Grid, centre_mm: np.ndarray) -> Volume:
@@ -289,3 +295,86 @@ def test_contrasts_keep_their_ranges_and_artefacts_their_strength():
     assert noise.std() == pytest.approx(1, abs=0.1)
     curve = contrasts.remapped(np.linspace(0, 1.2, 50, dtype=np.float32), rng)
     assert 0 <= curve.min() < curve.max() <= 1
+
+
+def test_a_teachers_field_brings_the_images_together_however_the_pair_is_moved(tmp_path: Path):
+    """Known: the moving image is the fixed one under a smooth field, which is handed on as what a teacher found."""
+    grid = Grid((32, 36, 30), np.diag([1.5, 1.5, 1.5, 1.0]))
+    rng = np.random.default_rng(3)
+    image = smooth_noise(grid.shape, rng, count=1, sigma=4.0)[0]
+    image = ((image - image.min()) / np.ptp(image))[None].astype(np.float32)
+    velocity = random_velocity(grid.shape, rng, sigma=6.0, amplitude=1.5)
+    there, back = exponential(velocity, squarings=6), exponential(-velocity, squarings=6)
+    moving = kernels.warp(image, back, np.eye(4), out=np.empty_like(image))
+    for elastic in (0.0, 2.0):
+        how = AugmentationSettings(apart=0.5, noise=0, bias=0, gamma=0, elastic_voxels=elastic, shift_voxels=1)
+        both, pairs = [Volume(image, grid), Volume(moving, grid)], [(0, 1, np.eye(4))]
+        sampler = PairSampler(both, pairs, grid.shape, [], 8, how, 0, teacher=lambda *_, known=there: known)
+        for step in range(3):
+            batch = sampler.batch(step, [0])
+            inside = (batch.weight > 0.99).float()
+            gaps = [
+                float((((ops.warp(batch.moving, u) - batch.fixed) * inside) ** 2).sum() / inside.sum())
+                for u in (torch.zeros_like(batch.truth), batch.truth)
+            ]
+            assert gaps[1] < 0.08 * gaps[0]  # both images were resampled, linearly
+
+
+def test_a_teacher_is_asked_once_a_pair_and_brings_toy_people_together(tmp_path: Path, monkeypatch):
+    folder = toy_dataset(tmp_path / "toy", people=5)
+    data = DataSettings(dataset=folder, alignment="none", teacher={"method": "accurate"})
+    asked = []
+    real = Teacher.found
+    monkeypatch.setattr(Teacher, "found", lambda self, *given: asked.append(given[:2]) or real(self, *given))
+    still = AugmentationSettings(
+        rotation_degrees=0, scaling=0, shift_voxels=0, flip=False, apart=0, noise=0, bias=0, gamma=0
+    )
+    overlaps = {}
+    for labels in (False, True):
+        changed = data.replace(teacher=data.teacher.replace(labels=labels))
+        sampler = prepare(changed, Store(tmp_path / "cache"), augmentation=still).sampler
+        before, after = [], []
+        for step in range(10):
+            batch = sampler.batch(step, [0])
+            for found, field in ((before, torch.zeros_like(batch.truth)), (after, batch.truth)):
+                warped = ops.warp(batch.moving_labels, field)
+                state = Alignment(batch.fixed, batch.moving, field, None, batch.fixed_labels, warped)
+                found.append(1 - float(SoftDice()(state)))
+        assert np.mean(after) > np.mean(before) + 0.05
+        overlaps[labels] = np.mean(after)
+    assert overlaps[True] > overlaps[False]
+    assert len(asked) <= 2 * len({*map(str, asked)})  # by two teachers
+
+
+def test_a_teacher_that_deforms_nothing_is_refused(tmp_path: Path):
+    folder = toy_dataset(tmp_path / "toy", people=4)
+    data = DataSettings(dataset=folder, alignment="none", teacher={"method": "affine"})
+    with pytest.raises(InputError, match="'affine' deforms nothing"):
+        prepare(data, Store(tmp_path / "cache"))
+
+
+def test_signed_codes_weigh_structures_alike_and_tell_them_apart():
+    sizes = {3: 1000.0, 7: 100.0, 9: 10.0}
+    codes = Codes.signed(sizes, channels=64)
+    found = codes.of(np.array([[3, 7], [9, 5]]))
+    assert found.shape == (64, 2, 2)
+    weights = [float((found[:, n, m] ** 2).sum()) * sizes[k] for (n, m), k in (((0, 0), 3), ((0, 1), 7), ((1, 0), 9))]
+    assert weights == pytest.approx([100.0] * 3, rel=1e-5)
+    assert not found[:, 1, 1].any()
+    unit = codes.rows / np.linalg.norm(codes.rows, axis=1, keepdims=True)
+    assert np.abs(unit @ unit.T - np.eye(3)).max() < 0.4
+    assert np.array_equal(Codes.apart([4, 2]).of(np.array([2, 4, 3])), [[0, 1, 0], [1, 0, 0]])
+
+
+def test_all_labels_take_part_as_codes_where_that_is_asked_for(tmp_path: Path):
+    folder = toy_dataset(tmp_path / "toy", people=4)
+    data = DataSettings(dataset=folder, alignment="none", label_codes=5)
+    one, other = (prepare(data, Store(tmp_path / "cache")).sampler.batch(step, [0]) for step in (0, 1))
+    assert one.fixed_labels.shape[1] == 5
+    norms = [{round(float(v), 3) for v in batch.fixed_labels.square().sum(1).flatten()} for batch in (one, other)]
+    assert norms[0] == norms[1]
+    assert len(norms[0]) == 4  # nothing, and three labels, each as long as its size says
+    with pytest.raises(InputError, match="'dice' needs a channel for each label"):
+        TrainingSettings.parse({"data": {"label_codes": 5}, "objective": {"lncc": {}, "dice": {}}})
+    with pytest.raises(InputError, match="without a term 'endpoint'"):
+        TrainingSettings.parse({"data": {"teacher": {"method": "accurate"}}})

@@ -3,7 +3,7 @@
 Everything random comes from (seed, step, slot), so a run that is resumed, or split over processes, sees the same pairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Protocol
@@ -15,7 +15,8 @@ from torch import Tensor
 
 from warpwise.data.settings import AugmentationSettings
 from warpwise.ops import kernels
-from warpwise.shapes import Array, Matrix, Triple
+from warpwise.shapes import Array, Matrix, Triple, VectorField
+from warpwise.similarity.codes import Codes
 from warpwise.synthetic.contrasts import curved, noisy, remapped, shaded
 from warpwise.synthetic.deformations import random_velocity
 from warpwise.transforms.velocity import exponential
@@ -75,8 +76,8 @@ class Sample:
     seen: tuple[Array, Array] | None = None
 
 
-def stacked(samples: Sequence[Sample], labels: Sequence[int], dim: int) -> Batch:
-    """Samples as one batch, with channels for these labels."""
+def stacked(samples: Sequence[Sample], codes: Codes | None, dim: int) -> Batch:
+    """Samples as one batch, with labels as channels, or without any."""
 
     def tensor(arrays: list[Array]) -> Tensor:
         whole = np.stack(arrays)
@@ -84,10 +85,9 @@ def stacked(samples: Sequence[Sample], labels: Sequence[int], dim: int) -> Batch
 
     def channels(maps: list[NDArray[np.int16] | None]) -> Tensor | None:
         known = [m for m in maps if m is not None]
-        if len(known) < len(maps) or not labels:
+        if len(known) < len(maps) or codes is None:
             return None
-        wanted = np.array(labels, np.int16)[:, None, None, None]
-        return tensor([(m[None] == wanted).astype(np.float32) for m in known])
+        return tensor([codes.of(m) for m in known])
 
     truths = [s.truth for s in samples if s.truth is not None]
     seen = [s.seen for s in samples if s.seen is not None]
@@ -102,11 +102,36 @@ def stacked(samples: Sequence[Sample], labels: Sequence[int], dim: int) -> Batch
     )
 
 
-def some(values: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
-    """At most so many of these, drawn without putting back."""
+def some(values: Sequence[int], count: int, rng: np.random.Generator) -> Codes | None:
+    """A channel for each of these labels, or for so many of them, drawn without putting back; none of none."""
+    if not values:
+        return None
     if len(values) <= count:
-        return list(values)
-    return sorted(int(v) for v in rng.choice(np.array(values), count, replace=False))
+        return Codes.apart(values)
+    return Codes.apart(sorted(int(v) for v in rng.choice(np.array(values), count, replace=False)))
+
+
+def carried(
+    field: VectorField, shape: Triple, to_fixed: Matrix, to_moving: Matrix, across: Matrix, undone: VectorField | None
+) -> VectorField:
+    """A pair's displacement as one of two images that were moved apart: (3, *shape), voxels of their canvas.
+
+    Args:
+        field: (3, X, Y, Z), voxels of the fixed volume: p corresponds to across·(p + field(p)).
+        shape: of the canvas.
+        to_fixed, to_moving: canvas index → fixed and moving index (4×4).
+        across: fixed index → moving index.
+        undone: the inverse of a further displacement of the moving image on the canvas.
+    """
+    on_canvas = kernels.warp_affine(field, to_fixed[:3], out=np.empty((3, *shape), np.float32))
+    back = np.linalg.inv(to_moving) @ across
+    straight = back @ to_fixed - np.eye(4)
+    out = kernels.map_vectors(on_canvas, back[:3, :3])
+    out += kernels.map_vectors(np.indices(shape, np.float32), straight[:3, :3])
+    out += straight[:3, 3].astype(np.float32)[:, None, None, None]
+    if undone is None:
+        return out
+    return out + kernels.warp(undone, out, np.eye(4), out=np.empty_like(out))
 
 
 def shift(by: NDArray[np.float64]) -> Matrix:
@@ -162,7 +187,8 @@ class PairSampler:
     Attributes:
         volumes: by number; pairs: of those. Both may be made as they are asked for.
         shape: of the canvas that every pair is put on.
-        labels: values that take part, `labels_at_once` of them in a step.
+        labels: values that take part, `labels_at_once` of them in a step, unless `codes` stand for all.
+        teacher: (fixed, moving, their linear map) → a displacement to learn from, on the fixed volume, in its voxels.
     """
 
     volumes: Sequence[Volume]
@@ -172,6 +198,8 @@ class PairSampler:
     labels_at_once: int
     augmentation: AugmentationSettings
     seed: int
+    codes: Codes | None = None
+    teacher: Callable[[int, int, Matrix], VectorField] | None = None
 
     @property
     def dim(self) -> int:
@@ -185,9 +213,10 @@ class PairSampler:
 
     def batch(self, step: int, slots: Sequence[int]) -> Batch:
         """Pairs number `slots` of a step."""
-        labels = some(self.labels, self.labels_at_once, np.random.default_rng([self.seed, step]))
+        rng = np.random.default_rng([self.seed, step])
+        codes = some(self.labels, self.labels_at_once, rng) if self.codes is None else self.codes
         samples = [self.sample(np.random.default_rng([self.seed, step, slot + 1])) for slot in slots]
-        return stacked(samples, labels, self.dim)
+        return stacked(samples, codes, self.dim)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """One pair."""
@@ -209,20 +238,24 @@ class PairSampler:
         move = part * settings.shift_voxels * rng.uniform(-1, 1, 3) * free
         across = moving.grid.inverse_affine @ world @ fixed.grid.affine
         to_moving = shift(centre + move) @ apart @ shift(-centre) @ across @ to_fixed
-        field = None
+        field = undone = None
         if settings.elastic_voxels > 0:
             amplitude = settings.elastic_voxels * float(rng.uniform(0, 1))
             velocity = random_velocity(shape, rng, sigma=float(rng.uniform(4, 10)), amplitude=amplitude)
             field = exponential(velocity, squarings=6)
+            undone = None if self.teacher is None else exponential(-velocity, squarings=6)
         still, still_labels = sampled(fixed, to_fixed, shape, None)
         moved, moved_labels = sampled(moving, to_moving, shape, field)
         weight = np.empty(shape, np.float32)
         kernels.overlap_weight(None, fixed.grid.shape, to_fixed, out=weight)
         kernels.overlap_weight(weight.copy(), moving.grid.shape, to_moving, out=weight)
+        truth = None
+        if self.teacher is not None:
+            truth = carried(self.teacher(n, m, world), shape, to_fixed, to_moving, across, undone)
         images = self.coloured(still, rng), self.coloured(moved, rng)
         if settings.judge_clean:
-            return Sample(still, moved, weight, still_labels, moved_labels, seen=images)
-        return Sample(*images, weight, still_labels, moved_labels)
+            return Sample(still, moved, weight, still_labels, moved_labels, truth, seen=images)
+        return Sample(*images, weight, still_labels, moved_labels, truth)
 
     def coloured(self, image: Array, rng: np.random.Generator) -> Array:
         """Other intensities of the same image (C, X, Y, Z)."""

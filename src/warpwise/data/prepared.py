@@ -1,6 +1,6 @@
 """From a dataset to what training and validation look at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
@@ -9,15 +9,18 @@ import numpy as np
 from warpwise.data.batches import NumberedPair, PairSampler, Sampler
 from warpwise.data.pairs import AllPairs, PairOfScans, training_pairs, validation_pairs
 from warpwise.data.people import SELECT, TRAIN, parts
-from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
+from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings, TeacherSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
+from warpwise.data.teacher import Teacher
 from warpwise.data.volumes import Alignment, Store, label_values, working_spacing
 from warpwise.errors import InputError
 from warpwise.events import OnEvent, ignore, note
 from warpwise.image import DARK
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
-from warpwise.shapes import Matrix, Triple
+from warpwise.methods import Method
+from warpwise.shapes import Matrix, Triple, VectorField
+from warpwise.similarity.codes import Codes
 from warpwise.volume import Volume
 
 LOOKED_AT = 200  # images at most that are decoded before training begins
@@ -113,7 +116,9 @@ def prepare(
     if len(learnt) <= LOOKED_AT:
         tell(note("Linear transforms …"))
         located.find()
-    sampler = PairSampler(volumes, located, (x, y, z), labels, data.labels_at_once, augmentation, seed)
+    codes = Codes.signed(sizes(seen, labels), channels=data.label_codes) if data.label_codes else None
+    taught = teacher_of(data.teacher, store, volumes) if data.teacher is not None else None
+    sampler = PairSampler(volumes, located, (x, y, z), labels, data.labels_at_once, augmentation, seed, codes, taught)
     values = np.concatenate([v.data[v.data > DARK][::7] for v in seen])
     dim = seen[0].dim
     facts = DataFacts(
@@ -129,10 +134,38 @@ def prepare(
     return Prepared(sampler, labels, facts, kept)
 
 
+def teacher_of(settings: TeacherSettings, store: Store, volumes: "Volumes") -> Callable[[int, int, Matrix], VectorField]:
+    """Fields by numbers of volumes.
+
+    Raises:
+        InputError: there is no such method, or it deforms nothing.
+    """
+    method = Method.named(settings.method)
+    teacher = Teacher(method.refined() if settings.refine else method, store, settings.labels)
+    if teacher.method.registrar is None:
+        raise InputError(f"data.teacher: {settings.method!r} deforms nothing.", hint="Take for example accurate.")
+
+    def field(fixed: int, moving: int, world: Matrix) -> VectorField:
+        return teacher.field(volumes.scans[fixed], volumes.scans[moving], world, volumes[fixed].grid)
+
+    return field
+
+
 def evenly(scans: Sequence[Scan], most: int) -> list[Scan]:
     """At most so many, from beginning to end."""
     count = min(most, len(scans))
     return [scans[k * len(scans) // count] for k in range(count)]
+
+
+def sizes(volumes: Sequence[Volume], labels: Sequence[int]) -> dict[int, float]:
+    """Mean voxels of each label over the maps that hold it."""
+    counts: dict[int, list[int]] = {label: [] for label in labels}
+    for volume in volumes:
+        if volume.labels is not None:
+            for value, count in zip(*np.unique(volume.labels, return_counts=True), strict=True):
+                if int(value) in counts:
+                    counts[int(value)].append(int(count))
+    return {label: float(np.mean(found)) for label, found in counts.items() if found}
 
 
 def canvas(volumes: Sequence[Volume]) -> Triple:

@@ -8,6 +8,20 @@ from pydantic import Field, field_validator
 from warpwise.settings import Settings
 
 
+class TeacherSettings(Settings):
+    """Deformations to learn from, by the term `endpoint`.
+
+    Attributes:
+        method: as `register --method` takes it: a preset, a model, a file; each training pair is registered once.
+        refine: go on from the model with a solver, so that a network learns from its own answer, made better.
+        labels: let the method be guided by the label maps of training people, if its objective has such a term.
+    """
+
+    method: str
+    refine: bool = False
+    labels: bool = False
+
+
 class DataSettings(Settings):
     """Which pairs, and how they are brought to the network.
 
@@ -23,6 +37,9 @@ class DataSettings(Settings):
             `train` and are chosen by pairs of `select`, `test` is for figures, further parts are other levels' own. Where
             nobody is named, they learn from all of `training` and are chosen by the dataset's validation pairs.
         labels_at_once: so many labels, drawn at random, take part in a step.
+        label_codes: in so many channels all labels take part in every step, as signed codes, for the term `labels`; 0: as
+            above, a channel each.
+        teacher: what deforms the training pairs for the network to learn from; none: they learn from images and labels.
         allow_outside: whether the dataset may name images outside its folder.
     """
 
@@ -34,6 +51,8 @@ class DataSettings(Settings):
     labels: tuple[int, ...] = ()
     people: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     labels_at_once: int = Field(default=8, ge=1)
+    label_codes: int = Field(default=0, ge=0)
+    teacher: TeacherSettings | None = None
     allow_outside: bool = False
 
     @field_validator("people")

@@ -45,9 +45,9 @@ class SyntheticSampler:
 
     def batch(self, step: int, slots: Sequence[int]) -> Batch:
         """Pairs number `slots` of a step."""
-        labels = some(range(1, self.settings.labels[1]), self.labels_at_once, np.random.default_rng([self.seed, step]))
+        codes = some(range(1, self.settings.labels[1]), self.labels_at_once, np.random.default_rng([self.seed, step]))
         samples = [self.sample(np.random.default_rng([self.seed, step, slot + 1])) for slot in slots]
-        return stacked(samples, labels, self.dim)
+        return stacked(samples, codes, self.dim)
 
     def sample(self, rng: np.random.Generator) -> Sample:
         """One pair: a moving map, the fixed one through a known deformation, and what two scanners make of them."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +23,7 @@ from warpwise.registrars.linear.affine import Freedom, LinearSettings
 from warpwise.registrars.linear.stage import align
 from warpwise.registration.prepare import prepare
 from warpwise.resampling import brought
-from warpwise.shapes import Matrix
+from warpwise.shapes import Array, Matrix
 from warpwise.spacing import at_spacing, embedded_spacing, labels_at_spacing, stretched
 from warpwise.volume import Volume
 
@@ -79,6 +79,20 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, EOFError):
             (self.folder / f"{name}.json").unlink(missing_ok=True)  # made anew
             return None
+
+    def array(self, title: str, files: Sequence[Path], options: Mapping[str, object], make: Callable[[], Array]) -> Array:
+        """What is made of files under options, made now or before; kept in half precision."""
+        place = self.folder / f"{title}-{stamp(*files, **options)}.npy"
+        try:
+            return mapped(place).astype(np.float32)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, EOFError):
+            place.unlink(missing_ok=True)
+        made = make().astype(np.float16)
+        with appearing(self.folder) as scratch:
+            np.save(scratch / place.name, made)
+        return made.astype(np.float32)
 
     def linear(self, fixed: Scan, moving: Scan, kind: Alignment) -> Matrix:
         """Fixed mm → moving mm (4×4), by the solver's linear stage, now or before; a plane moves within x and y."""

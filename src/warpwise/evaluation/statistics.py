@@ -6,6 +6,8 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from warpwise.errors import InputError
+
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's correction for as many tests as there are values, in their order.
@@ -33,3 +35,34 @@ def compared(scores: Mapping[str, Sequence[float]]) -> dict[tuple[str, str], flo
         gap = np.array(scores[one]) - np.array(scores[other])
         p_values.append(float(stats.wilcoxon(gap).pvalue) if np.any(gap != 0) else 1.0)  # type: ignore[attr-defined]
     return dict(zip(pairs, holm(p_values), strict=True))
+
+
+def interval(
+    scores: Mapping[tuple[str, str], float], *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the mean over pairs, by bootstrap over people, who are drawn for both roles of a pair.
+
+    A pair counts as often as both of its people were drawn: pairs of one person are not independent, and to draw pairs
+    would say more than was seen.
+
+    Args:
+        scores: by (fixed, moving) person; level: share of draws inside; draws: so many; seed: of them.
+
+    Raises:
+        InputError: there is nobody.
+    """
+    people = sorted({person for pair in scores for person in pair})
+    if not people:
+        raise InputError("There are no scores to draw from.")
+    number = {person: n for n, person in enumerate(people)}
+    fixed, moving = (np.array([number[pair[role]] for pair in scores]) for role in (0, 1))
+    values = np.array([*scores.values()])
+    rng = np.random.default_rng(seed)
+    means: list[float] = []
+    while len(means) < draws:
+        times = np.bincount(rng.integers(len(people), size=len(people)), minlength=len(people))
+        weights = np.where(fixed == moving, times[fixed], times[fixed] * times[moving])
+        if weights.sum() > 0:
+            means.append(float((weights * values).sum() / weights.sum()))
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

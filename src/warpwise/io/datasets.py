@@ -27,6 +27,7 @@ class Dataset:
         labels: value → name; averaged: those to average over.
         modality, licence: as written.
         test: files of images that are kept for a last test; test_subjects: people of whom there are such images.
+        test_pairs: (fixed, moving) for that test, where they are listed and their files are here.
     """
 
     name: str
@@ -41,6 +42,12 @@ class Dataset:
     licence: str
     test: frozenset[Path] = frozenset()
     test_subjects: frozenset[str] = frozenset()
+    test_pairs: tuple[tuple[Scan, Scan], ...] = ()
+
+    @property
+    def test_people(self) -> frozenset[str]:
+        """Those who are kept for a last test: by subject, or by the names of their files where none is named."""
+        return self.test_subjects or frozenset(Scan(image=path).title for path in self.test)
 
 
 def read_dataset(path: Path, *, allow_outside: bool = False) -> Dataset:
@@ -83,6 +90,7 @@ def read_dataset(path: Path, *, allow_outside: bool = False) -> Dataset:
         " ".join(map(str, modality.values())) if isinstance(modality, dict) else str(modality),
         str(content.get("licence", content.get("license", ""))),
         *reader.tested(),
+        reader.tested_pairs(),
     )
 
 
@@ -158,6 +166,13 @@ class _Reader:
         files = [row[key] for row in kept for key in ("image", "fixed", "moving") if isinstance(row.get(key), str)]
         people = {str(row["subject"]) for row in kept if row.get("subject")}
         return frozenset((self.file.parent / file).resolve() for file in files), frozenset(people)
+
+    def tested_pairs(self) -> tuple[tuple[Scan, Scan], ...]:
+        """Pairs for a last test; none where one of their files is kept elsewhere."""
+        try:
+            return self.pairs("registration_test")
+        except InputError:
+            return ()
 
     def whole_keys(self, key: str) -> dict[int, str]:
         found = self.content.get(key, {})

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.errors import InputError
@@ -46,6 +46,7 @@ class TrainingSettings(Settings):
         validate_every: steps between validations; validation_pairs: at most so many (0: all).
         save_every_s: seconds between checkpoints, beside those at every validation.
         precision: 32-true; or bf16-mixed, faster on GPUs and on CPUs that know the type (twice, on whole brains).
+        init: a model (name, or folder of one or of a run) whose weights are the first; its network must be this one.
         seed: of weights, pairs and augmentation.
         licence: under which the weights may be used, for the model's card.
     """
@@ -63,8 +64,18 @@ class TrainingSettings(Settings):
     validation_pairs: int = Field(default=12, ge=0)
     save_every_s: float = Field(default=60.0, gt=0)
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    init: str = ""
     seed: int = 0
     licence: str = ""
+
+    @model_validator(mode="after")
+    def _labels(self) -> Self:
+        apart = [name for name, term in self.objective.items() if term.row() in ("dice", "segmentation")]
+        if self.data.label_codes and apart:
+            raise ValueError(f"data.label_codes: {apart[0]!r} needs a channel for each label; the term 'labels' does not")
+        if self.data.teacher is not None and not any(term.row() == "endpoint" for term in self.objective.values()):
+            raise ValueError("data.teacher: nothing learns from it without a term 'endpoint'")
+        return self
 
 
 def read_settings(path: Path) -> TrainingSettings:
@@ -87,4 +98,14 @@ def read_settings(path: Path) -> TrainingSettings:
         given = getattr(settings.data, key)
         if given is not None and not given.is_absolute():
             changes[key] = (path.parent / given).resolve()
-    return settings.replace(data=settings.data.replace(**changes)) if changes else settings
+    if settings.data.teacher is not None:
+        method = beside(path, settings.data.teacher.method)
+        changes["teacher"] = settings.data.teacher.replace(method=method)
+    data = settings.data.replace(**changes) if changes else settings.data
+    return settings.replace(data=data, init=beside(path, settings.init))
+
+
+def beside(path: Path, name: str) -> str:
+    """A name, or where it leads from the folder of a file if it leads anywhere."""
+    place = path.parent / name
+    return str(place.resolve()) if name and place.exists() else name

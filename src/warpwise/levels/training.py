@@ -22,7 +22,7 @@ from warpwise.levels.settings import TrainingSettings
 from warpwise.levels.validation import Judged, judge, judge_synthetic
 from warpwise.levels.weights import Weights
 from warpwise.networks.base import initialise
-from warpwise.networks.model import CARD, ModelCard, write_model
+from warpwise.networks.model import CARD, Model, ModelCard, adopt, write_model
 from warpwise.objective import Objective
 from warpwise.ops.runtime import get_threads, set_threads
 
@@ -154,7 +154,13 @@ def weights_of(
         objective: in place of that of the settings, with weights that another level owns.
     """
     network = card_of(settings, ready).build()
-    initialise(network, torch.Generator().manual_seed(settings.seed))
+    if settings.init:
+        begun = Model.load(settings.init)
+        if begun.card.network != settings.network:
+            raise InputError(f"init: {settings.init} holds another network than is to be trained: {begun.card.network}.")
+        adopt(network, begun.network.state_dict(), Path(settings.init))
+    else:
+        initialise(network, torch.Generator().manual_seed(settings.seed))
     objective = Objective.of(settings.objective) if objective is None else objective
 
     def judged(average: nn.Module) -> Judged | None:

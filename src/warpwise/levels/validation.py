@@ -74,7 +74,7 @@ def judge(
     for n, (fixed, moving, world) in enumerate(pairs):
         sample, across = plain(fixed, moving, world)
         with torch.no_grad():
-            alignment = alignment_of(stacked([sample], [], fixed.dim).to(device), network)
+            alignment = alignment_of(stacked([sample], None, fixed.dim).to(device), network)
             row = {"loss": float(objective(alignment))}
         field = array(alignment.displacement[0])
         row["folded_percent"] = 100 * float((kernels.determinant(field) <= 0).mean())

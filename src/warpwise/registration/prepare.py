@@ -19,7 +19,7 @@ from warpwise.registration.inputs import check, named, oddities
 from warpwise.registration.memory import thinned
 from warpwise.resampling import brought, resample
 from warpwise.shapes import Map, Shares, Triple
-from warpwise.similarity.label import encoded
+from warpwise.similarity.codes import encoded
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 from warpwise.volume import Volume, filled, scale_factors

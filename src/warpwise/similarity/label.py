@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class LabelOverlap(Loss):
     """Squared difference of label maps, as channels, over the fixed ones' squares: about 2 − 2·Dice of all labels at once.
 
-    Solvers have a kernel for it, and code many labels in few channels (`encoded`). 0 where no labels are known.
+    Solvers have a kernel for it, and code many labels in few channels (`similarity.codes`); so does training
+    where it is asked to (`data.label_codes`). 0 where no labels are known.
     """
 
     term: Literal["labels"] = "labels"
@@ -32,31 +33,6 @@ class LabelOverlap(Loss):
     def share(self, codes: NDArray[np.float32]) -> float:
         """Factor of Σ (fixed − moving)² for these fixed codes (K, X, Y, Z), the weight in it."""
         return self.weight / max(float((codes**2).sum(dtype=np.float64)), 1.0)
-
-
-def encoded(
-    fixed: NDArray[np.integer], moving: NDArray[np.integer], *, channels: int = 8
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Codes (K, …) of the labels that both maps (X, Y, Z) hold, 0 left out.
-
-    Few labels get a channel each. Many get directions in `channels` dimensions, so that the squared distance of two
-    labels is about as large as with a channel each, at a fraction of the cost (Johnson and Lindenstrauss, 1984).
-    """
-    shared = np.intersect1d(np.unique(fixed), np.unique(moving))
-    shared = shared[shared != 0]
-    if len(shared) <= channels:
-        codes = np.eye(max(len(shared), 1), dtype=np.float32)[: len(shared)]
-    else:
-        codes = np.random.default_rng(0).normal(size=(len(shared), channels)).astype(np.float32)
-        codes /= np.linalg.norm(codes, axis=1, keepdims=True)
-    table = np.concatenate([np.zeros((1, codes.shape[1]), np.float32), codes])
-
-    def channels_of(labels: NDArray[np.integer]) -> NDArray[np.float32]:
-        at = np.searchsorted(shared, labels)
-        at = np.where(np.isin(labels, shared), at + 1, 0)
-        return np.ascontiguousarray(np.moveaxis(table[at], -1, 0))
-
-    return channels_of(fixed), channels_of(moving)
 
 
 class SoftDice(Loss):

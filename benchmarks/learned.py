@@ -1,0 +1,211 @@
+"""Networks trained and tested by the protocol (benchmarks/protocol.md), against the affine stage and the presets.
+
+    python benchmarks/learned.py train TASK --runs DIR [--rows ROW …] [--seeds 0 …]
+    python benchmarks/learned.py evaluate TASK --on select --runs DIR
+    python benchmarks/learned.py evaluate TASK --on test --runs DIR --reason WHY     # each use enters benchmarks/ledger.md
+
+Rows and their settings stand in benchmarks/learned/TASK.yaml. Weights are chosen on people of `select`. Labels are moved
+by nearest neighbour in one resampling at native resolution. Seconds are those of `register`, without reading files.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from common import machine, markdown_table
+from learning import SUBCORTICAL
+from protocol import DATASETS, people
+
+from warpwise.benchmark.compare import run_method
+from warpwise.data.pairs import validation_pairs
+from warpwise.data.people import Part, parts, person
+from warpwise.evaluation.statistics import interval
+from warpwise.events import Event
+from warpwise.io.datasets import Dataset, read_dataset
+from warpwise.io.scan import Scan
+from warpwise.levels.history import history
+from warpwise.levels.settings import TrainingSettings
+from warpwise.levels.training import Run, train
+from warpwise.methods import Method
+from warpwise.networks.model import Model, size
+
+HERE = Path(__file__).parent
+PRESETS = ("affine", "fast", "balanced", "accurate", "energy")
+
+
+def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Two mappings, the second one's leaves first."""
+    out = dict(one)
+    for key, value in other.items():
+        out[key] = merged(out[key], value) if isinstance(value, dict) and isinstance(out.get(key), dict) else value
+    return out
+
+
+def content_of(task: str) -> dict[str, Any]:
+    return yaml.safe_load((HERE / "learned" / f"{task}.yaml").read_text())
+
+
+def settings_of(task: str, row: str, seed: int, data: Path) -> TrainingSettings:
+    """A row's settings."""
+    content = content_of(task)
+    made = merged(content["common"], content["rows"][row])
+    folder = data / made["data"]["dataset"]
+    made["data"] |= {"dataset": str(folder), "people": people(task, read_dataset(folder))}
+    return TrainingSettings.parse({**made, "seed": seed})
+
+
+def folder_of(runs: Path, task: str, row: str, seed: int) -> Path:
+    return runs / task / f"{row.replace(', ', '-').replace(' ', '_')}-{seed}"
+
+
+def train_all(arguments: argparse.Namespace) -> None:
+    """Train what is not trained yet; interrupted runs go on."""
+    for row in arguments.rows or content_of(arguments.task)["rows"]:
+        for seed in arguments.seeds:
+            folder = folder_of(arguments.runs, arguments.task, row, seed)
+            if (folder / "done.json").exists():
+                continue
+            print(time.strftime("%H:%M:%S"), arguments.task, row, seed, flush=True)
+            resume = (folder / "last" / "state.safetensors").exists()
+            run = Run(folder, arguments.runs / "cache" / arguments.task, resume, overwrite=True, on_event=told)
+            train(settings_of(arguments.task, row, seed, arguments.data), run)
+            (folder / "done.json").write_text(json.dumps({**machine(), "load": os.getloadavg()}))
+
+
+def told(event: Event) -> None:
+    if event.stage == "validation":
+        print("  ", event.step, {k: round(v, 4) for k, v in event.values.items()}, event.best, flush=True)
+
+
+def pairs_of(task: str, dataset: Dataset, on: str) -> list[tuple[Scan, Scan]]:
+    """Ordered pairs of the people of a part."""
+    who = people(task, dataset)[on]
+    if on == "test" and dataset.test_pairs:
+        return list(dataset.test_pairs)
+    if on == "test":
+        scans = tuple(scan for scan in dataset.validation if person(scan) in who)
+        return validation_pairs(dataset, part=Part(frozenset(who), scans))
+    return validation_pairs(dataset, part=parts(dataset, {on: who})[on])
+
+
+def methods_of(arguments: argparse.Namespace) -> dict[str, tuple[Method, dict[str, Any]]]:
+    """Presets, every network that was trained, and it refined; with what the table says of each."""
+    task = arguments.task
+    out: dict[str, tuple[Method, dict[str, Any]]] = {name: (Method.named(name), {"labels": "no"}) for name in PRESETS}
+    for row in content_of(task)["rows"]:
+        for seed in arguments.seeds:
+            folder = folder_of(arguments.runs, task, row, seed)
+            if not (folder / "done.json").exists():
+                continue
+            model = Model.load(folder)
+            trained = [r for r in history(folder) if r["kind"] == "train"][-1]
+            settings = settings_of(task, row, seed, arguments.data)
+            taught = any(term.row() in ("labels", "dice", "segmentation") for term in settings.objective.values())
+            done = json.loads((folder / "done.json").read_text())
+            facts = {
+                "labels": "training" if taught else "no", "seed": seed, "minutes": round(trained["seconds"] / 60, 1),
+                "steps": trained["step"], "parameters": size(model.network)[0], "best_step": model.card.training["step"],
+                "trained": {k: done[k] for k in ("date", "commit", "cpu", "load")},
+            }  # fmt: skip
+            title = row if len(arguments.seeds) == 1 else f"{row}, seed {seed}"
+            method = Method.of_model(model)
+            out[title] = method, facts
+            out[f"{title}, refined"] = method.refined(), facts
+    return out
+
+
+def evaluate_all(arguments: argparse.Namespace) -> None:
+    """Every method on every pair of a part, in turns, so that a busy minute falls on all."""
+    task, on = arguments.task, arguments.on
+    dataset = read_dataset(arguments.data / DATASETS[task])
+    methods = methods_of(arguments)
+    if arguments.rows:
+        methods = {name: found for name, found in methods.items() if name in arguments.rows}
+    if on == "test":
+        if not arguments.reason:
+            raise SystemExit("--reason: why are test people looked at?")
+        note_in_ledger(task, arguments.reason, list(methods))
+    deep = [k for k, name in dataset.labels.items() if any(word in name.lower() for word in SUBCORTICAL)]
+    out = HERE / "results" / f"learned_{task}_{on}.json"
+    content: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"task": task, "on": on, "rows": []}
+    common = {k: v for k, v in machine().items() if k in ("date", "commit", "cpu", "cores")}
+    for fixed, moving in pairs_of(task, dataset, on):
+        for name, (method, facts) in methods.items():
+            row = run_method(name, method, (fixed, moving), dataset.averaged)
+            found = {
+                "method": name, "fixed": person(fixed), "moving": person(moving), "pair": row.pair,
+                "dice": round(row.mean_dice, 5), "sd_log_jacobian": round(row.sd_log_jacobian, 4),
+                "percent_folded": row.percent_folded, "percent_ndv": row.percent_ndv,
+                "seconds": round(row.seconds, 2), "load": round(os.getloadavg()[0], 1), **facts, **common,
+            }  # fmt: skip
+            if deep and len(dataset.averaged) > 20:
+                found["subcortical"] = round(float(np.mean([v for k, v in row.dice.items() if k in deep])), 5)
+            content["rows"] = [r for r in content["rows"] if (r["method"], r["pair"]) != (name, row.pair)] + [found]
+            print(name, row.pair, found["dice"], found["sd_log_jacobian"], found["seconds"], flush=True)
+        out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        out.with_suffix(".md").write_text(report(content))
+
+
+def note_in_ledger(task: str, reason: str, methods: Sequence[str]) -> None:
+    """One line for each time that test people are looked at."""
+    ledger = HERE / "ledger.md"
+    facts = machine()
+    with ledger.open("a", encoding="utf-8") as file:
+        file.write(f"| {facts['date'][:10]} | {facts['commit']} | {task} | {', '.join(methods)} | {reason} |\n")
+
+
+def report(content: dict[str, Any]) -> str:
+    """The table as Markdown."""
+    rows = content["rows"]
+    who = sorted({r["fixed"] for r in rows} | {r["moving"] for r in rows})
+    pairs = len({r["pair"] for r in rows})
+    lines = [f"# {content['task']}: {len(who)} people of `{content['on']}`, {pairs} pairs", "",
+             f"`python benchmarks/learned.py evaluate {content['task']} --on {content['on']}`; brackets: 95 % by bootstrap",
+             "over people, in both roles of a pair; gain: over `accurate`, on the same pairs. Weights were chosen on `select`.",
+             ""]  # fmt: skip
+    base = {r["pair"]: r["dice"] for r in rows if r["method"] == "accurate"}
+    table: list[list[str]] = []
+    for name in dict.fromkeys(r["method"] for r in rows):
+        mine = [r for r in rows if r["method"] == name]
+        dice = {(r["fixed"], r["moving"]): r["dice"] for r in mine}
+        gain = {(r["fixed"], r["moving"]): r["dice"] - base[r["pair"]] for r in mine if r["pair"] in base}
+        low, high = interval(dice)
+        cells = [name, mine[0]["labels"], f"{np.mean([*dice.values()]):.4f} [{low:.3f}, {high:.3f}]"]
+        bounds = interval(gain) if gain and name != "accurate" else None
+        cells.append(f"{np.mean([*gain.values()]):+.4f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
+        cells.append(f"{np.mean([r['subcortical'] for r in mine]):.4f}" if "subcortical" in mine[0] else "")
+        cells += [
+            f"{np.mean([r[k] for r in mine]):.{digits}g}" for k, digits in (("sd_log_jacobian", 3), ("percent_ndv", 2))
+        ]
+        cells += [f"{np.median([r['seconds'] for r in mine]):.2f}"]
+        facts = mine[0]
+        cells += [str(facts.get(k, "")) for k in ("minutes", "steps", "seed")]
+        cells += [f"{np.mean([r['load'] for r in mine]):.1f}", facts["commit"]]
+        table.append(cells)
+    head = ["method", "labels used", "Dice", "gain", "subcortical", "SDlogJ", "% NDV", "s a pair", "trained min", "steps",
+            "seed", "load", "commit"]  # fmt: skip
+    return "\n".join([*lines, *markdown_table(head, table), "", f"{rows[0]['cpu']}, {rows[0]['cores']} cores."]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["train", "evaluate"])
+    parser.add_argument("task", choices=["hippocampus", "heart", "brains"])
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--rows", nargs="*", default=[])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
+    parser.add_argument("--on", choices=["select", "test"], default="select")
+    parser.add_argument("--reason", default="")
+    arguments = parser.parse_args()
+    {"train": train_all, "evaluate": evaluate_all}[arguments.what](arguments)
+
+
+if __name__ == "__main__":
+    main()
