@@ -54,7 +54,7 @@ class Objective:
         """
         evaluations: dict[str, Evaluation] = {}
         for name, term in terms.items():
-            if not isinstance(term, Loss):
+            if not isinstance(term, Loss) or (isinstance(term, Similarity) and not term.trains):
                 raise InputError(
                     f"Term {name!r} ({term.row()}) is for solvers alone; nothing can be trained by it.",
                     hint="Smoothness of networks: diffusion or bending." if isinstance(term, Gaussian) else "",

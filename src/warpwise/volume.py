@@ -1,7 +1,7 @@
 """A scan as upright arrays: what solvers, networks and training see of one side of a pair."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,20 @@ from numpy.typing import NDArray
 from warpwise.grid import Grid
 from warpwise.image import DARK
 from warpwise.ops import kernels
-from warpwise.shapes import Array, Channels, ChannelsElsewhere, Codes, LabelMap, Map, Triple, VoxelPoints
+from warpwise.shapes import Array, Channels, ChannelsElsewhere, Codes, LabelMap, Map, Matrix4, Triple, VoxelPoints
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureMap:
+    """What a network sees of an image at one octave.
+
+    Attributes:
+        data: (K, X, Y, Z); affine: its index → mm of the volume's world (4×4); spacing_mm: between nodes, on average.
+    """
+
+    data: Channels
+    affine: Matrix4
+    spacing_mm: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +41,7 @@ class Volume:
         stiffness: (X, Y, Z), where smoothness is strict.
         cut_out: whether its background is one number that somebody wrote, 0 here (`image.blank`).
         continued: whether it was, and what lies beyond its mask was filled in from there.
+        features: what networks see of it, by the term that compares it, fine to coarse; on grids of their own.
         dim: axes of the image as it is stored.
     """
 
@@ -40,6 +54,7 @@ class Volume:
     stiffness: Map | None = None
     cut_out: bool = False
     continued: bool = False
+    features: Mapping[str, tuple[FeatureMap, ...]] = field(default_factory=dict[str, tuple[FeatureMap, ...]])
     dim: int = 3
     name: str = ""
 

@@ -56,12 +56,14 @@ class Prepared:
         sampler: of training pairs; validation: real pairs, empty where they are made.
         labels: values that are averaged over.
         facts: what a model's card says of the data.
+        structures: what a head of labels tells apart, a channel each; none where pairs are made.
     """
 
     sampler: Sampler
     labels: tuple[int, ...]
     facts: DataFacts
     validation: Sequence[PreparedPair] = field(default_factory=list[PreparedPair])
+    structures: Codes | None = None
 
 
 def prepare(
@@ -116,7 +118,9 @@ def prepare(
     if len(learnt) <= LOOKED_AT:
         tell(note("Linear transforms …"))
         located.find()
-    codes = Codes.signed(sizes(seen, labels), channels=data.label_codes) if data.label_codes else None
+    codes = Codes.grouped(list(data.groups.values())) if data.groups else None
+    if data.label_codes:
+        codes = Codes.signed(sizes(seen, labels), channels=data.label_codes)
     taught = teacher_of(data.teacher, store, volumes) if data.teacher is not None else None
     sampler = PairSampler(volumes, located, (x, y, z), labels, data.labels_at_once, augmentation, seed, codes, taught)
     values = np.concatenate([v.data[v.data > DARK][::7] for v in seen])
@@ -131,7 +135,8 @@ def prepare(
         field_mm=tuple(round(n * s, 1) for n, s in zip((x, y, z) if dim == 3 else (x, z), spacing, strict=True)),
     )
     kept = [(store.volume(a, spacing), store.volume(b, spacing), store.linear(a, b, data.alignment)) for a, b in validation]
-    return Prepared(sampler, labels, facts, kept)
+    structures = codes if data.groups else Codes.apart(labels)
+    return Prepared(sampler, labels, facts, kept, structures)
 
 
 def teacher_of(settings: TeacherSettings, store: Store, volumes: "Volumes") -> Callable[[int, int, Matrix], VectorField]:

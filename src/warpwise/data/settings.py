@@ -1,9 +1,9 @@
 """What a person may set about training data: which pairs, how they are changed at random, or how they are made."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from warpwise.settings import Settings
 
@@ -37,6 +37,7 @@ class DataSettings(Settings):
             `train` and are chosen by pairs of `select`, `test` is for figures, further parts are other levels' own. Where
             nobody is named, they learn from all of `training` and are chosen by the dataset's validation pairs.
         labels_at_once: so many labels, drawn at random, take part in a step.
+        groups: of label values, by name: each is one structure to the terms that look at labels, all in every step.
         label_codes: in so many channels all labels take part in every step, as signed codes, for the term `labels`; 0: as
             above, a channel each.
         teacher: what deforms the training pairs for the network to learn from; none: they learn from images and labels.
@@ -51,9 +52,19 @@ class DataSettings(Settings):
     labels: tuple[int, ...] = ()
     people: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     labels_at_once: int = Field(default=8, ge=1)
+    groups: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     label_codes: int = Field(default=0, ge=0)
     teacher: TeacherSettings | None = None
     allow_outside: bool = False
+
+    @model_validator(mode="after")
+    def _groups(self) -> Self:
+        if self.groups and self.label_codes:
+            raise ValueError("groups and label_codes: labels take part in one way, not in both")
+        members = [value for group in self.groups.values() for value in group]
+        if len(members) > len(set(members)) or 0 in members or not all(self.groups.values()):
+            raise ValueError("groups: each label value but 0 belongs to one group at most, and no group is empty")
+        return self
 
     @field_validator("people")
     @classmethod

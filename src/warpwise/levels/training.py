@@ -165,7 +165,7 @@ def weights_of(
 
     def judged(average: nn.Module) -> Judged | None:
         if ready.validation:
-            return judge(average, objective, ready.validation, ready.labels, fabric.device)
+            return judge(average, objective, ready.validation, ready.labels, fabric.device, structures=ready.structures)
         if settings.synthetic is not None:
             return judge_synthetic(average, objective, ready.sampler, count=SYNTHETIC_PAIRS, device=fabric.device)
         return None
@@ -197,7 +197,7 @@ def card_of(
         network=settings.network,
         licence=settings.licence,
         alignment="affine" if settings.synthetic is not None else settings.data.alignment,
-        labels=ready.labels if settings.network.labels else (),
+        labels=tuple(range(1, len(settings.data.groups) + 1)) or ready.labels if settings.network.labels else (),
         training={"warpwise": __version__, "step": step, "settings": content},
         validation={k: round(v, 5) for k, v in (figures or {}).items()},
         **vars(ready.facts),

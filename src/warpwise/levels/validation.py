@@ -17,6 +17,7 @@ from warpwise.ops import kernels
 from warpwise.prediction import Prediction
 from warpwise.registrars.learned.working import array
 from warpwise.shapes import Matrix
+from warpwise.similarity.codes import Codes
 from warpwise.volume import Volume
 
 Predict = Callable[[Tensor, Tensor, torch.Generator | None], Prediction]
@@ -67,8 +68,14 @@ def judge(
     pairs: Sequence[tuple[Volume, Volume, Matrix]],
     labels: Sequence[int],
     device: torch.device,
+    *,
+    structures: Codes | None = None,
 ) -> Judged:
-    """Validate on real pairs: mean Dice of the labels both maps hold (nearest neighbour), else minus the objective."""
+    """Validate on real pairs: mean Dice of the labels both maps hold (nearest neighbour), else minus the objective.
+
+    Of a network that tells structures apart the Dice of those with the fixed image's is measured, too, and decides where
+    it moves nothing.
+    """
     rows: list[dict[str, float]] = []
     shown: dict[str, Any] = {}
     for n, (fixed, moving, world) in enumerate(pairs):
@@ -77,6 +84,14 @@ def judge(
             alignment = alignment_of(stacked([sample], None, fixed.dim).to(device), network)
             row = {"loss": float(objective(alignment))}
         field = array(alignment.displacement[0])
+        logits = None if alignment.prediction is None else alignment.prediction.labels
+        if logits is not None and fixed.labels is not None and structures is not None:
+            there = structures.numbers(fixed.labels)
+            told = logits[0].argmax(0).cpu().numpy().reshape(there.shape)
+            row["segmentation"] = float(np.mean([*dice(there, told, labels=np.unique(there[there > 0]).tolist()).values()]))
+        if logits is not None and not field.any():
+            rows.append(row)
+            continue
         row["folded_percent"] = 100 * float((kernels.determinant(field) <= 0).mean())
         row["ndv_percent"] = percent_ndv(field)
         if fixed.labels is not None and moving.labels is not None:
@@ -122,11 +137,13 @@ def judge_synthetic(
 
 
 def summed(rows: Sequence[dict[str, float]], shown: dict[str, Any]) -> Judged:
-    """Means over pairs; the score is Dice, else minus the endpoint error, else minus the loss."""
+    """Means over pairs; the score is Dice, else that of structures, else minus the endpoint error or the loss."""
     keys = sorted({key for row in rows for key in row})
     figures = {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
     if "dice" in figures:
         score = figures["dice"]
+    elif "segmentation" in figures:
+        score = figures["segmentation"]
     elif "endpoint" in figures:
         score = -figures["endpoint"]
     else:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from warpwise.errors import InputError
-from warpwise.models import holds_model, installed
+from warpwise.models import holds_model, installed, written
 from warpwise.objective import SolverTerms, solvable
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
@@ -20,6 +20,7 @@ from warpwise.registrars.linear.affine import LinearSettings
 from warpwise.regularizers.smoothness import Diffusion
 from warpwise.settings import Settings, nearest
 from warpwise.similarity.base import Similarity
+from warpwise.similarity.learned import LearnedFeatures
 from warpwise.tables import Table
 from warpwise.terms.term import Terms, parse_terms
 
@@ -189,6 +190,11 @@ class Method(Settings):
         """
         network = Network(model=model)
         card = network.card()
+        if card.network.kind == "segmentation":
+            raise InputError(
+                f"{written(model)}: tells structures apart, and moves nothing.",
+                hint=f"Let a solver heed it: --set objective.structures='{{term: features, model: {written(model)}}}'",
+            )
         return cls(
             images=ImageSettings(percentiles=card.percentiles),
             linear=None if card.alignment == "none" else LinearSettings(transform=card.alignment),
@@ -234,6 +240,9 @@ class Method(Settings):
         solver = registrar.solver if isinstance(registrar, Refined) else registrar
         smoothness = None if solver is None or isinstance(solver, Network) else solver.smoothness
         terms.check(similarity=smoothness is not None or self.linear is not None, smoothness=smoothness)
+        for term in terms.similarities:
+            if isinstance(term, LearnedFeatures):
+                self._obey(Network(model=term.model))
         if registrar is None:
             return None
         if isinstance(registrar, Network | Refined):

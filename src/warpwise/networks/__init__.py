@@ -19,6 +19,7 @@ NETWORKS = Table(
         "symmetric": "warpwise.networks.symmetric:SymmetricSettings",
         "features": "warpwise.networks.probabilistic:MatchingSettings",
         "cascade": "warpwise.networks.propagation:CascadeSettings",
+        "segmentation": "warpwise.networks.segmentation:SegmentationSettings",
     },
 )
 """Name → settings, whose `build(dim=…, channels=…)` makes the network."""

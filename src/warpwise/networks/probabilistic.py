@@ -76,7 +76,7 @@ class FeatureEncoder(nn.Module):
     def __init__(self, settings: FeatureSettings, *, dim: int, channels: int) -> None:
         super().__init__()
         widths, kernel = settings.widths, settings.kernel
-        self.finest = settings.finest
+        self.finest, self.uncertain = settings.finest, settings.uncertainty
         self.down = nn.ModuleList()
         before = channels
         for n, width in enumerate(widths):

@@ -9,6 +9,7 @@ from warpwise.pair import Pair
 from warpwise.registrars.base import PREDICTED, Registrar, Solution
 from warpwise.registrars.deformable.contrast import EVIDENT, evidence, seen, without_shading
 from warpwise.similarity.auto import Auto
+from warpwise.similarity.learned import LearnedFeatures
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +67,11 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
         registrar: what `method.build()` gives, where it is at hand.
         on_step: told of every iteration.
     """
+    wanted = [term for term in method.terms().similarities if isinstance(term, LearnedFeatures)]
+    if wanted:
+        from warpwise.registrars.learned.described import described  # noqa: PLC0415 - imports torch
+
+        pair = described(pair, wanted)
     alike, agreement, uneven = seen(pair)
     terms = method.terms().settled(alike=alike)
     if registrar is None or (not alike and registrar.stage != PREDICTED):

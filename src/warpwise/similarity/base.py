@@ -2,10 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from warpwise.shapes import Array, Channels, Map1
 from warpwise.terms.term import Loss
+
+if TYPE_CHECKING:
+    from warpwise.volume import Volume
 
 Fused = Callable[[Array, Array], float]
 """(warped, gradient to be filled) → value: images (C, X, Y, Z); buffers live as long as the closure."""
@@ -34,6 +37,19 @@ class Similarity(Loss, ABC):
     def fusable(self) -> bool:
         """Whether there is a kernel for it as it is set; a published form, for comparison, may be for training alone."""
         return True
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is a function of an `Alignment` alone; else solvers alone read it."""
+        return True
+
+    def used_at(self, spacing_mm: float) -> bool:  # noqa: ARG002 - most are, everywhere
+        """Whether it takes part at a scale of a solver whose voxels have this size."""
+        return True
+
+    def channels_of(self, volume: "Volume") -> Array:
+        """What is compared of a volume at some scale (C', X, Y, Z): `channels` of its image, for most."""
+        return self.channels(volume.data)
 
     @abstractmethod
     def channels(self, image: Channels) -> Array:

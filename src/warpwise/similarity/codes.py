@@ -25,6 +25,13 @@ class Codes:
         return cls(np.asarray(values, np.int64)[order], np.eye(len(values), dtype=np.float32)[order])
 
     @classmethod
+    def grouped(cls, groups: Sequence[Sequence[int]]) -> "Codes":
+        """A channel for each group of labels, in their order."""
+        numbers = {int(value): n for n, group in enumerate(groups) for value in group}
+        values = sorted(numbers)
+        return cls(np.array(values, np.int64), np.eye(len(groups), dtype=np.float32)[[numbers[v] for v in values]])
+
+    @classmethod
     def signed(cls, shares: dict[int, float], *, channels: int) -> "Codes":
         """Signs in so many channels, drawn for each label, at right angles on average: the squared distance of two labels
         is about as large as with a channel each (Johnson and Lindenstrauss, 1984).
@@ -40,6 +47,11 @@ class Codes:
         sizes = np.array([max(shares[k], 1.0) for k in values])
         lengths = np.sqrt(np.median(sizes) / sizes) if values else sizes
         return cls(np.array(values, np.int64), (signs * lengths[:, None] / np.sqrt(channels)).astype(np.float32))
+
+    def numbers(self, labels: NDArray[np.integer]) -> NDArray[np.int64]:
+        """The channel of each label of a map, counted from 1; 0 where it has none. For codes of a channel each."""
+        channels = self.of(labels)
+        return np.where(channels.any(0), channels.argmax(0) + 1, 0)
 
     def of(self, labels: NDArray[np.integer]) -> NDArray[np.float32]:
         """(K, …) of a map (…)."""

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from warpwise.errors import InputError
 from warpwise.terms.term import Loss
@@ -60,11 +61,15 @@ class SoftDice(Loss):
 class Segmentation(Loss):
     """Cross-entropy of a network's labels with the fixed image's; 0 where no labels are known.
 
+    Attributes:
+        dice: so much of one minus their mean soft Dice is added, so that small structures count, too.
+
     Raises:
         InputError: the network predicts none, or not so many.
     """
 
     term: Literal["segmentation"] = "segmentation"
+    dice: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
         import torch.nn.functional as F  # noqa: PLC0415 - settings are read without torch
@@ -82,7 +87,14 @@ class Segmentation(Loss):
         background = (1 - alignment.fixed_labels.sum(1, keepdim=True)).clamp(min=0)
         shares = F.pad(alignment.fixed_labels, [0, 0] * (logits.dim() - 2) + [1, 0])
         shares = shares + F.pad(background, [0, 0] * (logits.dim() - 2) + [0, count])
-        return -(shares * logits.log_softmax(1)).sum(1).mean()
+        found = logits.float().log_softmax(1)
+        entropy = -(shares * found).sum(1).mean()
+        if not self.dice:
+            return entropy
+        mine, theirs = found.exp()[:, 1:].flatten(2), alignment.fixed_labels.flatten(2)
+        there = theirs.sum(2) > 0
+        overlap = 2 * (mine * theirs).sum(2) / ((mine * mine).sum(2) + (theirs * theirs).sum(2)).clamp(min=1)
+        return entropy + self.dice * (1 - (overlap * there).sum() / there.sum().clamp(min=1))
 
 
 class EndpointError(Loss):

@@ -11,6 +11,7 @@ _SIMILARITIES = {
     "mind": "warpwise.similarity.descriptor:MIND",
 }
 _GUIDES = {
+    "features": "warpwise.similarity.learned:LearnedFeatures",
     "labels": "warpwise.similarity.label:LabelOverlap",
     "landmarks": "warpwise.similarity.landmarks:Landmarks",
     "dice": "warpwise.similarity.label:SoftDice",

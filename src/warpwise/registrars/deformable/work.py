@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
+from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
@@ -140,14 +141,18 @@ class ScaleWork:
         reach = (image[0] * factors[0], image[1] * factors[1], image[2] * factors[2])
         nodes = kernels.coarse_shape(pair.fixed.shape, factors)
         weight = overlap(pair)
+        spacing = typical(pair.fixed.grid)
+        terms = replace(terms, similarities=tuple(term for term in terms.similarities if term.used_at(spacing)))
+        if not terms.similarities:
+            raise InputError(f"No similarity takes part at the scale of {spacing:.3g} mm.", hint="Lower least_mm.")
         directed = resampled or any(term.directed for term in terms.similarities)
         pair = on_fixed_grid(pair) if directed else pair
         other = pair if mapped is None else mapped.at_scale(scale.image)
         other = on_fixed_grid(other) if directed and mapped is not None else other
         sides: list[list[Array]] = [[], []]
         for n, channels in enumerate(sides):
-            plain, both = ((of.fixed, of.moving)[n].data for of in (pair, other))
-            channels.extend(term.channels(both if term.both_contrasts else plain) for term in terms.similarities)
+            plain, both = ((of.fixed, of.moving)[n] for of in (pair, other))
+            channels.extend(term.channels_of(both if term.both_contrasts else plain) for term in terms.similarities)
         counts = tuple(len(channels) for channels in sides[0])
         if terms.labels is not None and pair.fixed.codes is not None and pair.moving.codes is not None:
             sides[0].append(pair.fixed.codes)
@@ -243,6 +248,11 @@ class ScaleWork:
         return update, field
 
 
+def typical(grid: Grid) -> float:
+    """Distance of voxels, mm: the geometric mean over axes of several."""
+    return float(np.exp(np.mean([np.log(s) for s, n in zip(grid.spacing_mm, grid.shape, strict=True) if n > 1] or [0.0])))
+
+
 def on_fixed_grid(pair: Pair) -> Pair:
     """The pair with its moving image resampled under `to_moving`: only for the eyes of a similarity."""
     fixed, moving = pair.fixed, pair.moving
@@ -253,5 +263,9 @@ def on_fixed_grid(pair: Pair) -> Pair:
         points = points @ back[:3, :3].T + back[:3, 3]
     if codes is not None and fixed.codes is not None:
         codes = kernels.warp_affine(codes, pair.to_moving, out=np.empty_like(fixed.codes))
-    resampled = replace(moving, data=data, grid=fixed.grid, mask=None, points=points, codes=codes)
+    home = np.linalg.inv(pair.world)  # features stay on their nodes, which are said to lie elsewhere
+    features = {
+        key: tuple(replace(found, affine=home @ found.affine) for found in maps) for key, maps in moving.features.items()
+    }
+    resampled = replace(moving, data=data, grid=fixed.grid, mask=None, points=points, codes=codes, features=features)
     return replace(pair, moving=resampled, to_moving=np.eye(4))

@@ -7,7 +7,7 @@ from pydantic import Field, PlainSerializer, field_validator
 
 from warpwise.errors import InputError
 from warpwise.extras import need
-from warpwise.models import installed
+from warpwise.models import written
 from warpwise.objective import SolverTerms
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
@@ -16,18 +16,6 @@ from warpwise.settings import Settings
 
 if TYPE_CHECKING:
     from warpwise.networks.model import Model, ModelCard
-
-
-def name_of(model: Any) -> str:
-    """What a model is called where it is written down: an installed one by its name, else by a path that holds anywhere."""
-    if not isinstance(model, str | Path) and model.path is None:
-        return f"{model.card.name or 'a model'} (in memory)"
-    word = model if isinstance(model, str | Path) else model.path
-    known = installed()
-    if str(word) in known or not Path(word).exists():
-        return str(word)
-    place = Path(word).absolute()
-    return next((name for name, folder in known.items() if folder == place), str(place))
 
 
 class Network(Settings):
@@ -40,7 +28,7 @@ class Network(Settings):
     """
 
     kind: Literal["network"] = "network"
-    model: Annotated[Any, PlainSerializer(name_of, return_type=str, when_used="json")]
+    model: Annotated[Any, PlainSerializer(written, return_type=str, when_used="json")]
     samples: int = Field(default=12, ge=0)
     seed: int = 0
 

@@ -68,6 +68,12 @@ def array(displacement: torch.Tensor) -> VectorField:
     return np.ascontiguousarray(np.stack([field[0], np.zeros_like(field[0]), field[1]])[:, :, None])
 
 
+def scalars(features: torch.Tensor) -> Array:
+    """(1, K, *space) as (K, X, Y, Z)."""
+    values = features.detach().float().cpu().numpy()[0]
+    return np.ascontiguousarray(values if values.ndim == 4 else values[:, :, None])
+
+
 def scalar(map_: torch.Tensor) -> Array:
     """(1, 1, *space) as (1, X, Y, Z)."""
     values = map_.detach().float().cpu().numpy()[0]

@@ -1,0 +1,95 @@
+"""What a network sees of an image, compared by solvers beside intensities."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field, PlainSerializer, field_validator
+
+from warpwise.errors import InputError
+from warpwise.models import written
+from warpwise.ops import kernels
+from warpwise.shapes import Array, Channels, Map1
+from warpwise.similarity.base import Fused, LinearMeasure, Similarity
+from warpwise.similarity.intensity import MSE
+from warpwise.volume import Volume
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warpwise.alignment import Alignment
+
+
+class LearnedFeatures(Similarity):
+    """Mean squared difference of learned features: an encoder's (`features`, `cascade`), or soft maps of a `segmentation`.
+
+    Both images go through the network once, at its own spacing; at each of its scales a solver compares the octave of
+    features whose nodes are about as far apart as its voxels, the finest one where voxels are finer. Features are brought
+    to mean 0 and variance 1 over both objects, channel by channel, so that a weight means the same for every model; soft
+    maps stay as they are, and count by the square root of the inverse of a structure's size, as Dice does.
+
+    Attributes:
+        model: an installed model's name, the folder of one or of a training run; in memory a `Model`.
+        octaves: weight of each octave, fine to coarse, beside `weight`; 1 where none is given.
+        trusted: divide squared differences by the variances that the model tells of its features, averaged over each
+            channel: what it is unsure of counts less.
+        least_mm: at scales whose voxels are smaller than this the term does not take part.
+
+    Sources: Liu et al., IJCAI 2020, for features that are registered; here they are one term among others.
+    """
+
+    term: Literal["features"] = "features"
+    model: Annotated[Any, PlainSerializer(written, return_type=str, when_used="json")]
+    octaves: tuple[float, ...] = ()
+    trusted: bool = False
+    least_mm: float = Field(default=0.0, ge=0)
+    linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("lncc", "mi")
+
+    @field_validator("model")
+    @classmethod
+    def _known(cls, model: Any) -> Any:
+        if not isinstance(model, str | Path) and not hasattr(model, "card"):
+            raise InputError(f"{model!r} is no model.", hint="Give a name, a folder, or a Model.")
+        return model
+
+    @property
+    def key(self) -> str:
+        """Under which a volume holds what this term compares."""
+        return f"{written(self.model)}{', trusted' if self.trusted else ''}"
+
+    @property
+    def trains(self) -> bool:
+        return False
+
+    def used_at(self, spacing_mm: float) -> bool:
+        return spacing_mm >= self.least_mm
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
+        raise NotImplementedError("refused before: `trains` is false")
+
+    def channels(self, image: Channels) -> Array:
+        raise NotImplementedError("what is compared comes with the volume: `channels_of`")
+
+    def channels_of(self, volume: Volume) -> Array:
+        maps = volume.features.get(self.key, ())
+        if not maps:
+            raise InputError(f"The volume {volume.name or 'given'} holds no features of {self.key}.")
+        several = [n > 1 for n in volume.shape]
+        spacing = float(np.exp(np.mean(np.log(np.array(volume.grid.spacing_mm)[several]))))
+        n = int(np.argmin([abs(np.log(found.spacing_mm / spacing)) for found in maps]))
+        out = np.empty((len(maps[n].data), *volume.shape), np.float32)
+        kernels.warp_affine(maps[n].data, (np.linalg.inv(maps[n].affine) @ volume.grid.affine)[:3], out=out)
+        weight = self.octaves[min(n, len(self.octaves) - 1)] if self.octaves else 1.0
+        out *= np.float32(np.sqrt(weight))
+        return out
+
+    def curvature(self, warped: Channels, weight: Map1 | None, shares: Array) -> Channels:
+        return MSE().curvature(warped, weight, self._shared(shares, len(warped)))
+
+    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
+        return MSE().fused(fixed, weight, self._shared(shares, len(fixed)))
+
+    @staticmethod
+    def _shared(shares: Array, channels: int) -> Array:
+        """The share of one feature, of what all channels of the image have together."""
+        return np.full(channels, float(np.sum(shares)) / channels, np.float32)
