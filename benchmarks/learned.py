@@ -167,7 +167,7 @@ def report(content: dict[str, Any]) -> str:
     pairs = len({r["pair"] for r in rows})
     lines = [f"# {content['task']}: {len(who)} people of `{content['on']}`, {pairs} pairs", "",
              f"`python benchmarks/learned.py evaluate {content['task']} --on {content['on']}`; brackets: 95 % by bootstrap",
-             "over people, in both roles of a pair; gain: over `accurate`, on the same pairs. Weights were chosen on `select`.",
+             "over people, in both roles; gain: over `accurate`, on the same pairs. Weights were chosen on `select`.",
              ""]  # fmt: skip
     base = {r["pair"]: r["dice"] for r in rows if r["method"] == "accurate"}
     table: list[list[str]] = []

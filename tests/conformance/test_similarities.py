@@ -108,12 +108,13 @@ def test_regularizers_are_zero_at_rest_and_twice_differentiable(name: str, dim: 
 @pytest.mark.parametrize("name", list(TERMS))
 def test_rows_are_frozen_documented_and_read_back(name: str):
     kind = TERMS[name]
+    made = kind(model="synthetic") if name == "features" else kind()
     assert kind.__doc__
-    assert kind() == kind.parse(kind().model_dump(mode="json"))
-    assert kind().row() == name
+    assert made == kind.parse(made.model_dump(mode="json"))
+    assert made.row() == name
     for field in kind.model_fields:
         with pytest.raises(ValidationError, match="frozen"):
-            setattr(kind(), field, 1)
+            setattr(made, field, 1)
 
 
 @similarities
