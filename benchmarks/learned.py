@@ -56,8 +56,21 @@ def settings_of(task: str, row: str, seed: int, data: Path) -> TrainingSettings:
     content = content_of(task)
     made = merged(content["common"], content["rows"][row])
     folder = data / made["data"]["dataset"]
-    made["data"] |= {"dataset": str(folder), "people": people(task, read_dataset(folder))}
+    dataset = read_dataset(folder)
+    made["data"] |= {"dataset": str(folder), "people": people(task, dataset)}
+    if made["data"].get("groups") == "bilateral":
+        made["data"]["groups"] = bilateral(dataset)
+        made["network"]["labels"] = len(made["data"]["groups"])
     return TrainingSettings.parse({**made, "seed": seed})
+
+
+def bilateral(dataset: Dataset) -> dict[str, list[int]]:
+    """Labels by what they are called without left and right; no vessels, whose labels are noisy."""
+    out: dict[str, list[int]] = {}
+    for value, name in dataset.labels.items():
+        if value in dataset.averaged and "vessel" not in name:
+            out.setdefault(" ".join(word for word in name.split() if word not in ("Left", "Right")), []).append(value)
+    return out
 
 
 def folder_of(runs: Path, task: str, row: str, seed: int) -> Path:
