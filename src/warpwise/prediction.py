@@ -31,10 +31,15 @@ class Features(NamedTuple):
     Attributes:
         octaves: one after the other, the finest first.
         uncertain: whether the first half of the channels are means and the second their log-variances.
+        left: (B, D, *space), voxels: the displacement that brings *these* moving features onto the fixed ones, where they
+            are of a moving image that was moved before; None: the whole displacement.
+        unexplained: what a decoder of the features leaves of both images, at each octave (2B, C, *nodes).
     """
 
     octaves: tuple[FeatureOctave, ...]
     uncertain: bool
+    left: Tensor | None = None
+    unexplained: tuple[Tensor, ...] = ()
 
 
 class Prediction(NamedTuple):

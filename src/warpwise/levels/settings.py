@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.errors import InputError
 from warpwise.networks.model import AnyNetwork
+from warpwise.networks.probabilistic import FeatureSettings
 from warpwise.networks.pyramid import PyramidSettings
 from warpwise.settings import Settings
 from warpwise.terms.term import Terms, parse_terms
@@ -35,12 +36,32 @@ class OptimizerSettings(Settings):
     averaging: float = Field(default=0.99, ge=0, lt=1)
 
 
+class RegistrationSettings(Settings):
+    """The upper level of learning in turns: the registration of features, whose encoder belongs to the lower one.
+
+    Attributes:
+        objective: E_D + E_R, what registers features: `feature-energy` and a smoothness.
+        optimizer: how its weights move: a cascade's, or the solver's weights of diffusion.
+        every: it moves at every so-manieth step; the encoder at each.
+        joint: one step of one optimiser for the sum of both objectives instead, to compare with.
+
+    Source: Liu et al., IJCAI 2020.
+    """
+
+    objective: Terms = Field(default_factory=lambda: parse_terms({"feature-energy": {}, "diffusion": {"weight": 0.1}}))
+    optimizer: OptimizerSettings = OptimizerSettings()
+    every: int = Field(default=1, ge=1)
+    joint: bool = False
+
+
 class TrainingSettings(Settings):
     """A training run.
 
     Attributes:
         network: its settings, `kind` among them, or its name alone.
         objective: terms by name, see `terms.TERMS`.
+        registration: a level of its own above the features that a network learns; then `objective` and `optimizer` are
+            those of its encoder (and decoder), which learn in turns with it.
         steps: updates of the weights.
         batch: pairs a process looks at together; accumulate: such batches an update.
         validate_every: steps between validations; validation_pairs: at most so many (0: all).
@@ -53,6 +74,7 @@ class TrainingSettings(Settings):
 
     network: AnyNetwork = Field(default_factory=PyramidSettings)
     objective: Terms = Field(default_factory=lambda: parse_terms({"lncc": {"radius": 3}, "diffusion": {"weight": 0.3}}))
+    registration: RegistrationSettings | None = None
     data: DataSettings = DataSettings()
     synthetic: SyntheticSettings | None = None
     augmentation: AugmentationSettings = AugmentationSettings()
@@ -73,6 +95,14 @@ class TrainingSettings(Settings):
         apart = [name for name, term in self.objective.items() if term.row() in ("dice", "segmentation")]
         if self.data.label_codes and apart:
             raise ValueError(f"data.label_codes: {apart[0]!r} needs a channel for each label; the term 'labels' does not")
+        if self.registration is not None and not isinstance(self.network, FeatureSettings):
+            raise ValueError(f"registration: {self.network.kind!r} has no features to register; features and cascade have")
+        if (
+            self.registration is not None
+            and self.registration.joint
+            and set(self.objective) & set(self.registration.objective)
+        ):
+            raise ValueError("registration: where both objectives are summed, their terms need names of their own")
         if self.data.teacher is not None and not any(term.row() == "endpoint" for term in self.objective.values()):
             raise ValueError("data.teacher: nothing learns from it without a term 'endpoint'")
         return self

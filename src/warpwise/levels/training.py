@@ -1,6 +1,6 @@
 """Training of a network on its own: level 1 alone in the loop, on one device or in several processes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,14 @@ from warpwise.io.run_folder import appearing, claim_folder, locked
 from warpwise.levels import checkpoint, loop
 from warpwise.levels.settings import TrainingSettings
 from warpwise.levels.validation import Judged, judge, judge_synthetic
-from warpwise.levels.weights import Weights
+from warpwise.levels.weights import Weights, everything
 from warpwise.networks.base import initialise
 from warpwise.networks.model import CARD, Model, ModelCard, adopt, write_model
 from warpwise.objective import Objective
 from warpwise.ops.runtime import get_threads, set_threads
 
 CONFIG = "config.yaml"
+UPPER = "registration"
 SYNTHETIC_PAIRS = 8  # pairs to validate on where pairs are made
 
 
@@ -61,6 +62,10 @@ def train(settings: TrainingSettings, run: Run) -> None:
         RunError: the loss stayed without a finite value.
     """
     Objective.of(settings.objective)
+    if settings.registration is not None:
+        Objective.of(settings.registration.objective)
+        if run.processes > 1:
+            raise InputError("Levels that take turns learn in one process.", hint="Leave --processes out.")
     accelerator = device_of(run.device)
     if run.resume:
         if not checkpoint.exists(run.folder / loop.LAST):
@@ -112,9 +117,9 @@ def work(fabric: Fabric, settings: TrainingSettings, run: Run) -> None:
     # The first process fills the cache, the others read it.
     ready = data_of(settings, run, tell) if leads else None
     fabric.barrier()
-    level = weights_of(fabric, settings, ready or data_of(settings, run, tell), run.folder)
-    schedule, alone = schedule_of(settings), run.processes == 1
-    loop.run([level], schedule, run.folder, resume=run.resume, leads=leads, patient=alone, on_event=tell)
+    levels = levels_of(fabric, settings, ready or data_of(settings, run, tell), run.folder)
+    schedule, alone = schedule_of(settings, every_of(settings)), run.processes == 1
+    loop.run(levels, schedule, run.folder, resume=run.resume, leads=leads, patient=alone, on_event=tell)
     fabric.barrier()
 
 
@@ -145,13 +150,66 @@ def schedule_of(settings: TrainingSettings, every: Mapping[str, int] | None = No
     )
 
 
+def every_of(settings: TrainingSettings) -> dict[str, int]:
+    """Which levels do not move at each step."""
+    above = settings.registration
+    return {} if above is None or above.joint else {UPPER: above.every}
+
+
+def levels_of(fabric: Fabric, settings: TrainingSettings, ready: Prepared, folder: Path) -> list[Weights]:
+    """The weights, or those of features and of their registration apart, which take turns.
+
+    The lower level owns encoder and decoder: it asks how likely the images are, through a registration whose weights are
+    constants to it. The upper one owns what registers: it asks how well the features, which are constants to it, agree
+    along a smooth displacement.
+    """
+    above = settings.registration
+    if above is None:
+        return [weights_of(fabric, settings, ready, folder)]
+    if above.joint:
+        both = {**settings.objective, **above.objective}
+        return [weights_of(fabric, settings, ready, folder, objective=Objective.of(both))]
+    names = [name for name, _ in card_of(settings, ready).build().named_parameters()]
+    if len({of_features(name) for name in names}) < 2:
+        raise InputError("registration: this network learns features or their registration, not both.")
+    lower = weights_of(fabric, settings, ready, folder, owns=of_features)
+    upper = Weights(
+        fabric=fabric,
+        network=lower.network,
+        objective=Objective.of(above.objective),
+        sampler=lower.sampler,
+        settings=settings,
+        owns=of_registration,
+        how=above.optimizer,
+        name=UPPER,
+    )
+    return [lower, upper]
+
+
+def of_features(name: str) -> bool:
+    """Whether a parameter belongs to the encoder or decoder of features, or to a head that reads them."""
+    return name.removeprefix("body.").split(".")[0] in ("encoder", "decoder", "heads")
+
+
+def of_registration(name: str) -> bool:
+    """Whether a parameter belongs to what registers features."""
+    return not of_features(name)
+
+
 def weights_of(
-    fabric: Fabric, settings: TrainingSettings, ready: Prepared, folder: Path, *, objective: Objective | None = None
+    fabric: Fabric,
+    settings: TrainingSettings,
+    ready: Prepared,
+    folder: Path,
+    *,
+    objective: Objective | None = None,
+    owns: Callable[[str], bool] = everything,
 ) -> Weights:
     """Level 1 at its first step; its models go to best/ and last/ in the folder.
 
     Args:
         objective: in place of that of the settings, with weights that another level owns.
+        owns: the parameters that it moves, by name.
     """
     network = card_of(settings, ready).build()
     if settings.init:
@@ -182,6 +240,7 @@ def weights_of(
         settings=settings,
         judge=judged,
         publish=publish,
+        owns=owns,
     )
 
 

@@ -1,6 +1,7 @@
 """Level 1: the weights ω of a network, by Adam on an objective."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -10,17 +11,27 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from warpwise.alignment import Alignment
 from warpwise.data.batches import Batch, Sampler
 from warpwise.errors import RunError
 from warpwise.levels.checkpoint import State, adopt, moments, part, remember, under
 from warpwise.levels.loop import Verdict
-from warpwise.levels.settings import TrainingSettings
+from warpwise.levels.settings import OptimizerSettings, TrainingSettings
 from warpwise.levels.validation import Judged, Predict, alignment_of
 from warpwise.networks.base import predict
 from warpwise.objective import Objective
 from warpwise.prediction import Prediction
+from warpwise.similarity.posterior import FeaturePrior, divergences
 
 PATIENCE = 5  # steps in a row that may fail before the run does
+UNTOLD = 1e-3  # nats: a channel that is nearer to its prior tells nothing
+COLLAPSED = 20  # steps in a row in which no channel tells anything
+
+
+def everything(name: str) -> bool:  # noqa: ARG001 - of whatever name
+    """Every parameter."""
+    return True
+
 
 Judge = Callable[[nn.Module], Judged | None]
 """How good a network is; None where there is nothing to judge by."""
@@ -30,17 +41,21 @@ Publish = Callable[[str, int, Mapping[str, float], Mapping[str, Tensor]], None]
 
 @dataclass(kw_only=True, eq=False)
 class Weights:
-    """The weights of a network, of which an average is judged and kept.
+    """The weights of a network, or those of a part of it, of which an average is judged and kept.
 
-    A step without a finite loss or gradient is left out, and the next ones are half as long.
+    A step without a finite loss or gradient is left out, and the next ones are half as long. A run whose features all fell
+    onto their prior ends: nothing of the images is in them any more.
 
     Attributes:
         fabric: the device, and the processes that step side by side.
         network: with its first weights.
         objective: what is minimised; its weights may be tensors that another level owns, without gradients.
         sampler: of the pairs to learn from.
+        owns: which parameters, by name, this level moves; the others are constants to it.
+        how: its optimizer's settings, where they are not those of the run.
+        judge, publish: how good the network is, and where it is kept; none where another level sees to that.
         factor: of the learning rate; best, best_step: the best score so far, and when; stale: validations since;
-            failures: steps in a row that were left out.
+            failures: steps in a row that were left out; collapsed: steps in a row in which no feature told anything.
     """
 
     fabric: Fabric
@@ -48,25 +63,33 @@ class Weights:
     objective: Objective
     sampler: Sampler
     settings: TrainingSettings
-    judge: Judge
-    publish: Publish
+    judge: Judge | None = None
+    publish: Publish | None = None
+    owns: Callable[[str], bool] = everything
+    how: OptimizerSettings | None = None
     name: str = "weights"
     factor: float = 1.0
     best: float | None = None
     best_step: int = 0
     stale: int = 0
     failures: int = 0
+    collapsed: int = 0
     optimizer: torch.optim.Adam = field(init=False)
     average: AveragedModel = field(init=False)
 
     def __post_init__(self) -> None:
-        settings = self.settings.optimizer
-        self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
+        settings = self.optimization
+        self.optimizer = torch.optim.Adam(self.variables().values(), lr=settings.learning_rate)
         self.average = AveragedModel(self.network, self.fabric.device, multi_avg_fn=following(settings.averaging)).eval()
         self._wrapped, self._wrapped_optimizer = cast(tuple[Any, Any], self.fabric.setup(self.network, self.optimizer))
 
+    @property
+    def optimization(self) -> OptimizerSettings:
+        """How these weights move."""
+        return self.settings.optimizer if self.how is None else self.how
+
     def variables(self) -> dict[str, Tensor]:
-        return dict(self.network.named_parameters())
+        return {name: tensor for name, tensor in self.network.named_parameters() if self.owns(name)}
 
     def draw(self, step: int) -> list[Batch]:
         """Those of a step's pairs that are this process's, one batch a turn of accumulation."""
@@ -76,7 +99,7 @@ class Weights:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
-        settings = self.settings.optimizer
+        settings = self.optimization
         rate = settings.learning_rate * self.factor * min(1.0, (step + 1) / max(settings.warmup, 1))
         if settings.schedule == "cosine":
             rate *= 0.5 * (1 + np.cos(np.pi * step / self.settings.steps))
@@ -94,14 +117,17 @@ class Weights:
         generator = torch.Generator().manual_seed(number) if self.settings.network.uncertainty else None
         sums: dict[str, Tensor] = {}
         for turn, batch in enumerate(drawn):
-            with fabric.no_backward_sync(self._wrapped, enabled=turn + 1 < len(drawn)):
-                values = self.objective.values(alignment_of(batch.to(fabric.device), self._wrapped, generator))
+            with self._alone(), fabric.no_backward_sync(self._wrapped, enabled=turn + 1 < len(drawn)):
+                alignment = alignment_of(batch.to(fabric.device), self._wrapped, generator)
+                values = self.objective.values(alignment)
                 loss = self.objective.total(values) / len(drawn)
                 fabric.backward(loss)
-            for name, value in {**values, "loss": loss * len(drawn)}.items():
+            informed = self._informed(alignment)
+            for name, value in {**values, **informed, "loss": loss * len(drawn)}.items():
                 sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + value.detach() / len(drawn)
         means = {name: float(torch.as_tensor(fabric.all_reduce(value, reduce_op="mean"))) for name, value in sums.items()}
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), settings.optimizer.clip))
+        norm = float(nn.utils.clip_grad_norm_(list(self.variables().values()), self.optimization.clip))
+        self._watch(step, means)
         if np.isfinite(means["loss"]) and np.isfinite(norm):
             self.failures = 0
             self._wrapped_optimizer.step()
@@ -111,6 +137,36 @@ class Weights:
         else:
             self._fail(step, means["loss"], norm)
         return {**means, "learning_rate": rate}
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        """Within, all but this level's weights are constants, through which gradients still pass."""
+        others = [
+            tensor for name, tensor in self.network.named_parameters() if not self.owns(name) and tensor.requires_grad
+        ]
+        for tensor in others:
+            tensor.requires_grad = False
+        try:
+            yield
+        finally:
+            for tensor in others:
+                tensor.requires_grad = True
+
+    def _informed(self, alignment: Alignment) -> dict[str, Tensor]:
+        """How much each channel of random features tells, nats, where they are held near a prior."""
+        features = None if alignment.prediction is None else alignment.prediction.features
+        held = any(isinstance(term, FeaturePrior) for term in self.objective.terms.values())
+        return {} if features is None or not held else {f"kl.{k}": v for k, v in divergences(features).items()}
+
+    def _watch(self, step: int, means: Mapping[str, float]) -> None:
+        told = [value for name, value in means.items() if name.startswith("kl.")]
+        self.collapsed = self.collapsed + 1 if told and max(told) < UNTOLD else 0
+        if self.collapsed >= COLLAPSED:
+            raise RunError(
+                f"The features told nothing of the images for {COLLAPSED} steps, at step {step}: each channel is within "
+                f"{UNTOLD:g} nats of its prior.",
+                hint="Lower the weight of feature-prior, or give their images a likelihood: lncc, reconstruction.",
+            )
 
     def _fail(self, step: int, loss: float, norm: float) -> None:
         self.failures += 1
@@ -125,24 +181,26 @@ class Weights:
 
     def validate(self, step: int) -> Verdict | None:
         """Judge the average; publish it, and keep it if it is the best so far."""
-        verdict = self._judged(step) if self.fabric.is_global_zero else None
-        if self.settings.optimizer.schedule == "plateau":
+        if self.judge is None or self.publish is None:
+            return None
+        verdict = self._judged(step, self.judge, self.publish) if self.fabric.is_global_zero else None
+        if self.optimization.schedule == "plateau":
             self.factor = float(self.fabric.broadcast(self.factor))
         return verdict
 
-    def _judged(self, step: int) -> Verdict:
-        judged, kept = self.judge(self.average.module), self.average.module.state_dict()
+    def _judged(self, step: int, judge: Judge, publish: Publish) -> Verdict:
+        judged, kept = judge(self.average.module), self.average.module.state_dict()
         figures: Mapping[str, float] = {} if judged is None else judged.figures
         better = judged is None or judged.score > (-np.inf if self.best is None else self.best)
         if better:
             self.best, self.best_step, self.stale = None if judged is None else judged.score, step, 0
-            self.publish("best", step, figures, kept)
+            publish("best", step, figures, kept)
         else:
             self.stale += 1
-            settings = self.settings.optimizer
+            settings = self.optimization
             if settings.schedule == "plateau" and self.stale >= settings.patience:
                 self.factor, self.stale = 0.5 * self.factor, 0
-        self.publish("last", step, figures, kept)
+        publish("last", step, figures, kept)
         return Verdict(figures, better, {} if judged is None else judged.shown)
 
     def state_dict(self) -> State:
@@ -164,7 +222,7 @@ class Weights:
             setattr(self, name, state[name])
 
 
-PLAIN = ("factor", "best", "best_step", "stale", "failures")
+PLAIN = ("factor", "best", "best_step", "stale", "failures", "collapsed")
 """What a level of weights remembers beside tensors."""
 
 

@@ -1,7 +1,7 @@
 """Features as random variables: a Siamese encoder that gives every voxel a diagonal Gaussian, at several octaves."""
 
 import math
-from abc import ABC
+from abc import ABC, abstractmethod
 from typing import Literal, Self
 
 import torch
@@ -13,7 +13,7 @@ from warpwise.networks.base import NetworkSettings
 from warpwise.networks.blocks import block, conv, double, double_field, on_voxels, smoothed
 from warpwise.networks.body import Body
 from warpwise.networks.heads import Head, sample
-from warpwise.prediction import FeatureOctave, Features, Posterior, Prediction
+from warpwise.prediction import FeatureOctave, Features, Posterior, Prediction, at_octave
 
 LONGEST = 6.0  # of a log-variance, either way: exp of more would drown all other evidence
 FIRST = -2.0  # log-variance before training: with more, noise drowns the first features
@@ -32,6 +32,9 @@ class FeatureSettings(NetworkSettings, ABC):
         features: dimensions of the Gaussian at each octave.
         finest: octave that features begin at: 0 full resolution, 1 half, 2 a quarter ….
         kernel: of every convolution.
+        rounds: of registration; each registers what the ones before left.
+        conditioned: whether later rounds encode the moving image anew where it was moved to, or move its features.
+        decoded: also tell the images from the features, one convolution an octave, for the term `reconstruction`.
         sampled: in training, draw the means from their posterior; else the divergence alone, which is of the posteriors
             themselves, teaches the variances.
     """
@@ -41,6 +44,9 @@ class FeatureSettings(NetworkSettings, ABC):
     features: int = Field(default=8, ge=1)
     finest: int = Field(default=1, ge=0)
     kernel: int = 3
+    rounds: int = Field(default=1, ge=1)
+    conditioned: bool = True
+    decoded: bool = False
     sampled: bool = False
 
     @model_validator(mode="after")
@@ -213,7 +219,81 @@ class MatchingSettings(FeatureSettings):
         return FeatureMatching(self, dim=dim, channels=channels)
 
 
-class FeatureMatching(Body):
+class FeatureBody(Body, ABC):
+    """Encodes both images and registers their features; then, as often as wanted, what is left of the registration.
+
+    In a later round the moving image is moved by what is known, and its features are encoded anew: f = enc(I∘φ), as in
+    Liu et al., IJCAI 2020. The φ that conditions them counts as given; the one that the answer is composed of does not.
+    """
+
+    def __init__(self, settings: FeatureSettings, encoder: nn.Module, *, dim: int, channels: int) -> None:
+        super().__init__()
+        self.shared = settings
+        self.encoder = encoder
+        count = len(settings.widths) - settings.finest
+        self.decoder = nn.ModuleList([conv(dim, settings.features, channels) for _ in range(count * settings.decoded)])
+        self.width, self.octave = settings.features, settings.finest
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether features have variances."""
+        return self.shared.uncertainty
+
+    @abstractmethod
+    def registered(
+        self, octaves: list[tuple[Tensor, Tensor]], generator: torch.Generator | None
+    ) -> tuple[Tensor, Prediction]:
+        """The displacement on the nodes of the finest octave, in voxels of theirs; and what else is known of it, with a
+        displacement that is no answer yet."""
+
+    def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
+        settings = self.shared
+        octaves = first = of_both(self.encoder, fixed, moving)
+        whole = left = None
+        found: Prediction | None = None
+        for _ in range(settings.rounds):
+            if whole is not None:
+                octaves = self.moved(octaves, moving, whole, left)
+            nodes, found = self.registered(octaves, generator)
+            left = on_voxels(nodes, fixed.shape[2:], octave=settings.finest)
+            whole = left if whole is None else ops.compose(whole, left)
+        assert found is not None
+        assert whole is not None
+        features = numbered(octaves, settings.finest, uncertain=self.uncertain)
+        if settings.rounds > 1:
+            features, found = features._replace(left=left), found._replace(velocity=None)
+        if settings.decoded:
+            features = features._replace(unexplained=self.unexplained(first, fixed, moving, generator))
+        prediction = found._replace(displacement=whole, features=features)
+        return prediction, means(first[0][0], uncertain=self.uncertain)
+
+    def moved(
+        self, octaves: list[tuple[Tensor, Tensor]], moving: Tensor, whole: Tensor, left: Tensor | None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Features of the fixed image as they are, and those of the moving image where it was moved to."""
+        if self.shared.conditioned:
+            again = self.encoder(ops.warp(moving.float(), whole.detach()).to(moving))
+            return [(of_fixed, of_moving) for (of_fixed, _), of_moving in zip(octaves, again, strict=True)]
+        assert left is not None
+        return [
+            (of_fixed, ops.warp(of_moving, at_octave(left, n)))
+            for n, (of_fixed, of_moving) in enumerate(octaves, start=self.shared.finest)
+        ]
+
+    def unexplained(
+        self, octaves: list[tuple[Tensor, Tensor]], fixed: Tensor, moving: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
+        """What the decoder says of drawn features, less the images at each octave."""
+        both = torch.cat([fixed, moving]).float()
+        images = ops.pyramid(both, octaves=len(self.shared.widths))[self.shared.finest :]
+        out: list[Tensor] = []
+        for decode, features, image in zip(self.decoder, octaves, images, strict=True):
+            random = drawn(torch.cat(features), generator, uncertain=self.uncertain)
+            out.append(decode(means(random, uncertain=self.uncertain)).float() - image)
+        return tuple(out)
+
+
+class FeatureMatching(FeatureBody):
     """Features are learned so that the solver inside the network, which registers *them*, registers the images.
 
     That solver minimises the divergence of the posteriors and the displacement's diffusion energy, octave by octave;
@@ -223,41 +303,41 @@ class FeatureMatching(Body):
     """
 
     def __init__(self, settings: MatchingSettings, *, dim: int, channels: int) -> None:
-        super().__init__()
+        encoder: nn.Module
+        if settings.encoder == "learned":
+            encoder = FeatureEncoder(settings, dim=dim, channels=channels)
+        else:
+            encoder = IntensityFeatures(len(settings.widths), finest=settings.finest)
+        super().__init__(settings, encoder, dim=dim, channels=channels)
         self.settings = settings
         count = len(settings.widths) - settings.finest
-        self.encoder: nn.Module
-        if settings.encoder == "learned":
-            self.encoder = FeatureEncoder(settings, dim=dim, channels=channels)
-        else:
-            self.encoder = IntensityFeatures(len(settings.widths), finest=settings.finest)
         self.pace = nn.Parameter(torch.full((count,), math.log(settings.diffusion) / PACE))
-        self.width, self.octave = settings.features, settings.finest
+
+    @property
+    def uncertain(self) -> bool:
+        return self.settings.uncertainty and self.settings.encoder == "learned"
 
     def diffusion(self, octave: int) -> Tensor:
         """Weight of the diffusion energy, of the octaves of features, 0 the finest; 0-dim."""
         return (PACE * self.pace[octave]).exp()
 
-    def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
+    def registered(
+        self, octaves: list[tuple[Tensor, Tensor]], generator: torch.Generator | None
+    ) -> tuple[Tensor, Prediction]:
         settings = self.settings
-        octaves = of_both(self.encoder, fixed, moving)
-        uncertain = settings.uncertainty and settings.encoder == "learned"
-        data = settings.data if uncertain else "means"
-        sampled = uncertain and settings.sampled
+        data = settings.data if self.uncertain else "means"
+        sampled = self.uncertain and settings.sampled
         coarsest = octaves[-1][0]
         field = coarsest.new_zeros(len(coarsest), coarsest.dim() - 2, *coarsest.shape[2:])
-        with torch.autocast(fixed.device.type, enabled=False):
+        with torch.autocast(coarsest.device.type, enabled=False):
             for n in reversed(range(len(octaves))):
                 of_fixed, of_moving = (drawn(features, generator, uncertain=sampled) for features in octaves[n])
                 if data == "means":
-                    of_fixed, of_moving = (means(features, uncertain=uncertain) for features in (of_fixed, of_moving))
+                    of_fixed, of_moving = (means(features, uncertain=self.uncertain) for features in (of_fixed, of_moving))
                 if n + 1 < len(octaves):
                     field = double_field(field, of_fixed.shape[2:])
                 for _ in range(settings.stages[n]):
                     warped = ops.warp(of_moving, field)
                     step = ops.match(of_fixed, warped, self.diffusion(n), data=data, solves=settings.solves)
                     field = ops.compose(field, smoothed(shortened(step), settings.fluid))
-            field = on_voxels(field, fixed.shape[2:], octave=settings.finest)
-            features = numbered(octaves, settings.finest, uncertain=uncertain)
-            prediction = Prediction(field, features=features, diffusion=self.diffusion(0))
-        return prediction, means(octaves[0][0], uncertain=uncertain)
+        return field, Prediction(field, diffusion=self.diffusion(0))

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.blocks import SLOPE, block, conv, double, double_field, on_voxels, smoothed
+from warpwise.networks.blocks import SLOPE, block, conv, double, double_field, smoothed
 from warpwise.networks.body import Body
 from warpwise.networks.heads import Head
-from warpwise.networks.probabilistic import FeatureEncoder, FeatureSettings, drawn, means, nearby, numbered, of_both
+from warpwise.networks.probabilistic import FeatureBody, FeatureEncoder, FeatureSettings, drawn, means, nearby
 from warpwise.prediction import Prediction
 
 FAINT = 0.01  # nats: costs that differ by less are noise
@@ -80,7 +80,7 @@ def dilated(dim: int, inputs: int, outputs: int, dilation: int) -> nn.Module:
     return out
 
 
-class Cascade(Body):
+class Cascade(FeatureBody):
     """Data matching, regularisation and an exponential at every octave; each begins with the coarser one's velocity.
 
     The matching cost is the divergence of a voxel's two posteriors (of plain features: the squared distance), also with
@@ -91,9 +91,8 @@ class Cascade(Body):
     """
 
     def __init__(self, settings: CascadeSettings, *, dim: int, channels: int) -> None:
-        super().__init__()
+        super().__init__(settings, FeatureEncoder(settings, dim=dim, channels=channels), dim=dim, channels=channels)
         self.settings = settings
-        self.encoder = FeatureEncoder(settings, dim=dim, channels=channels)
         count = len(settings.widths) - settings.finest
         handed = settings.matching[-1]
         compared = (2 * settings.radius + 1) ** dim + settings.features
@@ -102,11 +101,11 @@ class Cascade(Body):
             DataMatching(dim, number, settings.matching, kernel=settings.kernel) for number in inputs
         ])
         self.context = nn.ModuleList([Context(dim, settings.context) for _ in range(count)])
-        self.width, self.octave = settings.features, settings.finest
 
-    def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
+    def registered(
+        self, octaves: list[tuple[Tensor, Tensor]], generator: torch.Generator | None
+    ) -> tuple[Tensor, Prediction]:
         settings = self.settings
-        octaves = of_both(self.encoder, fixed, moving)
         random = settings.uncertainty and settings.sampled
         velocity: Tensor | None = None
         hidden: Tensor | None = None
@@ -129,14 +128,7 @@ class Cascade(Body):
             field = ops.exponential(velocity, squarings=settings.squarings)
         assert field is not None
         assert velocity is not None
-        whole = on_voxels(field, fixed.shape[2:], octave=settings.finest)
-        prediction = Prediction(
-            whole,
-            velocity=velocity,
-            features=numbered(octaves, settings.finest, uncertain=settings.uncertainty),
-            diffusion=whole.new_tensor(settings.diffusion),
-        )
-        return prediction, means(octaves[0][0], uncertain=settings.uncertainty)
+        return field, Prediction(field, velocity=velocity, diffusion=field.new_tensor(settings.diffusion))
 
     def cost(self, fixed: Tensor, warped: Tensor) -> Tensor:
         """What the matching layers look at: (B, (2·radius + 1)^D, *space), mean 0 and about unit variance at each voxel.

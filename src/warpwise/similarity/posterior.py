@@ -1,4 +1,5 @@
-"""What is asked of features that are random variables: that they agree where they are matched, and stay near a prior."""
+"""What is asked of features that are random variables: to agree where they are matched, to stay near a prior, to tell the
+images they are of."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +10,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from warpwise.alignment import Alignment
+    from warpwise.prediction import Features
+
+
+def left(alignment: "Alignment", features: "Features") -> "Tensor":
+    """The displacement that brings moving features onto fixed ones."""
+    return alignment.displacement if features.left is None else features.left
 
 
 class FeatureMatch(Loss):
@@ -31,7 +38,7 @@ class FeatureMatch(Loss):
         if features is None:
             return total
         for octave, fixed, moving in features.octaves:
-            warped = ops.warp(moving, at_octave(alignment.displacement.detach(), octave))
+            warped = ops.warp(moving, at_octave(left(alignment, features).detach(), octave))
             if not features.uncertain:
                 total = total + 0.5 * ops.mse(fixed, warped).mean()
                 continue
@@ -39,6 +46,80 @@ class FeatureMatch(Loss):
             spread = torch.logaddexp(lf, lw)
             total = total + 0.5 * ((mf - mw) ** 2 * (-spread).exp() + spread).mean()
         return total / len(features.octaves)
+
+
+class FeatureEnergy(Loss):
+    """E_D, by which features are registered: how unlike they are where the displacement brings them, a dimension, averaged
+    over octaves. 0 where the network tells no features.
+
+    `mean`: Δ², of their means; `expected`: Δ² + σ_f² + σ_m², the mean over both posteriors; `symmetric_kl`: the symmetrised
+    divergence ½·[σ_f²/σ_m² + σ_m²/σ_f² − 2 + Δ²·(1/σ_f² + 1/σ_m²)]; `overlap`: Δ²/(2·(σ_f² + σ_m²)) + ½·log(σ_f² + σ_m²),
+    minus the logarithm of the integral of their product, less a constant. Log-variances are what is moved, so variances
+    stay positive.
+
+    Source: Liu et al., IJCAI 2020, for an energy on features.
+    """
+
+    term: Literal["feature-energy"] = "feature-energy"
+    data: Literal["mean", "expected", "symmetric_kl", "overlap"] = "symmetric_kl"
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
+        from warpwise.prediction import at_octave  # noqa: PLC0415 - settings are read without torch
+
+        total = alignment.displacement.new_zeros(())
+        features = None if alignment.prediction is None else alignment.prediction.features
+        if features is None:
+            return total
+        for octave, fixed, moving in features.octaves:
+            warped = ops.warp(moving, at_octave(left(alignment, features), octave))
+            total = total + (unlike(fixed, warped, self.data) if features.uncertain else (fixed - warped) ** 2).mean()
+        return total / len(features.octaves)
+
+
+def unlike(fixed: "Tensor", warped: "Tensor", data: str) -> "Tensor":
+    """How unlike Gaussians (B, 2C, *space) of each voxel are, dimension by dimension; see `FeatureEnergy`."""
+    (mf, lf), (mw, lw) = fixed.chunk(2, 1), warped.chunk(2, 1)
+    square = (mf - mw) ** 2
+    if data == "mean":
+        return square
+    if data == "expected":
+        return square + lf.exp() + lw.exp()
+    if data == "symmetric_kl":
+        return 0.5 * ((lf - lw).exp() + (lw - lf).exp() - 2 + square * ((-lf).exp() + (-lw).exp()))
+    import torch  # noqa: PLC0415 - settings are read without torch
+
+    spread = torch.logaddexp(lf, lw)
+    return 0.5 * (square * (-spread).exp() + spread)
+
+
+class Reconstruction(Loss):
+    """Mean squared difference of the images at each octave and what a decoder tells of their features: minus the
+    log-likelihood of the images under noise of variance ½, averaged over octaves. 0 where there is no decoder.
+    """
+
+    term: Literal["reconstruction"] = "reconstruction"
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
+        total = alignment.displacement.new_zeros(())
+        features = None if alignment.prediction is None else alignment.prediction.features
+        if features is None or not features.unexplained:
+            return total
+        for rest in features.unexplained:
+            total = total + (rest**2).mean()
+        return total / len(features.unexplained)
+
+
+def divergences(features: "Features") -> "dict[str, Tensor]":
+    """KL divergence from N(0, I) of each channel of each octave, nats, both images: by `octave.channel`, 0-dim each."""
+    out: dict[str, Tensor] = {}
+    for octave, *both in features.octaves if features.uncertain else ():
+        for one in both:
+            mean, log_variance = one.detach().float().chunk(2, 1)
+            each = 0.25 * (mean**2 + log_variance.exp() - 1 - log_variance)
+            for n, value in enumerate(each.transpose(0, 1).flatten(1).mean(1)):
+                name = f"{octave}.{n}"
+                out[name] = out[name] + value if name in out else value
+    return out
 
 
 class FeaturePrior(Loss):

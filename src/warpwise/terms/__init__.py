@@ -18,6 +18,8 @@ _GUIDES = {
     "segmentation": "warpwise.similarity.label:Segmentation",
     "endpoint": "warpwise.similarity.label:EndpointError",
     "feature-match": "warpwise.similarity.posterior:FeatureMatch",
+    "feature-energy": "warpwise.similarity.posterior:FeatureEnergy",
+    "reconstruction": "warpwise.similarity.posterior:Reconstruction",
     "feature-prior": "warpwise.similarity.posterior:FeaturePrior",
 }
 _REGULARIZERS = {
