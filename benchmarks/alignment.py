@@ -240,9 +240,13 @@ def main() -> None:
 
 def report(rows: Sequence[dict[str, Any]]) -> str:
     """Means over pairs as Markdown."""
-    lines = ["# Does an objective's optimum lie where the anatomy does?", "",
-             "`python benchmarks/alignment.py DATA --cache DIR`; pairs of training people at 2 mm, one core beside a",
-             "training; alignment.json has every pair. Values: of two objectives at each field, the lower the better.", ""]  # fmt: skip
+    lines = [
+        "# Does an objective's optimum lie where the anatomy does?",
+        "",
+        "`python benchmarks/alignment.py DATA --cache DIR`; pairs of training people at 2 mm; alignment.json has every pair.",
+        "Values: of two objectives at each field, the lower the better. Seconds: one core, beside a training.",
+        "",
+    ]
     table: list[list[str]] = []
     for name in dict.fromkeys(r["what"] for r in rows):
         mine = [r for r in rows if r["what"] == name]

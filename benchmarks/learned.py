@@ -117,20 +117,33 @@ def methods_of(arguments: argparse.Namespace) -> dict[str, tuple[Method, dict[st
             if not (folder / "done.json").exists():
                 continue
             model = Model.load(folder)
-            trained = [r for r in history(folder) if r["kind"] == "train"][-1]
+            if model.card.network.kind == "segmentation":
+                continue
             settings = settings_of(task, row, seed, arguments.data)
             taught = any(term.row() in ("labels", "dice", "segmentation") for term in settings.objective.values())
             done = json.loads((folder / "done.json").read_text())
             facts = {
-                "labels": "training" if taught else "no", "seed": seed, "minutes": round(trained["seconds"] / 60, 1),
-                "steps": trained["step"], "parameters": size(model.network)[0], "best_step": model.card.training["step"],
+                "labels": "training" if taught else "no", "seed": seed, **times(folder),
+                "parameters": size(model.network)[0], "best_step": model.card.training["step"],
                 "trained": {k: done[k] for k in ("date", "commit", "cpu", "load")},
             }  # fmt: skip
             title = row if len(arguments.seeds) == 1 else f"{row}, seed {seed}"
             method = Method.of_model(model)
             out[title] = method, facts
             out[f"{title}, refined"] = method.refined(), facts
+    for title, led in content_of(task).get("led", {}).items():
+        folder = folder_of(arguments.runs, task, led["by"], arguments.seeds[0])
+        if (folder / "done.json").exists():
+            term = {"term": "features", "model": str(folder), **{k: led[k] for k in ("weight", "least_mm")}}
+            facts = {"labels": "training", "seed": arguments.seeds[0], **times(folder)}
+            out[title] = Method.named(led["base"]).changed({"objective.structures": term}), facts
     return out
+
+
+def times(folder: Path) -> dict[str, Any]:
+    """How long a run took."""
+    trained = [r for r in history(folder) if r["kind"] == "train"][-1]
+    return {"minutes": round(trained["seconds"] / 60, 1), "steps": trained["step"]}
 
 
 def evaluate_all(arguments: argparse.Namespace) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Self, get_args
+from pathlib import Path
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError, model_validator
 
 from warpwise.errors import InputError
+from warpwise.models import written
 
 
 class Settings(BaseModel):
@@ -200,3 +202,18 @@ def _members(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [member for part in get_args(annotation) for member in _members(part)]
+
+
+def model_of(value: Any) -> Any:
+    """A model as it was given.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not isinstance(value, str | Path) and not hasattr(value, "card"):
+        raise InputError(f"{value!r} is no model.", hint="Give a name, a folder, or a Model.")
+    return value
+
+
+AnyModel = Annotated[Any, BeforeValidator(model_of), PlainSerializer(written, return_type=str, when_used="json")]
+"""A field of settings: an installed model's name, the folder of one or of a training run; in memory a `Model`."""

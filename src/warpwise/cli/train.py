@@ -71,7 +71,13 @@ def train(
         typer.echo(f"Stopped. What was saved last is kept; go on with: warpwise train -o {output} --resume", err=True)
         raise typer.Exit(130) from None
     if not quiet:
-        typer.echo(f"Use it: warpwise register FIXED MOVING -o DIR --model {output}", err=True)
+        typer.echo(f"Use it: warpwise register FIXED MOVING -o DIR {how_to_use(settings.network.kind, output)}", err=True)
+
+
+def how_to_use(kind: str, run: Path) -> str:
+    """What `register` is told of a trained network."""
+    term = f"objective.structures={{term: features, model: {run}, least_mm: 6}}"
+    return f"--set '{term}'" if kind == "segmentation" else f"--model {run}"
 
 
 def _write_settings(path: Path, dataset: Path | None, *, allow_outside: bool, overwrite: bool) -> None:

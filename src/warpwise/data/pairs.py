@@ -1,8 +1,9 @@
 """Which pairs train, and which are validated on: numbered, not listed, so that any number of images will do."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TypeVar, overload
 
 from warpwise.data.people import Part, unjudged
 from warpwise.data.settings import DataSettings
@@ -12,27 +13,39 @@ from warpwise.io.scan import Scan
 
 PairOfScans = tuple[Scan, Scan]
 """Fixed, moving."""
+One = TypeVar("One")
+
+
+class Numbered(Sequence[One], ABC):
+    """A sequence whose items are made as they are asked for."""
+
+    @abstractmethod
+    def one(self, at: int) -> One:
+        """Item number `at`, from 0."""
+
+    @overload
+    def __getitem__(self, at: int) -> One: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[One]: ...
+    def __getitem__(self, at: int | slice) -> One | list[One]:
+        if isinstance(at, slice):
+            return [self.one(k) for k in range(*at.indices(len(self)))]
+        if not -len(self) <= at < len(self):
+            raise IndexError(at)
+        return self.one(at % len(self))
 
 
 @dataclass(frozen=True)
-class AllPairs(Sequence[PairOfScans]):
-    """Every ordered pair of these scans: the first with each other one, then the second …; made when it is asked for."""
+class AllPairs(Numbered[PairOfScans]):
+    """Every ordered pair of these scans: the first with each other one, then the second …"""
 
     scans: Sequence[Scan]
 
     def __len__(self) -> int:
         return len(self.scans) * (len(self.scans) - 1)
 
-    @overload
-    def __getitem__(self, at: int) -> PairOfScans: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[PairOfScans]: ...
-    def __getitem__(self, at: int | slice) -> PairOfScans | list[PairOfScans]:
-        if isinstance(at, slice):
-            return [self[k] for k in range(*at.indices(len(self)))]
-        if not -len(self) <= at < len(self):
-            raise IndexError(at)
-        first, other = divmod(at % len(self), len(self.scans) - 1)
+    def one(self, at: int) -> PairOfScans:
+        first, other = divmod(at, len(self.scans) - 1)
         return self.scans[first], self.scans[other + (other >= first)]
 
 

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import overload
 
 import numpy as np
 
 from warpwise.data.batches import NumberedPair, PairSampler, Sampler
-from warpwise.data.pairs import AllPairs, PairOfScans, training_pairs, validation_pairs
+from warpwise.data.pairs import AllPairs, Numbered, PairOfScans, training_pairs, validation_pairs
 from warpwise.data.people import SELECT, TRAIN, parts
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings, TeacherSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
@@ -180,7 +179,7 @@ def canvas(volumes: Sequence[Volume]) -> Triple:
 
 
 @dataclass(frozen=True, eq=False)
-class Volumes(Sequence[Volume]):
+class Volumes(Numbered[Volume]):
     """The volumes of scans by number, decoded when one is asked for, and mapped from disk."""
 
     scans: Sequence[Scan]
@@ -190,18 +189,12 @@ class Volumes(Sequence[Volume]):
     def __len__(self) -> int:
         return len(self.scans)
 
-    @overload
-    def __getitem__(self, at: int) -> Volume: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Volume]: ...
-    def __getitem__(self, at: int | slice) -> Volume | list[Volume]:
-        if isinstance(at, slice):
-            return [self[k] for k in range(*at.indices(len(self)))]
+    def one(self, at: int) -> Volume:
         return self.store.volume(self.scans[at], self.spacing_mm)
 
 
 @dataclass(frozen=True, eq=False)
-class Located(Sequence[NumberedPair]):
+class Located(Numbered[NumberedPair]):
     """Pairs with their linear maps, each found when it is asked for.
 
     Between all pairs of n images, n transforms suffice: each image to the first, and from there to any other.
@@ -215,13 +208,7 @@ class Located(Sequence[NumberedPair]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    @overload
-    def __getitem__(self, at: int) -> NumberedPair: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[NumberedPair]: ...
-    def __getitem__(self, at: int | slice) -> NumberedPair | list[NumberedPair]:
-        if isinstance(at, slice):
-            return [self[k] for k in range(*at.indices(len(self)))]
+    def one(self, at: int) -> NumberedPair:
         fixed, moving = self.pairs[at]
         return self.numbers[fixed], self.numbers[moving], self.world(fixed, moving)
 

@@ -7,9 +7,9 @@ import numpy as np
 from pydantic import Field
 
 from warpwise.ops import kernels
-from warpwise.shapes import Array, Channels, Map1
-from warpwise.similarity.base import Fused, LinearMeasure, Similarity
-from warpwise.similarity.intensity import MSE
+from warpwise.shapes import Array, Channels
+from warpwise.similarity.base import LinearMeasure
+from warpwise.similarity.intensity import SquaredDifference
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ _AXES = [(a, s) for a in range(3) for s in (1, -1)]
 PAIRS = [(p, q) for i, p in enumerate(_AXES) for q in _AXES[i + 1 :] if p[0] != q[0]]
 
 
-class MIND(Similarity):
+class MIND(SquaredDifference):
     """Mean squared difference of MIND-SSC descriptors (12 channels in 3-D, 4 in 2-D).
 
     Solvers compute the moving descriptors once a scale and warp them; the term on tensors describes the warped image.
@@ -56,17 +56,6 @@ class MIND(Similarity):
 
     def channels(self, image: Channels) -> Array:
         return np.concatenate([describe(channel, self.patch, self.dilation) for channel in image])
-
-    def curvature(self, warped: Channels, weight: Map1 | None, shares: Array) -> Channels:
-        return MSE().curvature(warped, weight, self._shared(shares, len(warped)))
-
-    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
-        return MSE().fused(fixed, weight, self._shared(shares, len(fixed)))
-
-    @staticmethod
-    def _shared(shares: Array, channels: int) -> Array:
-        """The share of an image's channel, among the descriptors made of it."""
-        return (np.repeat(shares, channels // len(shares)) * len(shares) / channels).astype(np.float32)
 
 
 def describe(image: Array, radius: int, dilation: int) -> Array:

@@ -1,17 +1,17 @@
 """What a network sees of an image, compared by solvers beside intensities."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, PlainSerializer, field_validator
+from pydantic import Field
 
 from warpwise.errors import InputError
 from warpwise.models import written
 from warpwise.ops import kernels
-from warpwise.shapes import Array, Channels, Map1
-from warpwise.similarity.base import Fused, LinearMeasure, Similarity
-from warpwise.similarity.intensity import MSE
+from warpwise.settings import AnyModel
+from warpwise.shapes import Array, Channels
+from warpwise.similarity.base import LinearMeasure
+from warpwise.similarity.intensity import SquaredDifference
 from warpwise.volume import Volume
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from warpwise.alignment import Alignment
 
 
-class LearnedFeatures(Similarity):
+class LearnedFeatures(SquaredDifference):
     """Mean squared difference of learned features: an encoder's (`features`, `cascade`), or soft maps of a `segmentation`.
 
     Both images go through the network once, at its own spacing; at each of its scales a solver compares the octave of
@@ -39,18 +39,11 @@ class LearnedFeatures(Similarity):
     """
 
     term: Literal["features"] = "features"
-    model: Annotated[Any, PlainSerializer(written, return_type=str, when_used="json")]
+    model: AnyModel
     octaves: tuple[float, ...] = ()
     trusted: bool = False
     least_mm: float = Field(default=0.0, ge=0)
     linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("lncc", "mi")
-
-    @field_validator("model")
-    @classmethod
-    def _known(cls, model: Any) -> Any:
-        if not isinstance(model, str | Path) and not hasattr(model, "card"):
-            raise InputError(f"{model!r} is no model.", hint="Give a name, a folder, or a Model.")
-        return model
 
     @property
     def key(self) -> str:
@@ -82,14 +75,3 @@ class LearnedFeatures(Similarity):
         weight = self.octaves[min(n, len(self.octaves) - 1)] if self.octaves else 1.0
         out *= np.float32(np.sqrt(weight))
         return out
-
-    def curvature(self, warped: Channels, weight: Map1 | None, shares: Array) -> Channels:
-        return MSE().curvature(warped, weight, self._shared(shares, len(warped)))
-
-    def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
-        return MSE().fused(fixed, weight, self._shared(shares, len(fixed)))
-
-    @staticmethod
-    def _shared(shares: Array, channels: int) -> Array:
-        """The share of one feature, of what all channels of the image have together."""
-        return np.full(channels, float(np.sum(shares)) / channels, np.float32)

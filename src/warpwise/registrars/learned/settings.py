@@ -1,18 +1,15 @@
 """Registration by a network, as settings."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, PlainSerializer, field_validator
+from pydantic import Field
 
-from warpwise.errors import InputError
 from warpwise.extras import need
-from warpwise.models import written
 from warpwise.objective import SolverTerms
 from warpwise.registrars.base import Registrar
 from warpwise.registrars.deformable.descent import SVF, Greedy, SymmetricSVF
 from warpwise.registrars.deformable.energy import Energy
-from warpwise.settings import Settings
+from warpwise.settings import AnyModel, Settings
 
 if TYPE_CHECKING:
     from warpwise.networks.model import Model, ModelCard
@@ -28,16 +25,9 @@ class Network(Settings):
     """
 
     kind: Literal["network"] = "network"
-    model: Annotated[Any, PlainSerializer(written, return_type=str, when_used="json")]
+    model: AnyModel
     samples: int = Field(default=12, ge=0)
     seed: int = 0
-
-    @field_validator("model")
-    @classmethod
-    def _known(cls, model: Any) -> Any:
-        if not isinstance(model, str | Path) and not hasattr(model, "card"):
-            raise InputError(f"{model!r} is no model.", hint="Give a name, a folder, or a Model.")
-        return model
 
     def loaded(self) -> "Model":
         """The network, read if need be.
