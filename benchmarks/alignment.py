@@ -243,7 +243,7 @@ def report(rows: Sequence[dict[str, Any]]) -> str:
     lines = [
         "# Does an objective's optimum lie where the anatomy does?",
         "",
-        "`python benchmarks/alignment.py DATA --cache DIR`; pairs of training people at 2 mm; alignment.json has every pair.",
+        "`python benchmarks/alignment.py DATA --cache DIR`; training people, 2 mm; alignment.json has every pair.",
         "Values: of two objectives at each field, the lower the better. Seconds: one core, beside a training.",
         "",
     ]

@@ -2,7 +2,8 @@
 
 - `loop`: the one loop, which lets levels step in turns and knows none of them by name; `checkpoint`, `history` and `board`
   are what it writes.
-- `weights`: level 1; `training` runs it on its own, with `validation`. `settings` is what a person writes, `starter` writes
+- `weights`: level 1; `training` runs it on its own, or those of features and of their registration in turns, with
+  `validation`. `settings` is what a person writes, `starter` writes
   a first one.
 - `hypergradient` and its `estimators`: how an outer loss changes through the variables that minimise an inner one.
 
