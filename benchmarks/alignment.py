@@ -5,7 +5,7 @@
 For each pair of training people, whole brains at 2 mm under the affine map with which networks are trained, the updates
 that a pyramid network would predict are themselves optimised: at each octave, coarse to fine, a velocity at its nodes,
 whose exponential is composed on what came before; all of them by Adam on the objective of the final field; then all
-together. The same people choose presets; nobody who is validated or tested on takes part. Solvers run on the same images,
+together. Only people of the protocol's `train` take part. Solvers run on the same images,
 nodes and affine map. Dice and SDlogJ are those of native voxels.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import machine, markdown_table
-from front import PAIRS, SUBCORTICAL
+from front import SUBCORTICAL
 from torch import Tensor
 
 import warpwise as ww
@@ -42,6 +42,7 @@ from warpwise.transforms.displacement import DisplacementField
 from warpwise.volume import Volume
 
 HERE = Path(__file__).parent
+PAIRS = ((1000, 1002), (1008, 1009), (1010, 1011), (1015, 1008))  # of the protocol's `train`
 SPACING = (2.0, 2.0, 2.0)
 OCTAVES = 4
 SHARPEST = {"lncc": {"radius": 2}}
@@ -57,10 +58,8 @@ TRIED: tuple[tuple[str, dict[str, Any], float, int, float], ...] = (
     ("LNCC 5³", SHARPEST, 0.1, 1, 0.0),
     ("LNCC 5³", SHARPEST, 0.1, 0, 0.0),
     ("LNCC 5³", SHARPEST, 0.1, 0, 1.0),
-    ("LNCC at 3 scales", SEVERAL, 0.1, 0, 0.0),
     ("LNCC at 3 scales", SEVERAL, 0.1, 0, 1.0),
     ("LNCC at 3 scales", SEVERAL, 0.2, 0, 1.0),
-    ("LNCC at 3 scales", SEVERAL, 0.2, 1, 1.0),
     ("faithful LNCC 9³", PUBLISHED, 0.1, 0, 1.0),
     ("faithful MIND", MIND, 0.1, 0, 1.0),
 )
@@ -181,7 +180,7 @@ def scored(displacement: Tensor, fixed: Volume, world: Matrix, maps: list[ww.Ima
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
-    parser.add_argument("--pairs", type=int, default=len(PAIRS["training"]))
+    parser.add_argument("--pairs", type=int, default=len(PAIRS))
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rate", type=float, default=0.1)
@@ -209,7 +208,7 @@ def main() -> None:
         options.out.with_suffix(".md").write_text(report(rows))
         print(name, pair, row["dice"], row["sd_log_jacobian"], row["values"], row["seconds"], flush=True)
 
-    for pair in PAIRS["training"][: options.pairs]:
+    for pair in PAIRS[: options.pairs]:
         scans = [Scan(image=folder / "images" / f"{k}.nii.gz", labels=folder / "labels" / f"{k}.nii.gz") for k in pair]
         maps = [read_image(scan.labels, kind="labels") for scan in scans if scan.labels]
         wanted = shared_labels(maps[0].data, maps[1].data, averaged)
@@ -219,7 +218,7 @@ def main() -> None:
         image, other, weight = (
             torch.from_numpy(np.array(x))[None] for x in (sample.fixed, sample.moving, sample.weight[None])
         )
-        solvers = {(f"solver {name}", octave): (name, octave) for name in ("balanced", "accurate") for octave in (1, 0)}
+        solvers = {(f"solver {name}", octave): (name, octave) for name in ("accurate",) for octave in (1, 0)}
         solvers[("solver energy", 0)] = ("energy", 0)
         for (name, octave), (preset, coarsest) in solvers.items():
             row = f"{name}, {2 * 2**octave} mm nodes"
