@@ -30,7 +30,7 @@ from warpwise.events import Event
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
 from warpwise.levels.history import history
-from warpwise.levels.settings import TrainingSettings
+from warpwise.levels.settings import TrainingSettings, read_settings
 from warpwise.levels.training import Run, train
 from warpwise.methods import Method
 from warpwise.networks.model import Model, size
@@ -120,6 +120,8 @@ def methods_of(arguments: argparse.Namespace) -> dict[str, tuple[Method, dict[st
             if model.card.network.kind == "segmentation":
                 continue
             settings = settings_of(task, row, seed, arguments.data)
+            if read_settings(folder / "config.yaml").objective != settings.objective:
+                raise SystemExit(f"{folder} was trained by another objective than the row {row!r} has now.")
             taught = any(term.row() in ("labels", "dice", "segmentation") for term in settings.objective.values())
             done = json.loads((folder / "done.json").read_text())
             facts = {
@@ -127,7 +129,7 @@ def methods_of(arguments: argparse.Namespace) -> dict[str, tuple[Method, dict[st
                 "parameters": size(model.network)[0], "best_step": model.card.training["step"],
                 "trained": {k: done[k] for k in ("date", "commit", "cpu", "load")},
             }  # fmt: skip
-            title = row if len(arguments.seeds) == 1 else f"{row}, seed {seed}"
+            title = row if seed == 0 else f"{row}, seed {seed}"
             method = Method.of_model(model)
             out[title] = method, facts
             out[f"{title}, refined"] = method.refined(), facts
@@ -199,12 +201,13 @@ def report(content: dict[str, Any]) -> str:
     table: list[list[str]] = []
     for name in dict.fromkeys(r["method"] for r in rows):
         mine = [r for r in rows if r["method"] == name]
-        dice = {(r["fixed"], r["moving"]): r["dice"] for r in mine}
-        gain = {(r["fixed"], r["moving"]): r["dice"] - base[r["pair"]] for r in mine if r["pair"] in base}
-        low, high = interval(dice)
-        cells = [name, mine[0]["labels"], f"{np.mean([*dice.values()]):.4f} [{low:.3f}, {high:.3f}]"]
-        bounds = interval(gain) if gain and name != "accurate" else None
-        cells.append(f"{np.mean([*gain.values()]):+.4f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
+        who, dice = [(r["fixed"], r["moving"]) for r in mine], [r["dice"] for r in mine]
+        low, high = interval(who, dice)
+        cells = [name, mine[0]["labels"], f"{np.mean(dice):.4f} [{low:.3f}, {high:.3f}]"]
+        gain = [r["dice"] - base[r["pair"]] for r in mine if r["pair"] in base]
+        known = name != "accurate" and len(gain) == len(mine)
+        bounds = interval(who, gain) if known else None
+        cells.append(f"{np.mean(gain):+.4f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
         cells.append(f"{np.mean([r['subcortical'] for r in mine]):.4f}" if "subcortical" in mine[0] else "")
         cells += [
             f"{np.mean([r[k] for r in mine]):.{digits}g}" for k, digits in (("sd_log_jacobian", 3), ("percent_ndv", 2))
@@ -222,7 +225,7 @@ def report(content: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["train", "evaluate"])
-    parser.add_argument("task", choices=["hippocampus", "heart", "brains"])
+    parser.add_argument("task", choices=["hippocampus", "brains"])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rows", nargs="*", default=[])

@@ -34,12 +34,19 @@ class Features(NamedTuple):
         left: (B, D, *space), voxels: the displacement that brings *these* moving features onto the fixed ones, where they
             are of a moving image that was moved before; None: the whole displacement.
         unexplained: what a decoder of the features leaves of both images, at each octave (2B, C, *nodes).
+        before: features of the rounds before, first to last, and what was left then.
     """
 
     octaves: tuple[FeatureOctave, ...]
     uncertain: bool
     left: Tensor | None = None
     unexplained: tuple[Tensor, ...] = ()
+    before: tuple["Features", ...] = ()
+
+    @property
+    def rounds(self) -> tuple["Features", ...]:
+        """The features of every round."""
+        return (*self.before, self)
 
 
 class Prediction(NamedTuple):

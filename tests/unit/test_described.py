@@ -103,7 +103,13 @@ def test_the_value_is_the_mean_square_and_the_gradient_its_derivative():
 
 
 def test_what_a_model_is_unsure_of_counts_less():
+    """A channel of which the model tells a hundred times the variance weighs a hundredth."""
     uncertain = model(2)
+    head = uncertain.network.encoder.heads[0].log_variance.conv
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+        head.bias[1] = 6.0
     image = Volume(noise((24, 1, 22)), Grid((24, 1, 22), np.eye(4)))
     other = replace(image, data=noise((24, 1, 22), seed=1))
     plain, trusted = (
@@ -112,7 +118,18 @@ def test_what_a_model_is_unsure_of_counts_less():
     )
     (a,), (b,) = plain.fixed.features.values(), trusted.fixed.features.values()
     assert len(a[0].data) == len(b[0].data) == 3
-    assert not np.allclose(a[0].data, b[0].data)
+    both = [[next(iter(v.features.values()))[0].data for v in (one.fixed, one.moving)] for one in (plain, trusted)]
+    raw = uncertain.network.encoder(torch.from_numpy(image.data[:, :, 0])[None])[0][0, :6].detach().numpy()
+    shares = np.exp(raw[3:]).mean((1, 2))
+    assert shares[1] > 50 * shares[0]
+    spread = [np.concatenate([one.reshape(3, -1) for one in sides], 1) for sides in both]
+    assert np.allclose(spread[0].std(1), 1, atol=1e-3)
+    ratio = spread[1].std(1) / raw[:3].std((1, 2))
+    assert ratio[1] < 0.2 * ratio[0]
+    # one image against itself stays the same
+    same = described(Pair(image, image, np.eye(4)), [LearnedFeatures(model=uncertain, trusted=True)])
+    one, other = (next(iter(v.features.values()))[0].data for v in (same.fixed, same.moving))
+    assert np.array_equal(one, other)
 
 
 @pytest.mark.parametrize("kind", ["balanced", "energy"])
@@ -166,6 +183,23 @@ def test_a_segmentation_learns_its_groups_and_leads_a_registration(tmp_path: Pat
     assert overlaps[1] > 0.5 * (1 + overlaps[0])  # half of what was missing is found by structures alone
     (tmp_path / "led.yaml").write_text(led.yaml())
     assert Method.named(tmp_path / "led.yaml").objective["similarity"].model == str(tmp_path / "run")
+
+
+def test_structures_that_no_scale_is_coarse_enough_for_are_said_to_take_no_part():
+    shape = (24, 20)
+    image = ww.Image(noise((24, 1, 20))[0, :, 0].reshape(1, *shape), Grid(shape, np.eye(3)))
+    term = {"term": "features", "model": model(2), "least_mm": 50.0}
+    method = Method.named("fast").changed({"linear": None, "objective.learned": term})
+    result = ww.register(image, image, method=method)
+    assert any("took no part: no scale has voxels of 50 mm" in word for word in result.warnings)
+
+
+def test_two_models_in_memory_are_two():
+    one, other = (LearnedFeatures(model=model(3)) for _ in range(2))
+    assert len(described(pair(), [one, other]).fixed.features) == 2
+    assert one.shared(np.array([0.75, 0.25], np.float32), 4) == pytest.approx([0.25] * 4)
+    with pytest.raises(InputError, match="octaves"):
+        parse_terms({"features": {"model": "synthetic", "octaves": [-1.0]}})
 
 
 def test_groups_are_channels_of_their_own():

@@ -5,6 +5,7 @@ import pytest
 
 from warpwise.errors import InputError
 from warpwise.evaluation.metrics import dice, evaluate, hd95, regularity
+from warpwise.evaluation.statistics import interval
 from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.transforms.affine import Affine
@@ -70,3 +71,20 @@ def test_evaluation_inside_a_mask_and_on_other_grids():
         evaluate(a, Image(b.data, Grid((24, 24, 24), np.diag([2.0, 1, 1, 1])), "labels"))
     with pytest.raises(InputError, match="no label"):
         evaluate(Image(0 * a.data, grid, "labels"), Image(0 * a.data, grid, "labels"))
+
+
+def test_the_interval_over_people_is_that_of_their_mean_and_wider_than_one_over_pairs():
+    """Each person adds a shift of its own to all its pairs, so twelve pairs of four people say as much as four numbers."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for seed in range(60):
+        shift = rng.normal(size=12)
+        pairs = [(f"{a}", f"{b}") for a in range(12) for b in range(12) if a != b]
+        values = [0.5 * (shift[int(a)] + shift[int(b)]) for a, b in pairs]
+        low, high = interval(pairs, values, draws=300, seed=seed)
+        inside += low < 0 < high
+        assert low < np.mean(values) < high
+    assert 48 <= inside <= 60  # of 57 on average; percentile intervals of a dozen are a little short
+    assert interval([("a", "a"), ("a", "a")], [1.0, 3.0]) == (2.0, 2.0)  # both directions of one person
+    with pytest.raises(InputError, match="1 values of 2 pairs"):
+        interval([("a", "b"), ("b", "a")], [1.0])

@@ -40,6 +40,15 @@ def test_soft_dice_of_boxes_is_what_counting_voxels_gives():
     assert float(SoftDice()(state(fixed_labels=absent, warped_labels=absent))) == pytest.approx(0)
 
 
+def test_label_overlap_leaves_out_pairs_that_show_none_of_the_labels():
+    some, none = box(0, 4), torch.zeros(1, 1, 8, 8)
+    alone = float(LabelOverlap()(state(fixed_labels=some, warped_labels=box(2, 6))))
+    two = {"fixed": torch.zeros(2, 1, 8, 8), "warped": torch.zeros(2, 1, 8, 8), "displacement": torch.zeros(2, 2, 8, 8)}
+    both = state(**two, fixed_labels=torch.cat([some, none]), warped_labels=torch.cat([box(2, 6), box(2, 6)]))
+    assert float(LabelOverlap()(both)) == pytest.approx(alone) == pytest.approx(1.0)
+    assert float(LabelOverlap()(state(fixed_labels=none, warped_labels=some))) == 0
+
+
 def test_segmentation_is_the_cross_entropy_of_the_labels():
     logits = torch.zeros(1, 2, 8, 8)
     found = Segmentation()(state(fixed_labels=box(0, 4), prediction=prediction(labels=logits)))

@@ -14,7 +14,7 @@ from warpwise.alignment import Alignment
 from warpwise.data import prepared, volumes
 from warpwise.data.batches import PairSampler
 from warpwise.data.pairs import AllPairs, training_pairs, validation_pairs
-from warpwise.data.people import drawn, parts
+from warpwise.data.people import drawn, parts, person
 from warpwise.data.prepared import Located, atlas_of, prepare
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.data.synthetic_pairs import SyntheticSampler
@@ -24,6 +24,10 @@ from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.io.datasets import Dataset, Scan, read_dataset
 from warpwise.levels.settings import TrainingSettings
+from warpwise.methods import Method
+from warpwise.networks import parse_network
+from warpwise.networks.base import initialise
+from warpwise.networks.model import ModelCard, write_model
 from warpwise.ops import kernels
 from warpwise.similarity.codes import Codes
 from warpwise.similarity.label import SoftDice
@@ -199,6 +203,43 @@ def test_nobody_to_validate_or_test_on_is_trained_on_wherever_the_dataset_lists_
         training_pairs(DataSettings(), replace(dataset, training=dataset.training[:1]))
 
 
+def test_people_are_known_in_rows_that_do_not_name_them(tmp_path: Path):
+    """Pairs name files alone; whose they are stands elsewhere. Another scan of somebody to judge by is left out."""
+    for n in range(6):
+        (tmp_path / f"{n}.nii").touch()
+        (tmp_path / f"{n}l.nii").touch()
+    rows = [{"image": f"{n}.nii", "label": f"{n}l.nii", "subject": "abc"[n // 2]} for n in range(6)]
+    for key in ("registration_val", "registration_test"):
+        pair = [{"fixed": "0.nii", "moving": "1.nii"}]
+        (tmp_path / "dataset.json").write_text(json.dumps({"training": rows, key: pair}))
+        dataset = read_dataset(tmp_path)
+        kept = {scan.title for both in training_pairs(DataSettings(), dataset) for scan in both}
+        assert kept == {"2", "3", "4", "5"}
+        assert {person(scan) for both in (*dataset.validation_pairs, *dataset.test_pairs) for scan in both} == {"a"}
+    assert dataset.test_people == {"a"}
+    # named with and without a label map, a file is one scan of one person
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": rows, "registration_val": pair}))
+    assert [scan.title for scan in parts(read_dataset(tmp_path), {"train": ("a", "b")})["train"].scans] == [
+        "0",
+        "1",
+        "2",
+        "3",
+    ]
+
+
+@pytest.mark.parametrize(("count", "most"), [(4, 4), (4, 8), (7, 10)])
+def test_pairs_to_select_by_show_everybody_as_often(tmp_path: Path, count: int, most: int):
+    scans = tuple(Scan(image=tmp_path / f"{n}.nii") for n in range(count))
+    dataset = Dataset("d", tmp_path, scans, (), (), (), {}, (), "", "")
+    people = tuple(str(n) for n in range(count))
+    found = validation_pairs(dataset, most=most, part=parts(dataset, {"select": people})["select"])
+    assert len(found) == len(set(found)) == most
+    for role in (0, 1):
+        times = [sum(pair[role] is scan for pair in found) for scan in scans]
+        assert max(times) - min(times) <= 1
+    assert all(a is not b for a, b in found)
+
+
 def test_people_who_are_named_take_the_places_of_the_datasets(tmp_path: Path):
     dataset = crowd(tmp_path)
     found = parts(dataset, {"train": ("a", "b"), "select": ("c", "f"), "test": ("anybody",)})
@@ -344,6 +385,19 @@ def test_a_teacher_is_asked_once_a_pair_and_brings_toy_people_together(tmp_path:
         overlaps[labels] = np.mean(after)
     assert overlaps[True] > overlaps[False]
     assert len(asked) <= 2 * len({*map(str, asked)})  # by two teachers
+
+
+def test_a_model_that_was_trained_again_is_another_teacher(tmp_path: Path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    names = set()
+    for seed in (0, 1, 1):
+        network = parse_network({"kind": "pyramid", "features": [4, 6], "iterations": [1, 1]})
+        made = initialise(network.build(dim=2, channels=1), torch.Generator().manual_seed(seed))
+        write_model(folder, ModelCard(network=network, dim=2, spacing_mm=(1.0, 1.0)), made.state_dict())
+        for method in (Method.named(folder), Method.named(folder).refined()):
+            names.add(Teacher(method, Store(tmp_path)).name)
+    assert len(names) == 4
 
 
 def test_a_teacher_that_deforms_nothing_is_refused(tmp_path: Path):

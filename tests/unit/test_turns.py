@@ -58,6 +58,8 @@ def test_later_rounds_encode_the_moving_image_where_it_was_moved_to(kind: dict):
         assert torch.allclose(of_moving, again, atol=1e-5)
         assert torch.allclose(of_fixed, own, atol=1e-5)
     assert torch.allclose(second.displacement, ops.compose(first.displacement, second.features.left), atol=1e-5)
+    (before,) = second.features.before
+    assert torch.allclose(before.left, first.displacement, atol=1e-6)
     assert second.velocity is None
     still = network(**kind, rounds=2, conditioned=False)(fixed, moving)
     for (octave, _, of_moving), (_, _, before) in zip(still.features.octaves, first.features.octaves, strict=True):
@@ -88,6 +90,39 @@ def test_what_the_images_say_reaches_the_encoder_though_what_conditions_it_is_gi
     assert min(gradients) > 0
 
 
+@pytest.mark.parametrize("conditioned", [True, False])
+@pytest.mark.parametrize("kind", [CASCADE, MATCHING], ids=["cascade", "features"])
+def test_every_round_is_taught_by_what_it_leaves_alone(kind: dict, conditioned: bool):
+    """The energy has a gradient by each round's own displacement; none goes through what conditions a later one."""
+    fixed, moving = images()
+    net = network(**kind, rounds=2, conditioned=conditioned)
+    for name, tensor in net.named_parameters():
+        tensor.requires_grad = not name.startswith("encoder.")
+    found = net(fixed, moving)
+    rounds = found.features.rounds
+    assert len(rounds) == 2
+    energy = parse_term("feature-energy", {})(Alignment(fixed, fixed, found.displacement, prediction=found))
+    both = torch.autograd.grad(energy, [one.left for one in rounds], retain_graph=True)
+    assert all(float(gradient.abs().max()) > 0 for gradient in both)
+    last = parse_term("feature-energy", {})
+    alone = found._replace(features=rounds[1]._replace(before=()))
+    value = last(Alignment(fixed, fixed, found.displacement, prediction=alone))
+    assert torch.autograd.grad(value, rounds[0].left, allow_unused=True, retain_graph=True)[0] is None
+
+
+def test_what_lies_beyond_the_overlap_has_no_energy():
+    octave = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    other = octave.clone()
+    other[..., 4:] += 1
+    field, mask = torch.zeros(1, 2, 8, 8), torch.ones(1, 1, 8, 8)
+    mask[..., 4:] = 0
+    features = Features((FeatureOctave(0, octave, other),), True)
+    found = Prediction(field, features=features)
+    blank = torch.zeros(1, 1, 8, 8)
+    assert float(parse_term("feature-energy", {})(Alignment(blank, blank, field, prediction=found))) > 0.01
+    assert float(parse_term("feature-energy", {})(Alignment(blank, blank, field, mask, prediction=found))) < 1e-6
+
+
 @pytest.mark.parametrize("data", ["mean", "expected", "symmetric_kl", "overlap"])
 def test_energies_of_features_are_what_torch_and_quadrature_say(data: str):
     generator = torch.Generator().manual_seed(2)
@@ -102,7 +137,8 @@ def test_energies_of_features_are_what_torch_and_quadrature_say(data: str):
         assert torch.allclose(unlike(one, other, data), (draws**2).mean(0), rtol=0.05)
         expected = (p.mean - q.mean) ** 2 + p.variance + q.variance
     elif data == "symmetric_kl":
-        expected = torch.distributions.kl_divergence(p, q) + torch.distributions.kl_divergence(q, p)
+        expected = 0.5 * (torch.distributions.kl_divergence(p, q) + torch.distributions.kl_divergence(q, p))
+        assert torch.allclose(ops.symmetric_kl(one.float(), other.float()), expected.float().flatten(2).mean(2), atol=1e-4)
     else:
         integral = torch.trapezoid((p.log_prob(x) + q.log_prob(x)).exp(), x.flatten(), dim=0)
         expected = -integral.log() - 0.5 * math.log(2 * math.pi)
@@ -234,7 +270,9 @@ def test_a_decoder_learns_to_tell_the_images_from_their_features(toy: Path, tmp_
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"network": {"kind": "pyramid"}}, "'pyramid' has no features to register"),
-     ({"registration": {"objective": {"lncc": {}}, "joint": True}}, "terms need names of their own")],
+     ({"registration": {"objective": {"lncc": {}}, "joint": True}}, "terms need names of their own"),
+     ({"registration": {"optimizer": {"averaging": 0.5}}}, "averaging"),
+     ({"registration": {"optimizer": {"schedule": "plateau"}}}, "schedule")],
 )  # fmt: skip
 def test_levels_that_cannot_be_are_refused(toy: Path, changes: dict, words: str):
     with pytest.raises(InputError, match=words):
@@ -245,3 +283,20 @@ def test_intensities_have_no_levels(toy: Path, tmp_path: Path):
     only = {"kind": "features", "encoder": "intensity", "uncertainty": False, "stages": [1, 1], "widths": [4, 6, 8]}
     with pytest.raises(InputError, match="learns features or their registration, not both"):
         train(settings(toy, network=only), Run(tmp_path / "run"))
+
+
+def test_features_that_are_decoded_are_those_of_the_image_where_it_was_moved_to():
+    fixed, moving = images()
+    net = network(**MATCHING, rounds=2, decoded=True)
+    found = net(fixed, moving).features
+    shown = ops.warp(moving, found.before[0].left.detach())
+    for round_, second in ((found.before[0], moving), (found, shown)):
+        for rest, decode, (_, a, b), image in zip(
+            round_.unexplained,
+            net.decoder,
+            round_.octaves,
+            ops.pyramid(torch.cat([fixed, second]), octaves=3)[1:],
+            strict=True,
+        ):
+            said = decode(torch.cat([a, b]).chunk(2, 1)[0])
+            assert torch.allclose(rest, said - image, atol=1e-4)

@@ -92,6 +92,14 @@ def training_pairs(
     raise InputError(f"{dataset.folder}: no pairs to train on; {what} is empty.", hint="Choose another data.pairs.")
 
 
+def balanced(scans: Sequence[Scan], most: int) -> list[PairOfScans]:
+    """At most so many ordered pairs, in which everybody is as often fixed, and as often moving, as anybody else, or once
+    more: each with the next one, then with the one after that …"""
+    count = len(scans)
+    turns = [(n, (n + step) % count) for step in range(1, count) for n in range(count)]
+    return [(scans[n], scans[m]) for n, m in turns[:most]]
+
+
 def of_one_person(scans: Iterable[Scan]) -> list[PairOfScans]:
     """Every ordered pair of scans of one subject."""
     scans = list(scans)
@@ -116,6 +124,8 @@ def validation_pairs(
         pairs = [pair for pair in listed if part.shows(pair[0]) and part.shows(pair[1])] or AllPairs(part.scans)
         if atlas is not None:
             pairs = [(atlas, scan) for scan in part.scans]
+        if most and isinstance(pairs, AllPairs):
+            return balanced(part.scans, most)
     elif atlas is not None:
         pairs = [(atlas, scan) for scan in dataset.validation]
     elif not pairs:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from warpwise.errors import InputError
 from warpwise.io.datasets import Dataset
@@ -54,7 +55,11 @@ def parts(dataset: Dataset, people: Mapping[str, Sequence[str]]) -> dict[str, Pa
     Raises:
         InputError: somebody is in two parts, or is not known, or is kept for a last test but not in the part of that name.
     """
-    known = list(dict.fromkeys(scans_of(dataset)))
+    # One scan a file: where a file is named with and without its label map, the first one counts.
+    files: dict[Path, Scan] = {}
+    for scan in scans_of(dataset):
+        files.setdefault(scan.image.resolve(), scan)
+    known = list(files.values())
     by_person: dict[str, list[Scan]] = {}
     for scan in known:
         by_person.setdefault(person(scan), []).append(scan)

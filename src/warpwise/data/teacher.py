@@ -1,5 +1,6 @@
 """Deformations to learn from: what a method finds for training pairs, once, kept on disk."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,10 +11,13 @@ from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.io.scan import Scan, read_both
 from warpwise.methods import Method
+from warpwise.networks.model import Model
 from warpwise.ops import kernels
+from warpwise.registrars.learned.settings import Network, Refined
 from warpwise.registration.deform import deform
 from warpwise.registration.prepare import prepare
 from warpwise.shapes import Matrix, VectorField
+from warpwise.similarity.learned import LearnedFeatures
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ class Teacher:
 
     @cached_property
     def name(self) -> str:
-        """All that the method says."""
-        return self.method.yaml()
+        """All that the method says, and what its models weigh: one that was trained again is another teacher."""
+        return "\n".join([self.method.yaml(), *(digest(model) for model in models_of(self.method))])
 
     def field(self, fixed: Scan, moving: Scan, world: Matrix, grid: Grid) -> VectorField:
         """Displacement (3, X, Y, Z) on the nodes of the fixed volume's grid, in its voxels: x goes to world·(x + u(x)).
@@ -62,3 +66,21 @@ class Teacher:
         kernels.warp_affine(field, (native.inverse_affine @ grid.affine)[:3], out=out)
         # From voxels of the image to those of the network's grid.
         return kernels.map_vectors(out, (grid.inverse_affine @ native.affine)[:3, :3])
+
+
+def models_of(method: Method) -> list[Model]:
+    """Every network that a method asks."""
+    registrar = method.registrar
+    named = [term.model for term in method.objective.values() if isinstance(term, LearnedFeatures)]
+    if isinstance(registrar, Network | Refined):
+        named.append((registrar if isinstance(registrar, Network) else registrar.network).model)
+    return [model if isinstance(model, Model) else Model.load(model) for model in named]
+
+
+def digest(model: Model) -> str:
+    """A word for a model's card and weights."""
+    made = hashlib.sha256(model.card.model_dump_json().encode())
+    for name, tensor in sorted(model.network.state_dict().items()):
+        made.update(name.encode())
+        made.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return made.hexdigest()

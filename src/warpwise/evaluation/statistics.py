@@ -38,31 +38,31 @@ def compared(scores: Mapping[str, Sequence[float]]) -> dict[tuple[str, str], flo
 
 
 def interval(
-    scores: Mapping[tuple[str, str], float], *, level: float = 0.95, draws: int = 2000, seed: int = 0
+    pairs: Sequence[tuple[str, str]], values: Sequence[float], *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
     """Percentile interval of the mean over pairs, by bootstrap over people, who are drawn for both roles of a pair.
 
     A pair counts as often as both of its people were drawn: pairs of one person are not independent, and to draw pairs
-    would say more than was seen.
+    would say more than was seen. A person's own pairs count as often as that person was drawn.
 
     Args:
-        scores: by (fixed, moving) person; level: share of draws inside; draws: so many; seed: of them.
+        pairs: (fixed, moving) person of each value; level: share of draws inside; draws: so many; seed: of them.
 
     Raises:
-        InputError: there is nobody.
+        InputError: there is nobody, or not a value for each pair.
     """
-    people = sorted({person for pair in scores for person in pair})
-    if not people:
-        raise InputError("There are no scores to draw from.")
+    people = sorted({person for pair in pairs for person in pair})
+    if not people or len(pairs) != len(values):
+        raise InputError(f"{len(values)} values of {len(pairs)} pairs of {len(people)} people.")
     number = {person: n for n, person in enumerate(people)}
-    fixed, moving = (np.array([number[pair[role]] for pair in scores]) for role in (0, 1))
-    values = np.array([*scores.values()])
+    fixed, moving = (np.array([number[pair[role]] for pair in pairs]) for role in (0, 1))
+    found = np.array(values, np.float64)
     rng = np.random.default_rng(seed)
     means: list[float] = []
     while len(means) < draws:
         times = np.bincount(rng.integers(len(people), size=len(people)), minlength=len(people))
         weights = np.where(fixed == moving, times[fixed], times[fixed] * times[moving])
         if weights.sum() > 0:
-            means.append(float((weights * values).sum() / weights.sum()))
+            means.append(float((weights * found).sum() / weights.sum()))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

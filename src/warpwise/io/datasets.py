@@ -135,8 +135,19 @@ class _Reader:
             raise InputError(f"{self.file}: {where}: {found} does not exist.")
         return found
 
-    def scan(self, image: Path, labels: Path | None, subject: str = "") -> Scan:
+    @cached_property
+    def subjects(self) -> dict[str, str]:
+        """Whom each file shows, by its path as written: a row of pairs names no subject, other rows of its files may."""
+        out: dict[str, str] = {}
+        for key in ("training", "validation", "test"):
+            for row in self.content.get(key) or ():
+                if isinstance(row, dict) and row.get("subject") and isinstance(row.get("image"), str):
+                    out[Path(row["image"]).as_posix()] = str(row["subject"])
+        return out
+
+    def scan(self, image: Path, labels: Path | None, written: str) -> Scan:
         """The one scan of these files, however often they are named."""
+        subject = self.subjects.get(Path(written).as_posix(), "")
         return self.scans_known.setdefault((image, labels), Scan(image=image, labels=labels, subject=subject))
 
     def scans(self, key: str) -> tuple[Scan, ...]:
@@ -145,7 +156,7 @@ class _Reader:
             image = self.path(row, "image", f"{key}[{n}]")
             assert image is not None
             label = self.path(row, "label", f"{key}[{n}]", needed=False)
-            out.append(self.scan(image, label, str(row.get("subject", ""))))
+            out.append(self.scan(image, label, row["image"]))
         return tuple(out)
 
     def pairs(self, key: str) -> tuple[tuple[Scan, Scan], ...]:
@@ -155,7 +166,7 @@ class _Reader:
             for side in ("fixed", "moving"):
                 image = self.path(row, side, f"{key}[{n}]")
                 assert image is not None
-                two.append(self.scan(image, self.path(row, f"{side}_label", f"{key}[{n}]", needed=False)))
+                two.append(self.scan(image, self.path(row, f"{side}_label", f"{key}[{n}]", needed=False), row[side]))
             out.append((two[0], two[1]))
         return tuple(out)
 
@@ -165,6 +176,7 @@ class _Reader:
         kept = [{"image": row} if isinstance(row, str) else row for row in rows if isinstance(row, str | dict)]
         files = [row[key] for row in kept for key in ("image", "fixed", "moving") if isinstance(row.get(key), str)]
         people = {str(row["subject"]) for row in kept if row.get("subject")}
+        people |= {self.subjects[Path(file).as_posix()] for file in files if Path(file).as_posix() in self.subjects}
         return frozenset((self.file.parent / file).resolve() for file in files), frozenset(people)
 
     def tested_pairs(self) -> tuple[tuple[Scan, Scan], ...]:

@@ -16,15 +16,29 @@ from warpwise.settings import Settings
 from warpwise.terms.term import Terms, parse_terms
 
 
-class OptimizerSettings(Settings):
-    """How weights move.
+class StepSettings(Settings):
+    """How weights move that are judged with others.
 
     Attributes:
         learning_rate: of Adam, at its highest.
-        schedule: constant; cosine (to 0 at the last step); plateau (halved when validation stops getting better).
+        schedule: constant; or cosine (to 0 at the last step).
         warmup: steps over which the learning rate rises.
-        patience: validations without a better one before a plateau is called.
         clip: largest norm of the gradient.
+    """
+
+    learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: int = Field(default=20, ge=0)
+    clip: float = Field(default=1.0, gt=0)
+
+
+class OptimizerSettings(Settings):
+    """How weights move that are judged.
+
+    Attributes:
+        learning_rate, warmup, clip: see `StepSettings`.
+        schedule: constant; cosine (to 0 at the last step); plateau (halved when validation stops getting better).
+        patience: validations without a better one before a plateau is called.
         averaging: decay of the average of weights that is validated and kept; 0: the weights themselves.
     """
 
@@ -49,7 +63,7 @@ class RegistrationSettings(Settings):
     """
 
     objective: Terms = Field(default_factory=lambda: parse_terms({"feature-energy": {}, "diffusion": {"weight": 0.1}}))
-    optimizer: OptimizerSettings = OptimizerSettings()
+    optimizer: StepSettings = StepSettings()
     every: int = Field(default=1, ge=1)
     joint: bool = False
 
@@ -92,7 +106,8 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _labels(self) -> Self:
-        apart = [name for name, term in self.objective.items() if term.row() in ("dice", "segmentation")]
+        terms = {**self.objective, **(self.registration.objective if self.registration else {})}
+        apart = [name for name, term in terms.items() if term.row() in ("dice", "segmentation")]
         if self.data.label_codes and apart:
             raise ValueError(f"data.label_codes: {apart[0]!r} needs a channel for each label; the term 'labels' does not")
         if self.registration is not None and not isinstance(self.network, FeatureSettings):
@@ -103,7 +118,7 @@ class TrainingSettings(Settings):
             and set(self.objective) & set(self.registration.objective)
         ):
             raise ValueError("registration: where both objectives are summed, their terms need names of their own")
-        if self.data.teacher is not None and not any(term.row() == "endpoint" for term in self.objective.values()):
+        if self.data.teacher is not None and not any(term.row() == "endpoint" for term in terms.values()):
             raise ValueError("data.teacher: nothing learns from it without a term 'endpoint'")
         return self
 

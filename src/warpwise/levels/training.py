@@ -25,9 +25,12 @@ from warpwise.networks.base import initialise
 from warpwise.networks.model import CARD, Model, ModelCard, adopt, write_model
 from warpwise.objective import Objective
 from warpwise.ops.runtime import get_threads, set_threads
+from warpwise.similarity.base import Similarity
+from warpwise.similarity.label import Segmentation
 
 CONFIG = "config.yaml"
 UPPER = "registration"
+EVERY = 1_000_000  # labels, in each step
 SYNTHETIC_PAIRS = 8  # pairs to validate on where pairs are made
 
 
@@ -129,8 +132,9 @@ def data_of(settings: TrainingSettings, run: Run, tell: OnEvent) -> Prepared:
     Raises:
         InputError: the dataset does not fit the settings.
     """
+    every = any(isinstance(term, Segmentation) for term in settings.objective.values())
     return prepare(
-        settings.data,
+        settings.data.replace(labels_at_once=EVERY) if every else settings.data,  # a channel is one structure for good
         Store(run.cache or run.folder / "cache"),
         synthetic=settings.synthetic,
         augmentation=settings.augmentation,
@@ -211,6 +215,17 @@ def weights_of(
         objective: in place of that of the settings, with weights that another level owns.
         owns: the parameters that it moves, by name.
     """
+    told = settings.network.labels
+    if told and ready.structures is not None and told != ready.structures.rows.shape[1]:
+        raise InputError(f"The network tells {told} structures apart, and there are {ready.structures.rows.shape[1]}.")
+    if ready.validation and not any(fixed.labels is not None for fixed, _, _ in ready.validation):
+        objective_ = objective or Objective.of(settings.objective)
+        if not any(isinstance(term, Similarity) for term in objective_.terms.values()):
+            raise InputError(
+                "Nothing says which weights are the best: those who select have no label maps, and the objective compares "
+                "no images.",
+                hint="Add a similarity, for example lncc, if need be with a small weight.",
+            )
     network = card_of(settings, ready).build()
     if settings.init:
         begun = Model.load(settings.init)
@@ -252,6 +267,9 @@ def card_of(
     for key in ("dataset", "atlas"):  # names, not where they lie on this machine
         path = getattr(settings.data, key)
         content["data"][key] = None if path is None else path.name
+    content["init"] = Path(settings.init).name
+    if settings.data.teacher is not None:
+        content["data"]["teacher"]["method"] = Path(settings.data.teacher.method).name
     return ModelCard(
         network=settings.network,
         licence=settings.licence,

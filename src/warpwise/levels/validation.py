@@ -88,7 +88,9 @@ def judge(
         if logits is not None and fixed.labels is not None and structures is not None:
             there = structures.numbers(fixed.labels)
             told = logits[0].argmax(0).cpu().numpy().reshape(there.shape)
-            row["segmentation"] = float(np.mean([*dice(there, told, labels=np.unique(there[there > 0]).tolist()).values()]))
+            if there.any():
+                found = dice(there, told, labels=np.unique(there[there > 0]).tolist())
+                row["segmentation"] = float(np.mean([*found.values()]))
         if logits is not None and not field.any():
             rows.append(row)
             continue

@@ -16,7 +16,7 @@ from warpwise.data.batches import Batch, Sampler
 from warpwise.errors import RunError
 from warpwise.levels.checkpoint import State, adopt, moments, part, remember, under
 from warpwise.levels.loop import Verdict
-from warpwise.levels.settings import OptimizerSettings, TrainingSettings
+from warpwise.levels.settings import OptimizerSettings, StepSettings, TrainingSettings
 from warpwise.levels.validation import Judged, Predict, alignment_of
 from warpwise.networks.base import predict
 from warpwise.objective import Objective
@@ -66,7 +66,7 @@ class Weights:
     judge: Judge | None = None
     publish: Publish | None = None
     owns: Callable[[str], bool] = everything
-    how: OptimizerSettings | None = None
+    how: StepSettings | None = None
     name: str = "weights"
     factor: float = 1.0
     best: float | None = None
@@ -78,13 +78,13 @@ class Weights:
     average: AveragedModel = field(init=False)
 
     def __post_init__(self) -> None:
-        settings = self.optimization
-        self.optimizer = torch.optim.Adam(self.variables().values(), lr=settings.learning_rate)
+        settings = self.settings.optimizer
+        self.optimizer = torch.optim.Adam(self.variables().values(), lr=self.optimization.learning_rate)
         self.average = AveragedModel(self.network, self.fabric.device, multi_avg_fn=following(settings.averaging)).eval()
         self._wrapped, self._wrapped_optimizer = cast(tuple[Any, Any], self.fabric.setup(self.network, self.optimizer))
 
     @property
-    def optimization(self) -> OptimizerSettings:
+    def optimization(self) -> OptimizerSettings | StepSettings:
         """How these weights move."""
         return self.settings.optimizer if self.how is None else self.how
 
@@ -184,7 +184,7 @@ class Weights:
         if self.judge is None or self.publish is None:
             return None
         verdict = self._judged(step, self.judge, self.publish) if self.fabric.is_global_zero else None
-        if self.optimization.schedule == "plateau":
+        if self.settings.optimizer.schedule == "plateau":
             self.factor = float(self.fabric.broadcast(self.factor))
         return verdict
 
@@ -197,7 +197,7 @@ class Weights:
             publish("best", step, figures, kept)
         else:
             self.stale += 1
-            settings = self.optimization
+            settings = self.settings.optimizer
             if settings.schedule == "plateau" and self.stale >= settings.patience:
                 self.factor, self.stale = 0.5 * self.factor, 0
         publish("last", step, figures, kept)

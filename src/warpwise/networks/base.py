@@ -21,7 +21,8 @@ class NetworkSettings(Settings, ABC):
     Attributes:
         kind: the network's name; each narrows it to its own.
         finest: octave on whose nodes the last update lies: 0 every voxel, 1 every second one.
-        fluid: σ, nodes, of a Gaussian that smooths every update before it is applied; 0: none. Smoothed updates keep a
+        fluid: σ, nodes, of a Gaussian that smooths every update before it is applied (in a cascade: the velocity, at each
+            octave); 0: none. Smoothed updates keep a
             similarity from being raised by fields that only it prefers (`benchmarks/alignment.py`).
         uncertainty: also predict a variance of the velocity, and sample from it in training.
         labels: how many labels of the fixed image to predict beside the deformation (background not counted); 0: none.

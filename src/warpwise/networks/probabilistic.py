@@ -248,37 +248,42 @@ class FeatureBody(Body, ABC):
 
     def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
         settings = self.shared
-        octaves = first = of_both(self.encoder, fixed, moving)
+        octaves, shown = of_both(self.encoder, fixed, moving), moving
         whole = left = None
         found: Prediction | None = None
+        rounds: list[Features] = []
         for _ in range(settings.rounds):
-            if whole is not None:
-                octaves = self.moved(octaves, moving, whole, left)
+            if whole is not None and left is not None:
+                octaves, shown = self.moved(octaves, moving, whole.detach(), left.detach())
             nodes, found = self.registered(octaves, generator)
             left = on_voxels(nodes, fixed.shape[2:], octave=settings.finest)
             whole = left if whole is None else ops.compose(whole, left)
+            features = numbered(octaves, settings.finest, uncertain=self.uncertain)
+            if settings.rounds > 1:
+                features, found = features._replace(left=left), found._replace(velocity=None)
+            if settings.decoded:
+                features = features._replace(unexplained=self.unexplained(octaves, fixed, shown, generator))
+            rounds.append(features)
         assert found is not None
         assert whole is not None
-        features = numbered(octaves, settings.finest, uncertain=self.uncertain)
-        if settings.rounds > 1:
-            features, found = features._replace(left=left), found._replace(velocity=None)
-        if settings.decoded:
-            features = features._replace(unexplained=self.unexplained(first, fixed, moving, generator))
-        prediction = found._replace(displacement=whole, features=features)
-        return prediction, means(first[0][0], uncertain=self.uncertain)
+        last = rounds[-1]._replace(before=tuple(rounds[:-1]))
+        return found._replace(displacement=whole, features=last), means(octaves[0][0], uncertain=self.uncertain)
 
     def moved(
-        self, octaves: list[tuple[Tensor, Tensor]], moving: Tensor, whole: Tensor, left: Tensor | None
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Features of the fixed image as they are, and those of the moving image where it was moved to."""
+        self, octaves: list[tuple[Tensor, Tensor]], moving: Tensor, whole: Tensor, left: Tensor
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Features of the fixed image as they are, those of the moving image where it was moved to, and that image.
+
+        Displacements count as given: `whole` moves the image, `left` what was left of it in the round before its features.
+        """
+        shown = ops.warp(moving.float(), whole).to(moving)
         if self.shared.conditioned:
-            again = self.encoder(ops.warp(moving.float(), whole.detach()).to(moving))
-            return [(of_fixed, of_moving) for (of_fixed, _), of_moving in zip(octaves, again, strict=True)]
-        assert left is not None
+            again = self.encoder(shown)
+            return [(of_fixed, of_moving) for (of_fixed, _), of_moving in zip(octaves, again, strict=True)], shown
         return [
             (of_fixed, ops.warp(of_moving, at_octave(left, n)))
             for n, (of_fixed, of_moving) in enumerate(octaves, start=self.shared.finest)
-        ]
+        ], shown
 
     def unexplained(
         self, octaves: list[tuple[Tensor, Tensor]], fixed: Tensor, moving: Tensor, generator: torch.Generator | None

@@ -1,5 +1,6 @@
 """The deformable stage of a registration, whole: what it looks at, by what it compares, and whether to believe it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from warpwise.events import Event, OnEvent, ignore
@@ -8,6 +9,8 @@ from warpwise.objective import SolverTerms
 from warpwise.pair import Pair
 from warpwise.registrars.base import PREDICTED, Registrar, Solution
 from warpwise.registrars.deformable.contrast import EVIDENT, evidence, seen, without_shading
+from warpwise.registrars.deformable.work import typical
+from warpwise.registrars.learned.settings import Network, Refined
 from warpwise.similarity.auto import Auto
 from warpwise.similarity.learned import LearnedFeatures
 
@@ -22,6 +25,7 @@ class Deformed:
         agreement: of the images' contrast, 1 is the same.
         evidence: what the field explained more than none, where contrasts differ; cautious: whether that was too little.
         even: whether shading that the images do not share was divided out first.
+        idle: a word for each term that no scale is coarse enough for.
     """
 
     solution: Solution | None
@@ -31,6 +35,7 @@ class Deformed:
     evidence: float | None = None
     cautious: bool = False
     even: bool = False
+    idle: tuple[str, ...] = ()
 
     @property
     def doubtful(self) -> bool:
@@ -41,11 +46,12 @@ class Deformed:
     def words(self) -> tuple[str, ...]:
         """What should be said."""
         if self.evidence is None or not self.doubtful:
-            return ()
+            return self.idle
         taken = "a smoother deformation was taken" if self.cautious else "it may be wrong; similarity auto is more careful"
         return (
             f"The images show tissue differently, and deforming raises what one explains of the other by "
             f"{100 * self.evidence:.0f} % of its variance: little evidence, so {taken}.",
+            *self.idle,
         )
 
     @property
@@ -81,7 +87,8 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
     predicted = registrar.stage == PREDICTED
     even = uneven and not predicted
     pair = without_shading(pair) if even else pair
-    found = Deformed(registrar.solve(pair, on_step=on_step), registrar.stage, terms, agreement, even=even)
+    idle = () if predicted else unused(pair, method, wanted)
+    found = Deformed(registrar.solve(pair, on_step=on_step), registrar.stage, terms, agreement, even=even, idle=idle)
     led = terms.landmarks is not None and pair.fixed.points is not None  # points are evidence of their own
     if alike or led or method.cautious is None or predicted or found.solution is None:
         return found
@@ -91,3 +98,18 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
         return found
     registrar = method.cautious.build(terms)
     return replace(found, solution=registrar.solve(pair, on_step=on_step), stage=registrar.stage, cautious=True)
+
+
+def unused(pair: Pair, method: Method, terms: Sequence[LearnedFeatures]) -> tuple[str, ...]:
+    """A word for each term of features that takes part at no scale of the method's solver."""
+    registrar = method.registrar
+    solver = registrar.solver if isinstance(registrar, Refined) else registrar
+    if solver is None or isinstance(solver, Network):
+        return ()
+    spacings = [typical(pair.at_scale(scale.image).fixed.grid) for scale in solver.scales]
+    return tuple(
+        f"Features of {term.model} took no part: no scale has voxels of {term.least_mm:g} mm, the coarsest "
+        f"{max(spacings):.3g} mm. Lower least_mm."
+        for term in terms
+        if max(spacings) < term.least_mm
+    )

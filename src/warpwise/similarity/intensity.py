@@ -49,18 +49,15 @@ class SquaredDifference(Similarity, ABC):
     """Mean squared difference of what stands for the image: descriptors, features."""
 
     def curvature(self, warped: Channels, weight: Map1 | None, shares: Array) -> Channels:
-        return MSE().curvature(warped, weight, shared(shares, len(warped)))
+        return MSE().curvature(warped, weight, self.shared(shares, len(warped)))
 
     def fused(self, fixed: Channels, weight: Map1 | None, shares: Array) -> Fused:
-        return MSE().fused(fixed, weight, shared(shares, len(fixed)))
+        return MSE().fused(fixed, weight, self.shared(shares, len(fixed)))
 
-
-def shared(shares: Array, channels: int) -> Array:
-    """The shares of an image's channels, handed on to so many that stand for them: to those of each where they divide
-    evenly, else to all alike."""
-    if channels % len(shares):
-        return np.full(channels, float(np.sum(shares)) / channels, np.float32)
-    return (np.repeat(shares, channels // len(shares)) * len(shares) / channels).astype(np.float32)
+    @staticmethod
+    def shared(shares: Array, channels: int) -> Array:
+        """The shares of an image's channels, each handed on to the descriptors made of it."""
+        return (np.repeat(shares, channels // len(shares)) * len(shares) / channels).astype(np.float32)
 
 
 class NCC(Similarity):

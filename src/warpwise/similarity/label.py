@@ -28,8 +28,9 @@ class LabelOverlap(Loss):
         fixed, warped = alignment.fixed_labels, alignment.warped_labels
         if fixed is None or warped is None:
             return alignment.displacement.new_zeros(())
-        squares = ((fixed - warped) ** 2).flatten(1).sum(1)
-        return (squares / (fixed**2).flatten(1).sum(1).clamp(min=1)).mean()
+        squares, own = ((fixed - warped) ** 2).flatten(1).sum(1), (fixed**2).flatten(1).sum(1)
+        there = own > 0  # a pair whose fixed image shows none of the labels has nothing to say
+        return (squares * there / own.where(there, own.new_ones(()))).sum() / there.sum().clamp(min=1)
 
     def share(self, codes: NDArray[np.float32]) -> float:
         """Factor of Σ (fixed − moving)² for these fixed codes (K, X, Y, Z), the weight in it."""

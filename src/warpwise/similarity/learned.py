@@ -1,12 +1,12 @@
 """What a network sees of an image, compared by solvers beside intensities."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat
 
 from warpwise.errors import InputError
-from warpwise.models import written
 from warpwise.ops import kernels
 from warpwise.settings import AnyModel
 from warpwise.shapes import Array, Channels
@@ -30,9 +30,10 @@ class LearnedFeatures(SquaredDifference):
 
     Attributes:
         model: an installed model's name, the folder of one or of a training run; in memory a `Model`.
-        octaves: weight of each octave, fine to coarse, beside `weight`; 1 where none is given.
-        trusted: divide squared differences by the variances that the model tells of its features, averaged over each
-            channel: what it is unsure of counts less.
+        octaves: weight of each octave, fine to coarse, beside `weight`; the last one stands for all that are coarser, and
+            1 where none is given.
+        trusted: divide squared differences by the variances that the model tells of both images' features, averaged over
+            each channel, in place of their spread: what it is unsure of counts less.
         least_mm: at scales whose voxels are smaller than this the term does not take part.
 
     Sources: Liu et al., IJCAI 2020, for features that are registered; here they are one term among others.
@@ -40,7 +41,7 @@ class LearnedFeatures(SquaredDifference):
 
     term: Literal["features"] = "features"
     model: AnyModel
-    octaves: tuple[float, ...] = ()
+    octaves: tuple[NonNegativeFloat, ...] = ()
     trusted: bool = False
     least_mm: float = Field(default=0.0, ge=0)
     linear: ClassVar[tuple[LinearMeasure, LinearMeasure]] = ("lncc", "mi")
@@ -48,7 +49,8 @@ class LearnedFeatures(SquaredDifference):
     @property
     def key(self) -> str:
         """Under which a volume holds what this term compares."""
-        return f"{written(self.model)}{', trusted' if self.trusted else ''}"
+        name = str(self.model) if isinstance(self.model, str | Path) else f"model {id(self.model)}"
+        return f"{name}{', trusted' if self.trusted else ''}"
 
     @property
     def trains(self) -> bool:
@@ -75,3 +77,8 @@ class LearnedFeatures(SquaredDifference):
         weight = self.octaves[min(n, len(self.octaves) - 1)] if self.octaves else 1.0
         out *= np.float32(np.sqrt(weight))
         return out
+
+    @staticmethod
+    def shared(shares: Array, channels: int) -> Array:
+        """All features alike: none belongs to one channel of the image."""
+        return np.full(channels, float(np.sum(shares)) / channels, np.float32)

@@ -50,12 +50,13 @@ class FeatureMatch(Loss):
 
 class FeatureEnergy(Loss):
     """E_D, by which features are registered: how unlike they are where the displacement brings them, a dimension, averaged
-    over octaves. 0 where the network tells no features.
+    over octaves, and over rounds, each by what it moves. 0 where the network tells no features.
 
-    `mean`: Δ², of their means; `expected`: Δ² + σ_f² + σ_m², the mean over both posteriors; `symmetric_kl`: the symmetrised
-    divergence ½·[σ_f²/σ_m² + σ_m²/σ_f² − 2 + Δ²·(1/σ_f² + 1/σ_m²)]; `overlap`: Δ²/(2·(σ_f² + σ_m²)) + ½·log(σ_f² + σ_m²),
-    minus the logarithm of the integral of their product, less a constant. Log-variances are what is moved, so variances
-    stay positive.
+    `mean`: Δ², of their means; `expected`: Δ² + σ_f² + σ_m², the mean over both posteriors; `symmetric_kl`: the mean of
+    both divergences, ¼·[σ_f²/σ_m² + σ_m²/σ_f² − 2 + Δ²·(1/σ_f² + 1/σ_m²)], what the solver and the cascade look at, too
+    (`ops.symmetric_kl`); `overlap`: Δ²/(2·(σ_f² + σ_m²)) + ½·log(σ_f² + σ_m²), minus the logarithm of the integral of
+    their product, less a constant. Log-variances are what is moved, so variances stay positive. Whichever is taken, it is
+    this level's objective alone: what is computed inside the network stays as `data` of the network has it.
 
     Source: Liu et al., IJCAI 2020, for an energy on features.
     """
@@ -70,10 +71,22 @@ class FeatureEnergy(Loss):
         features = None if alignment.prediction is None else alignment.prediction.features
         if features is None:
             return total
-        for octave, fixed, moving in features.octaves:
-            warped = ops.warp(moving, at_octave(left(alignment, features), octave))
-            total = total + (unlike(fixed, warped, self.data) if features.uncertain else (fixed - warped) ** 2).mean()
-        return total / len(features.octaves)
+        for one in features.rounds:
+            moved = left(alignment, one)
+            for octave, fixed, moving in one.octaves:
+                warped = ops.warp(moving, at_octave(moved, octave))
+                each = unlike(fixed, warped, self.data) if one.uncertain else (fixed - warped) ** 2
+                total = total + weighted(each, alignment, octave)
+        return total / (len(features.octaves) * len(features.rounds))
+
+
+def weighted(each: "Tensor", alignment: "Alignment", octave: int) -> "Tensor":
+    """The mean of values at an octave, over the voxels of it that count."""
+    if alignment.mask is None:
+        return each.mean()
+    every = (slice(None), slice(None), *[slice(None, None, 2**octave)] * (each.dim() - 2))
+    weight = alignment.mask[every].expand_as(each)
+    return (each * weight).sum() / weight.sum().clamp(min=1)
 
 
 def unlike(fixed: "Tensor", warped: "Tensor", data: str) -> "Tensor":
@@ -85,7 +98,7 @@ def unlike(fixed: "Tensor", warped: "Tensor", data: str) -> "Tensor":
     if data == "expected":
         return square + lf.exp() + lw.exp()
     if data == "symmetric_kl":
-        return 0.5 * ((lf - lw).exp() + (lw - lf).exp() - 2 + square * ((-lf).exp() + (-lw).exp()))
+        return 0.25 * ((lf - lw).exp() + (lw - lf).exp() - 2 + square * ((-lf).exp() + (-lw).exp()))
     import torch  # noqa: PLC0415 - settings are read without torch
 
     spread = torch.logaddexp(lf, lw)
@@ -93,8 +106,11 @@ def unlike(fixed: "Tensor", warped: "Tensor", data: str) -> "Tensor":
 
 
 class Reconstruction(Loss):
-    """Mean squared difference of the images at each octave and what a decoder tells of their features: minus the
-    log-likelihood of the images under noise of variance ½, averaged over octaves. 0 where there is no decoder.
+    """Mean squared difference of the images at each octave and what a decoder tells of their features, over octaves and
+    rounds: minus the log-likelihood of a voxel under noise of variance ½. 0 where there is no decoder.
+
+    It is a mean over channels of the image, the prior one over dimensions of the features: with K of these beside one
+    channel, a weight β/K of the prior makes both one bound with the β of the paper.
     """
 
     term: Literal["reconstruction"] = "reconstruction"
@@ -104,18 +120,20 @@ class Reconstruction(Loss):
         features = None if alignment.prediction is None else alignment.prediction.features
         if features is None or not features.unexplained:
             return total
-        for rest in features.unexplained:
-            total = total + (rest**2).mean()
-        return total / len(features.unexplained)
+        for one in features.rounds:
+            for rest in one.unexplained:
+                total = total + (rest**2).mean()
+        return total / (len(features.unexplained) * len(features.rounds))
 
 
 def divergences(features: "Features") -> "dict[str, Tensor]":
     """KL divergence from N(0, I) of each channel of each octave, nats, both images: by `octave.channel`, 0-dim each."""
     out: dict[str, Tensor] = {}
-    for octave, *both in features.octaves if features.uncertain else ():
+    rounds = features.rounds if features.uncertain else ()
+    for octave, *both in (octave for one in rounds for octave in one.octaves):
         for one in both:
             mean, log_variance = one.detach().float().chunk(2, 1)
-            each = 0.25 * (mean**2 + log_variance.exp() - 1 - log_variance)
+            each = 0.25 / len(rounds) * (mean**2 + log_variance.exp() - 1 - log_variance)
             for n, value in enumerate(each.transpose(0, 1).flatten(1).mean(1)):
                 name = f"{octave}.{n}"
                 out[name] = out[name] + value if name in out else value
@@ -123,7 +141,7 @@ def divergences(features: "Features") -> "dict[str, Tensor]":
 
 
 class FeaturePrior(Loss):
-    """KL divergence of the features' posterior from N(0, I), nats a dimension, both images; its weight is β.
+    """KL divergence of the features' posterior from N(0, I), nats a dimension, both images, every round; its weight is β.
 
     Source: Liu et al., IJCAI 2020. 0 where features have no variance.
     """
@@ -135,8 +153,8 @@ class FeaturePrior(Loss):
         features = None if alignment.prediction is None else alignment.prediction.features
         if features is None or not features.uncertain:
             return total
-        for _, *both in features.octaves:
+        for _, *both in (octave for one in features.rounds for octave in one.octaves):
             for one in both:
                 mean, log_variance = one.chunk(2, 1)
                 total = total + 0.25 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
-        return total / len(features.octaves)
+        return total / (len(features.octaves) * len(features.rounds))

@@ -16,6 +16,7 @@ from warpwise.networks.segmentation import Segmentation
 from warpwise.pair import Pair
 from warpwise.registrars.crop import around
 from warpwise.registrars.learned.working import scalars, tensor
+from warpwise.shapes import Array
 from warpwise.similarity.learned import LearnedFeatures
 from warpwise.spacing import at_spacing, embedded_spacing
 from warpwise.volume import FeatureMap, Volume
@@ -32,10 +33,10 @@ def described(pair: Pair, terms: Sequence[LearnedFeatures]) -> Pair:
     for term in terms:
         model = loaded(term.model)
         model.card.fits(len(pair.fixed.data), dim=2 if pair.planar else 3)
-        octaves = [of_volume(volume, model, trusted=term.trusted) for volume in (pair.fixed, pair.moving)]
+        octaves = [of_volume(volume, model) for volume in (pair.fixed, pair.moving)]
         sides: tuple[list[FeatureMap], list[FeatureMap]] = ([], [])
         for both in zip(*octaves, strict=True):
-            for side, found in zip(sides, common(both, model), strict=True):
+            for side, found in zip(sides, common(both, model, trusted=term.trusted), strict=True):
                 side.append(found)
         fixed, moving = (
             replace(volume, features={**volume.features, term.key: tuple(side)})
@@ -59,8 +60,9 @@ def _loaded(model: str, state: tuple[int, ...]) -> Model:  # noqa: ARG001 - the 
     return Model.load(model)
 
 
-def of_volume(volume: Volume, model: Model, *, trusted: bool) -> list[FeatureMap]:
-    """Features of one image at every octave, fine to coarse.
+def of_volume(volume: Volume, model: Model) -> list[tuple[FeatureMap, Array]]:
+    """Features of one image at every octave, fine to coarse, each with the mean variance of every channel (1 where the
+    model tells none).
 
     Raises:
         InputError: the model tells none.
@@ -75,7 +77,7 @@ def of_volume(volume: Volume, model: Model, *, trusted: bool) -> list[FeatureMap
         )
     shown = tensor(image, model.card.dim)
     several = [n > 1 for n in grid.shape]
-    out: list[FeatureMap] = []
+    out: list[tuple[FeatureMap, Array]] = []
     with torch.no_grad():
         if isinstance(encoder, Segmentation):
             shares = model.network(shown, shown).labels.softmax(1)[:, 1:]
@@ -85,15 +87,15 @@ def of_volume(volume: Volume, model: Model, *, trusted: bool) -> list[FeatureMap
             octaves, first = encoder(shown), encoder.finest
     for octave, features in enumerate(octaves, start=first):
         data = scalars(features)
+        spread = np.ones(len(data), np.float32)
         if isinstance(encoder, FeatureEncoder) and encoder.uncertain:
             data, log_variance = np.split(data, 2)
-            if trusted:
-                spread = np.exp(log_variance).mean((1, 2, 3), keepdims=True)
-                data = data / np.sqrt(2 * spread)
+            spread = np.exp(log_variance).mean((1, 2, 3))
         step = np.diag([*[2.0**octave if wide else 1.0 for wide in several], 1.0])
         affine = grid.affine @ step
         lengths = np.linalg.norm(affine[:3, :3], axis=0)[several]
-        out.append(FeatureMap(np.ascontiguousarray(data, np.float32), affine, float(np.exp(np.log(lengths).mean()))))
+        found = FeatureMap(np.ascontiguousarray(data, np.float32), affine, float(np.exp(np.log(lengths).mean())))
+        out.append((found, spread))
     return out
 
 
@@ -104,17 +106,22 @@ def halved(shares: torch.Tensor, times: int) -> list[torch.Tensor]:
     return ops.pyramid(shares, octaves=times + 1)[1:]
 
 
-def common(both: tuple[FeatureMap, FeatureMap], model: Model) -> list[FeatureMap]:
-    """Features of two images on one scale of numbers.
+def common(both: Sequence[tuple[FeatureMap, Array]], model: Model, *, trusted: bool) -> list[FeatureMap]:
+    """Features of two images on one scale of numbers, the same for both.
 
-    Learned ones at mean 0 and variance 1 over all nodes of both, unless variances that the model tells stand for that;
-    soft maps over the root of their mean size.
+    Learned ones at mean 0 and variance 1 over all nodes of both; or, where variances are trusted, over the root of the sum
+    of what the model tells of either's, averaged over nodes, so that a channel it is unsure of counts less. Soft maps over
+    the root of their mean size.
+
+    Args:
+        both: each with the mean variances of its channels (K,).
     """
-    whole = np.concatenate([found.data.reshape(len(found.data), -1) for found in both], axis=1)
+    maps = [found for found, _ in both]
+    whole = np.concatenate([found.data.reshape(len(found.data), -1) for found in maps], axis=1)
+    middle, scale = whole.mean(1), whole.std(1) + 1e-6
     if model.card.network.kind == "segmentation":
-        sizes = np.maximum(whole.mean(1), 1e-4)
-        middle, scale = np.zeros(len(whole)), np.sqrt(sizes)
-    else:
-        middle, scale = whole.mean(1), whole.std(1) + 1e-6
+        middle, scale = np.zeros(len(whole)), np.sqrt(np.maximum(whole.mean(1), 1e-4))
+    elif trusted:
+        scale = np.sqrt(np.sum([spread for _, spread in both], axis=0))
     shift, factor = (np.asarray(v, np.float32)[:, None, None, None] for v in (middle, 1 / scale))
-    return [replace(found, data=(found.data - shift) * factor) for found in both]
+    return [replace(found, data=(found.data - shift) * factor) for found in maps]
