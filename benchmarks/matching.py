@@ -1,12 +1,17 @@
 """Speed of `ops.match` and `ops.symmetric_kl` against their PyTorch references, on features of a brain at 2 mm.
 
     python benchmarks/matching.py [--out benchmarks/results/matching.json]
+    python benchmarks/matching.py --residuals
 
 12 channels of 80×96×80 voxels (6 means, 6 log-variances), float32; medians, kernels and references in turn.
+
+Also how far a step of `ops.match` and its gradient are from those of 400 conjugate gradients, on 40×48×40 voxels: what
+"exact" means at a number of solves.
 """
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,11 +30,45 @@ def features(seed: int) -> torch.Tensor:
     return (4 * ops.gaussian(noise, sigma_voxels=2.0)).requires_grad_()
 
 
+def residuals() -> list[dict]:
+    """Relative distance of step and gradients by both features from those of 400 solves."""
+    generator = torch.Generator().manual_seed(2)
+    fixed, moving = (
+        4 * ops.gaussian(torch.randn(1, 12, 40, 48, 40, generator=generator), sigma_voxels=2.0) for _ in range(2)
+    )
+
+    def found(diffusion: float, solves: int) -> list[torch.Tensor]:
+        both = [x.clone().requires_grad_() for x in (fixed, moving)]
+        step = ops.match(*both, torch.tensor(diffusion), solves=solves)
+        return [step.detach(), *torch.autograd.grad(ops.warp(moving[:, :6], step).square().mean(), both)]
+
+    rows = []
+    for diffusion in (1.0, 10.0, 100.0):
+        last = found(diffusion, 400)
+        for solves in (6, 12, 24, 48, 96):
+            apart = [float((a - b).norm() / b.norm()) for a, b in zip(found(diffusion, solves), last, strict=True)]
+            rows.append({
+                "diffusion": diffusion,
+                "solves": solves,
+                "step": apart[0],
+                "by_fixed": apart[1],
+                "by_moving": apart[2],
+            })
+            print(rows[-1], flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "matching.json")
+    parser.add_argument("--residuals", action="store_true", help="Only those; into results/matching_residuals.json.")
     arguments = parser.parse_args()
+    if arguments.residuals:
+        found = {"machine": {**machine(), "load": os.getloadavg()[0]}, "relative_to_400_solves": residuals()}
+        place = arguments.out.with_name("matching_residuals.json")
+        place.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
+        return
     fixed, moving = features(0), features(1)
     diffusion = torch.tensor(5.0)
 
