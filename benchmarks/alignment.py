@@ -192,6 +192,7 @@ def main() -> None:
     averaged = json.loads((folder / "dataset.json").read_text())["labelsInEverySubject"]
     content = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     rows: list[dict[str, Any]] = content["rows"]
+    known = [(row["what"], row["pair"]) for row in rows]  # a run that was stopped goes on
     store = Store(options.cache)
     common = {k: v for k, v in machine().items() if k in ("date", "commit", "cpu", "cores")}
     objectives = {name: (Objective.of(parse_terms(terms)), *rest) for name, (terms, *rest) in OBJECTIVES.items()}
@@ -222,11 +223,11 @@ def main() -> None:
         solvers[("solver energy", 0)] = ("energy", 0)
         for (name, octave), (preset, coarsest) in solvers.items():
             row = f"{name}, {2 * 2**octave} mm nodes"
-            if not options.only or row in options.only:
+            if (not options.only or row in options.only) and (row, list(pair)) not in known:
                 displacement, seconds = solved(preset, fixed, moving, world, coarsest)
                 add(row, pair, displacement, seconds, nodes_mm=2 * 2**octave)
         for name, (objective, finest, fluid) in objectives.items():
-            if options.only and name not in options.only:
+            if (options.only and name not in options.only) or (name, list(pair)) in known:
                 continue
             began = time.perf_counter()
             displacement, values = optimum(

@@ -11,6 +11,7 @@ by nearest neighbour in one resampling at native resolution. Seconds are those o
 import argparse
 import json
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from warpwise.events import Event
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
 from warpwise.levels.history import history
+from warpwise.levels.loop import LOG_EVERY
 from warpwise.levels.settings import TrainingSettings, read_settings
 from warpwise.levels.training import Run, train
 from warpwise.methods import Method
@@ -58,6 +60,7 @@ def settings_of(task: str, row: str, seed: int, data: Path) -> TrainingSettings:
     folder = data / made["data"]["dataset"]
     dataset = read_dataset(folder)
     made["data"] |= {"dataset": str(folder), "people": people(task, dataset)}
+    made.pop("minutes", None)
     if made["data"].get("groups") == "bilateral":
         made["data"]["groups"] = bilateral(dataset)
         made["network"]["labels"] = len(made["data"]["groups"])
@@ -86,9 +89,26 @@ def train_all(arguments: argparse.Namespace) -> None:
                 continue
             print(time.strftime("%H:%M:%S"), arguments.task, row, seed, flush=True)
             resume = (folder / "last" / "state.safetensors").exists()
-            run = Run(folder, arguments.runs / "cache" / arguments.task, resume, overwrite=True, on_event=told)
-            train(settings_of(arguments.task, row, seed, arguments.data), run)
+            cache = arguments.runs / "cache" / arguments.task
+            settings = settings_of(arguments.task, row, seed, arguments.data)
+            if resume:
+                settings = read_settings(folder / "config.yaml")
+            elif minutes := content_of(arguments.task)["rows"][row].get("minutes"):
+                settings = settings.replace(steps=fitting(settings, minutes, cache))
+            run = Run(folder, cache, resume, overwrite=True, on_event=told)
+            train(settings, run)
             (folder / "done.json").write_text(json.dumps({**machine(), "load": os.getloadavg()}))
+
+
+def fitting(settings: TrainingSettings, minutes: float, cache: Path) -> int:
+    """How many steps fit into so many minutes, by twenty of them, of which the first ten warm up."""
+    with tempfile.TemporaryDirectory() as place:
+        short = settings.replace(steps=2 * LOG_EVERY, validate_every=1000, validation_pairs=1)
+        train(short, Run(Path(place) / "run", cache))
+        first, last = (r["seconds"] for r in history(Path(place) / "run") if r["kind"] == "train")
+    steps = max(2 * LOG_EVERY, round(60 * minutes / ((last - first) / LOG_EVERY)))
+    print(f"   {(last - first) / LOG_EVERY:.2f} s a step: {steps} steps", flush=True)
+    return steps
 
 
 def told(event: Event) -> None:
@@ -225,7 +245,7 @@ def report(content: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["train", "evaluate"])
-    parser.add_argument("task", choices=["hippocampus", "brains"])
+    parser.add_argument("task", choices=["hippocampus", "heart", "brains"])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rows", nargs="*", default=[])
