@@ -18,6 +18,7 @@ from warpwise.levels.training import Run, train
 from warpwise.levels.validation import Judged
 from warpwise.levels.weights import Weights
 from warpwise.networks.model import CARD, WEIGHTS, Model, read_tensors
+from warpwise.terms.term import parse_term
 
 MADE = {
     "network": {"kind": "pyramid", **SMALL_NETWORK},
@@ -306,3 +307,49 @@ def test_a_score_that_is_not_a_number_is_never_the_best(tmp_path: Path, monkeypa
     train(settings(steps=4, validate_every=1), Run(tmp_path / "run"))
     assert json.loads((tmp_path / "run" / "best" / CARD).read_text())["training"]["step"] == 2
     assert [row["best"] for row in history(tmp_path / "run") if row["kind"] == "validation"] == [False, True, False, False]
+
+
+def test_a_head_tells_as_many_structures_as_there_are_all_in_every_step(toy: Path, tmp_path: Path):
+    wanted = real(toy, steps=1, network={"kind": "pyramid", **SMALL_NETWORK, "labels": 3})
+    wanted = wanted.replace(
+        objective={**wanted.objective, "segmentation": parse_term("segmentation", {})},
+        data=wanted.data.replace(labels_at_once=1),
+    )
+    train(wanted, Run(tmp_path / "run"))
+    assert Model.load(tmp_path / "run").card.labels == (1, 2, 3)
+    with pytest.raises(InputError, match="tells 2 structures apart, and there are 3"):
+        train(wanted.replace(network=wanted.network.replace(labels=2)), Run(tmp_path / "other"))
+
+
+def test_a_training_by_nothing_that_selects_is_refused(toy: Path, tmp_path: Path):
+    folder = tmp_path / "bare"
+    shutil.copytree(toy, folder)
+    content = json.loads((folder / "dataset.json").read_text())
+    for row in content["registration_val"]:
+        del row["fixed_label"], row["moving_label"]
+    (folder / "dataset.json").write_text(json.dumps(content))
+    wanted = real(folder, steps=1).replace(objective={"diffusion": parse_term("diffusion", {})})
+    with pytest.raises(InputError, match="Nothing says which weights are the best"):
+        train(wanted, Run(tmp_path / "run"))
+
+
+def test_a_training_begins_at_given_weights(toy: Path, tmp_path: Path):
+    train(real(toy, steps=3), Run(tmp_path / "first"))
+    after = real(toy, steps=1, init=str(tmp_path / "first"), optimizer={"learning_rate": 1e-12, "averaging": 0.0})
+    train(after, Run(tmp_path / "second"))
+    one, other = load_file(tmp_path / "first" / "best" / WEIGHTS), weights(tmp_path / "second")
+    assert all(torch.allclose(one[k], other[k], atol=1e-6) for k in one)
+    assert json.loads((tmp_path / "second" / "last" / CARD).read_text())["training"]["settings"]["init"] == "first"
+    larger = after.network.replace(features=(6, 6))
+    with pytest.raises(InputError, match="holds another network than is to be trained"):
+        train(after.replace(network=larger), Run(tmp_path / "third"))
+
+
+def test_names_beside_a_file_of_settings_lead_there(tmp_path: Path):
+    (tmp_path / "earlier").mkdir()
+    (tmp_path / "settings.yaml").write_text(
+        "init: earlier\ndata: {teacher: {method: accurate}}\nobjective: {lncc: {}, endpoint: {}}\n"
+    )
+    found = read_settings(tmp_path / "settings.yaml")
+    assert found.init == str((tmp_path / "earlier").resolve())
+    assert found.data.teacher.method == "accurate"

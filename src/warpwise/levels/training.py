@@ -200,6 +200,25 @@ def of_registration(name: str) -> bool:
     return not of_features(name)
 
 
+def check(settings: TrainingSettings, ready: Prepared, objective: Objective) -> None:
+    """Refuse a training whose head tells other structures than there are, or that could not say what its best weights are.
+
+    Raises:
+        InputError: it is one.
+    """
+    told = settings.network.labels
+    if told and ready.structures is not None and told != ready.structures.rows.shape[1]:
+        raise InputError(f"The network tells {told} structures apart, and there are {ready.structures.rows.shape[1]}.")
+    labelled = any(fixed.labels is not None for fixed, _, _ in ready.validation)
+    compares = any(isinstance(term, Similarity) for term in objective.terms.values())
+    if ready.validation and not labelled and not compares:
+        raise InputError(
+            "Nothing says which weights are the best: those who select have no label maps, and the objective compares no "
+            "images.",
+            hint="Add a similarity, for example lncc, if need be with a small weight.",
+        )
+
+
 def weights_of(
     fabric: Fabric,
     settings: TrainingSettings,
@@ -215,17 +234,8 @@ def weights_of(
         objective: in place of that of the settings, with weights that another level owns.
         owns: the parameters that it moves, by name.
     """
-    told = settings.network.labels
-    if told and ready.structures is not None and told != ready.structures.rows.shape[1]:
-        raise InputError(f"The network tells {told} structures apart, and there are {ready.structures.rows.shape[1]}.")
-    if ready.validation and not any(fixed.labels is not None for fixed, _, _ in ready.validation):
-        objective_ = objective or Objective.of(settings.objective)
-        if not any(isinstance(term, Similarity) for term in objective_.terms.values()):
-            raise InputError(
-                "Nothing says which weights are the best: those who select have no label maps, and the objective compares "
-                "no images.",
-                hint="Add a similarity, for example lncc, if need be with a small weight.",
-            )
+    objective = Objective.of(settings.objective) if objective is None else objective
+    check(settings, ready, objective)
     network = card_of(settings, ready).build()
     if settings.init:
         begun = Model.load(settings.init)
@@ -234,7 +244,6 @@ def weights_of(
         adopt(network, begun.network.state_dict(), Path(settings.init))
     else:
         initialise(network, torch.Generator().manual_seed(settings.seed))
-    objective = Objective.of(settings.objective) if objective is None else objective
 
     def judged(average: nn.Module) -> Judged | None:
         if ready.validation:
