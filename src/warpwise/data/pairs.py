@@ -60,10 +60,11 @@ def training_pairs(
     """
     how = data.pairs
     listed, scans = dataset.training_pairs, dataset.training
-    seen = unjudged(dataset, atlas)
-    if part is not None:
+    if part is None:
+        seen = unjudged(dataset, atlas)
+    else:
         listed, scans = (*listed, *dataset.validation_pairs), part.scans
-        seen = part.shows if atlas is None else lambda scan: scan is atlas or part.shows(scan)
+        seen = part.shows
     pairs: Sequence[PairOfScans]
     if how == "listed":
         allowed = {scan: seen(scan) for pair in listed for scan in pair}

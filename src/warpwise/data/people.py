@@ -55,6 +55,8 @@ def parts(dataset: Dataset, people: Mapping[str, Sequence[str]]) -> dict[str, Pa
     Raises:
         InputError: somebody is in two parts, or is not known, or is kept for a last test but not in the part of that name.
     """
+    if not people:
+        return {}
     # One scan a file: where a file is named with and without its label map, the first one counts.
     files: dict[Path, Scan] = {}
     for scan in scans_of(dataset):
@@ -74,10 +76,11 @@ def parts(dataset: Dataset, people: Mapping[str, Sequence[str]]) -> dict[str, Pa
                 raise InputError(f"data.people: {part}: {name!r} is nobody of {dataset.name}.")
             if name in dataset.test_subjects or any(scan.image.resolve() in dataset.test for scan in by_person[name]):
                 raise InputError(f"data.people: {part}: the dataset keeps {name!r} for a last test.")
-    return {
-        part: Part(frozenset(names), tuple(scan for scan in known if person(scan) in set(names)))
-        for part, names in people.items()
-    }
+    scans: dict[str, list[Scan]] = {part: [] for part in people}
+    for scan in known:
+        if person(scan) in place:
+            scans[place[person(scan)]].append(scan)
+    return {part: Part(frozenset(names), tuple(scans[part])) for part, names in people.items()}
 
 
 def scans_of(dataset: Dataset) -> list[Scan]:

@@ -105,18 +105,15 @@ class TrainingSettings(Settings):
     licence: str = ""
 
     @model_validator(mode="after")
-    def _labels(self) -> Self:
-        terms = {**self.objective, **(self.registration.objective if self.registration else {})}
+    def _fits(self) -> Self:
+        above = self.registration
+        terms = {**self.objective, **(above.objective if above else {})}
         apart = [name for name, term in terms.items() if term.row() in ("dice", "segmentation")]
         if self.data.label_codes and apart:
             raise ValueError(f"data.label_codes: {apart[0]!r} needs a channel for each label; the term 'labels' does not")
-        if self.registration is not None and not isinstance(self.network, FeatureSettings):
+        if above and not isinstance(self.network, FeatureSettings):
             raise ValueError(f"registration: {self.network.kind!r} has no features to register; features and cascade have")
-        if (
-            self.registration is not None
-            and self.registration.joint
-            and set(self.objective) & set(self.registration.objective)
-        ):
+        if above and above.joint and set(self.objective) & set(above.objective):
             raise ValueError("registration: where both objectives are summed, their terms need names of their own")
         if self.data.teacher is not None and not any(term.row() == "endpoint" for term in terms.values()):
             raise ValueError("data.teacher: nothing learns from it without a term 'endpoint'")

@@ -1,6 +1,7 @@
 """What networks end in: velocities, their variance, labels. A further head is one more class here."""
 
 from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -54,17 +55,37 @@ def sample(posterior: Posterior, generator: torch.Generator | None) -> Tensor:
     return mean + noise * (0.5 * log_variance).exp()
 
 
+class VelocitySettings(Protocol):
+    """What a network that ends in one velocity says of it; see `networks.base.NetworkSettings`."""
+
+    @property
+    def squarings(self) -> int:
+        """Of the exponential."""
+        ...
+
+    @property
+    def finest(self) -> int:
+        """Octave of the velocity."""
+        ...
+
+    @property
+    def fluid(self) -> float:
+        """σ, nodes, of the Gaussian that smooths it."""
+        ...
+
+    @property
+    def uncertainty(self) -> bool:
+        """Whether it has a variance."""
+        ...
+
+
 class VelocityDecoder(nn.Module):
-    """From features at an octave to a deformation of every voxel: velocity, scaling and squaring, upsampling.
+    """From features at an octave to a deformation of every voxel: velocity, scaling and squaring, upsampling."""
 
-    Args:
-        octave: of the features, and of the velocity; fluid: σ, nodes, of the Gaussian that smooths it.
-    """
-
-    def __init__(self, dim: int, features: int, *, squarings: int, uncertain: bool, octave: int, fluid: float) -> None:
+    def __init__(self, dim: int, features: int, settings: VelocitySettings) -> None:
         super().__init__()
-        self.squarings, self.octave, self.fluid = squarings, octave, fluid
-        self.velocity = GaussianHead(dim, features, uncertain=uncertain)
+        self.squarings, self.octave, self.fluid = settings.squarings, settings.finest, settings.fluid
+        self.velocity = GaussianHead(dim, features, uncertain=settings.uncertainty)
 
     def forward(self, features: Tensor, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Prediction:
         """Displacement, velocity and its posterior, for images of this shape."""

@@ -170,14 +170,7 @@ class TransMorph(Body):
             layers = [block(dim, inputs, wide), *[block(dim, wide, wide) for _ in range(settings.convolutions - 1)]]
             self.up.append(nn.Sequential(*layers))
             before = wide
-        self.head = VelocityDecoder(
-            dim,
-            before,
-            squarings=settings.squarings,
-            uncertain=settings.uncertainty,
-            octave=finest,
-            fluid=settings.fluid,
-        )
+        self.head = VelocityDecoder(dim, before, settings)
         self.width, self.octave = before, finest
 
     def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:

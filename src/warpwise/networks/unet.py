@@ -90,14 +90,7 @@ class VoxelMorph(Body):
         for width in settings.decoder[self.ups :]:
             self.rest.append(block(dim, before, width, kernel=kernel))
             before = width
-        self.head = VelocityDecoder(
-            dim,
-            before,
-            squarings=settings.squarings,
-            uncertain=settings.uncertainty,
-            octave=finest,
-            fluid=settings.fluid,
-        )
+        self.head = VelocityDecoder(dim, before, settings)
         self.width, self.octave = before, finest
 
     def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:

@@ -13,6 +13,7 @@ from warpwise.registrars.deformable.work import typical
 from warpwise.registrars.learned.settings import Network, Refined
 from warpwise.similarity.auto import Auto
 from warpwise.similarity.learned import LearnedFeatures
+from warpwise.volume import scale_factors
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +74,14 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
         registrar: what `method.build()` gives, where it is at hand.
         on_step: told of every iteration.
     """
-    wanted = [term for term in method.terms().similarities if isinstance(term, LearnedFeatures)]
+    asked = method.terms()
+    wanted = [term for term in asked.similarities if isinstance(term, LearnedFeatures)]
     if wanted:
         from warpwise.registrars.learned.described import described  # noqa: PLC0415 - imports torch
 
         pair = described(pair, wanted)
     alike, agreement, uneven = seen(pair)
-    terms = method.terms().settled(alike=alike)
+    terms = asked.settled(alike=alike)
     if registrar is None or (not alike and registrar.stage != PREDICTED):
         registrar = method.build(alike=alike)
     if registrar is None:
@@ -94,7 +96,7 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
         return found
     found = replace(found, evidence=evidence(pair, found.solution.field))
     # Who names a similarity gets it, and is told.
-    if not found.doubtful or not isinstance(method.terms().leading, Auto):
+    if not found.doubtful or not isinstance(asked.leading, Auto):
         return found
     registrar = method.cautious.build(terms)
     return replace(found, solution=registrar.solve(pair, on_step=on_step), stage=registrar.stage, cautious=True)
@@ -106,7 +108,8 @@ def unused(pair: Pair, method: Method, terms: Sequence[LearnedFeatures]) -> tupl
     solver = registrar.solver if isinstance(registrar, Refined) else registrar
     if solver is None or isinstance(solver, Network):
         return ()
-    spacings = [typical(pair.at_scale(scale.image).fixed.grid) for scale in solver.scales]
+    grid = pair.fixed.grid
+    spacings = [typical(grid.strided(scale_factors(grid, scale.image))) for scale in solver.scales]
     return tuple(
         f"Features of {term.model} took no part: no scale has voxels of {term.least_mm:g} mm, the coarsest "
         f"{max(spacings):.3g} mm. Lower least_mm."

@@ -59,11 +59,11 @@ class LearnedFeatures(SquaredDifference):
     def used_at(self, spacing_mm: float) -> bool:
         return spacing_mm >= self.least_mm
 
-    def __call__(self, alignment: "Alignment") -> "Tensor":
-        raise NotImplementedError("refused before: `trains` is false")
+    def __call__(self, alignment: "Alignment") -> "Tensor":  # noqa: ARG002 - `trains` is false
+        raise InputError("Features of a model are for solvers alone; nothing can be trained by them.")
 
-    def channels(self, image: Channels) -> Array:
-        raise NotImplementedError("what is compared comes with the volume: `channels_of`")
+    def channels(self, image: Channels) -> Array:  # noqa: ARG002 - see `channels_of`
+        raise InputError("Features of a model come with a volume that it described, not with an image.")
 
     def channels_of(self, volume: Volume) -> Array:
         maps = volume.features.get(self.key, ())

@@ -29,9 +29,7 @@ class FeatureMatch(Loss):
     term: Literal["feature-match"] = "feature-match"
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
-        import torch  # noqa: PLC0415 - settings are read without torch
-
-        from warpwise.prediction import at_octave  # noqa: PLC0415 - likewise
+        from warpwise.prediction import at_octave  # noqa: PLC0415 - settings are read without torch
 
         total = alignment.displacement.new_zeros(())
         features = None if alignment.prediction is None else alignment.prediction.features
@@ -39,12 +37,10 @@ class FeatureMatch(Loss):
             return total
         for octave, fixed, moving in features.octaves:
             warped = ops.warp(moving, at_octave(left(alignment, features).detach(), octave))
-            if not features.uncertain:
+            if features.uncertain:
+                total = total + unlike(fixed, warped, "overlap").mean()
+            else:
                 total = total + 0.5 * ops.mse(fixed, warped).mean()
-                continue
-            (mf, lf), (mw, lw) = fixed.chunk(2, 1), warped.chunk(2, 1)
-            spread = torch.logaddexp(lf, lw)
-            total = total + 0.5 * ((mf - mw) ** 2 * (-spread).exp() + spread).mean()
         return total / len(features.octaves)
 
 
@@ -91,16 +87,18 @@ def weighted(each: "Tensor", alignment: "Alignment", octave: int) -> "Tensor":
 
 def unlike(fixed: "Tensor", warped: "Tensor", data: str) -> "Tensor":
     """How unlike Gaussians (B, 2C, *space) of each voxel are, dimension by dimension; see `FeatureEnergy`."""
+    import torch  # noqa: PLC0415 - settings are read without torch
+
+    from warpwise.ops.reference.matching import divergence  # noqa: PLC0415 - likewise
+
+    if data == "symmetric_kl":
+        return divergence(fixed, warped)
     (mf, lf), (mw, lw) = fixed.chunk(2, 1), warped.chunk(2, 1)
     square = (mf - mw) ** 2
     if data == "mean":
         return square
     if data == "expected":
         return square + lf.exp() + lw.exp()
-    if data == "symmetric_kl":
-        return 0.25 * ((lf - lw).exp() + (lw - lf).exp() - 2 + square * ((-lf).exp() + (-lw).exp()))
-    import torch  # noqa: PLC0415 - settings are read without torch
-
     spread = torch.logaddexp(lf, lw)
     return 0.5 * (square * (-spread).exp() + spread)
 
@@ -126,14 +124,19 @@ class Reconstruction(Loss):
         return total / (len(features.unexplained) * len(features.rounds))
 
 
+def from_prior(one: "Tensor") -> "Tensor":
+    """KL divergence of Gaussians (B, 2C, *space) from N(0, I) at each voxel, dimension by dimension, nats."""
+    mean, log_variance = one.chunk(2, 1)
+    return 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
+
+
 def divergences(features: "Features") -> "dict[str, Tensor]":
     """KL divergence from N(0, I) of each channel of each octave, nats, both images: by `octave.channel`, 0-dim each."""
     out: dict[str, Tensor] = {}
     rounds = features.rounds if features.uncertain else ()
     for octave, *both in (octave for one in rounds for octave in one.octaves):
         for one in both:
-            mean, log_variance = one.detach().float().chunk(2, 1)
-            each = 0.25 / len(rounds) * (mean**2 + log_variance.exp() - 1 - log_variance)
+            each = from_prior(one.detach().float()) / (2 * len(rounds))
             for n, value in enumerate(each.transpose(0, 1).flatten(1).mean(1)):
                 name = f"{octave}.{n}"
                 out[name] = out[name] + value if name in out else value
@@ -155,6 +158,5 @@ class FeaturePrior(Loss):
             return total
         for _, *both in (octave for one in features.rounds for octave in one.octaves):
             for one in both:
-                mean, log_variance = one.chunk(2, 1)
-                total = total + 0.25 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+                total = total + 0.5 * from_prior(one).mean()
         return total / (len(features.octaves) * len(features.rounds))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from warpwise import ops
 from warpwise.errors import InputError
 from warpwise.networks.model import Model
 from warpwise.networks.probabilistic import FeatureEncoder
@@ -81,8 +82,7 @@ def of_volume(volume: Volume, model: Model) -> list[tuple[FeatureMap, Array]]:
     with torch.no_grad():
         if isinstance(encoder, Segmentation):
             shares = model.network(shown, shown).labels.softmax(1)[:, 1:]
-            octaves = [shares, *halved(shares, SCALES - 1)]
-            first = 0
+            octaves, first = ops.pyramid(shares, octaves=SCALES), 0
         else:
             octaves, first = encoder(shown), encoder.finest
     for octave, features in enumerate(octaves, start=first):
@@ -97,13 +97,6 @@ def of_volume(volume: Volume, model: Model) -> list[tuple[FeatureMap, Array]]:
         found = FeatureMap(np.ascontiguousarray(data, np.float32), affine, float(np.exp(np.log(lengths).mean())))
         out.append((found, spread))
     return out
-
-
-def halved(shares: torch.Tensor, times: int) -> list[torch.Tensor]:
-    """Soft maps at every second, fourth … voxel."""
-    from warpwise import ops  # noqa: PLC0415 - with the rest of torch
-
-    return ops.pyramid(shares, octaves=times + 1)[1:]
 
 
 def common(both: Sequence[tuple[FeatureMap, Array]], model: Model, *, trusted: bool) -> list[FeatureMap]:
