@@ -61,8 +61,9 @@ def settings_of(task: str, row: str, seed: int, data: Path) -> TrainingSettings:
     dataset = read_dataset(folder)
     made["data"] |= {"dataset": str(folder), "people": people(task, dataset)}
     made.pop("minutes", None)
-    if made["data"].get("groups") == "bilateral":
-        made["data"]["groups"] = bilateral(dataset)
+    if kind := made["data"].get("groups"):
+        each = {name: [value] for value, name in dataset.labels.items() if value in dataset.averaged}
+        made["data"]["groups"] = bilateral(dataset) if kind == "bilateral" else each
         made["network"]["labels"] = len(made["data"]["groups"])
     return TrainingSettings.parse({**made, "seed": seed})
 
