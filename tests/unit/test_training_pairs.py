@@ -1,5 +1,6 @@
 """What training looks at: pairs that correspond, truths that are true, the same ones for the same numbers."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,28 @@ def test_both_images_are_put_where_they_correspond_however_the_pair_is_moved(sam
         assert (
             float(share / (batch.fixed_labels.sum() + batch.moving_labels.sum())) > 0.85
         )  # nearest neighbours, a ball of 8 voxels
+
+
+def test_windows_show_what_corresponds_wherever_they_lie(sampler: PairSampler):
+    window = replace(sampler, shape=(16, 16, 14))
+    places = []
+    for step in range(12):
+        batch = window.batch(step, [0])
+        assert batch.fixed.shape == (1, 1, 16, 16, 14)
+        assert float((batch.fixed - batch.moving).abs().max()) < 0.05  # resampled, linearly
+        places.append(middle(batch.fixed[0, 0]))
+    assert np.ptp(places, axis=0).min() > 2
+
+
+def test_a_window_has_the_axes_of_the_images(tmp_path: Path):
+    data = DataSettings(dataset=toy_dataset(tmp_path / "toy", people=5), alignment="none")
+    assert prepare(data.replace(crop=24), Store(tmp_path / "cache")).sampler.batch(0, [0]).fixed.shape == (1, 1, 24, 24)
+    assert prepare(data.replace(crop=(24, 9999)), Store(tmp_path / "cache")).sampler.batch(0, [0]).fixed.shape[2] == 24
+    with pytest.raises(InputError, match="3 numbers for images of 2 axes"):
+        prepare(data.replace(crop=(24, 24, 24)), Store(tmp_path / "cache"))
+    for wrong in (4, (), (16, 16, 16, 16)):
+        with pytest.raises(InputError, match="at least 8 voxels"):
+            data.replace(crop=wrong)
 
 
 def test_a_step_and_a_slot_always_hold_the_same_pair(sampler: PairSampler):

@@ -186,7 +186,7 @@ class PairSampler:
 
     Attributes:
         volumes: by number; pairs: of those. Both may be made as they are asked for.
-        shape: of the canvas that every pair is put on.
+        shape: of the canvas that every pair is put on; a window, anywhere in the fixed volume, where that is larger.
         labels: values that take part, `labels_at_once` of them in a step, unless `codes` stand for all.
         teacher: (fixed, moving, their linear map) → a displacement to learn from, on the fixed volume, in its voxels.
     """
@@ -231,6 +231,9 @@ class PairSampler:
         if settings.flip and rng.random() < 0.5:
             together = together @ np.diag([-1.0, 1.0, 1.0, 1.0])
         at = settings.shift_voxels * rng.uniform(-1, 1, 3) * free
+        spare = np.maximum(0, np.array(fixed.grid.shape) - np.array(shape))
+        if spare.any():  # a window, anywhere in the image
+            middle = middle + spare * rng.uniform(-0.5, 0.5, 3)
         to_fixed = shift(middle) @ together @ shift(at - (np.array(shape) - 1) / 2)
         part = settings.apart
         apart = random(degrees=part * settings.rotation_degrees, scaling=part * settings.scaling)

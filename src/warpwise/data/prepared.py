@@ -121,7 +121,8 @@ def prepare(
     if data.label_codes:
         codes = Codes.signed(sizes(seen, labels), channels=data.label_codes)
     taught = teacher_of(data.teacher, store, volumes) if data.teacher is not None else None
-    sampler = PairSampler(volumes, located, (x, y, z), labels, data.labels_at_once, augmentation, seed, codes, taught)
+    window = windowed((x, y, z), data.crop, dim=seen[0].dim)
+    sampler = PairSampler(volumes, located, window, labels, data.labels_at_once, augmentation, seed, codes, taught)
     values = np.concatenate([v.data[v.data > DARK][::7] for v in seen])
     dim = seen[0].dim
     facts = DataFacts(
@@ -170,6 +171,22 @@ def sizes(volumes: Sequence[Volume], labels: Sequence[int]) -> dict[int, float]:
                 if int(value) in counts:
                     counts[int(value)].append(int(count))
     return {label: float(np.mean(found)) for label, found in counts.items() if found}
+
+
+def windowed(shape: Triple, crop: int | tuple[int, ...] | None, *, dim: int) -> Triple:
+    """What training looks at of a canvas of this shape; a plane is (X, 1, Y).
+
+    Raises:
+        InputError: the window has other axes than the images.
+    """
+    if crop is None:
+        return shape
+    sides = (crop,) * dim if isinstance(crop, int) else crop
+    if len(sides) != dim:
+        raise InputError(f"data.crop: {len(sides)} numbers for images of {dim} axes.")
+    whole = sides if dim == 3 else (sides[0], 1, sides[1])
+    x, y, z = (min(n, m) for n, m in zip(shape, whole, strict=True))
+    return x, y, z
 
 
 def canvas(volumes: Sequence[Volume]) -> Triple:

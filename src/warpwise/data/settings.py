@@ -31,6 +31,8 @@ class DataSettings(Settings):
             listed (registration_train), or atlas.
         atlas: the image that is always fixed, for `pairs: atlas`.
         spacing_mm: of the network's voxels, one number or one an axis; the images' median where it is not given.
+        crop: training looks at windows of so many voxels along each axis, or along all alike, anywhere in the fixed
+            image: more pairs in the same time and memory. Who selects is registered whole.
         alignment: linear part found beforehand by the solver: none, rigid or affine.
         labels: values that train and are averaged over; those the dataset names where it is empty.
         people: who is in which part, by subject, or by file name where the dataset names no subject: weights learn from
@@ -48,6 +50,7 @@ class DataSettings(Settings):
     pairs: Literal["all", "subject", "listed", "atlas"] = "all"
     atlas: Path | None = None
     spacing_mm: float | tuple[float, ...] | None = None
+    crop: int | tuple[int, ...] | None = None
     alignment: Literal["none", "rigid", "affine"] = "affine"
     labels: tuple[int, ...] = ()
     people: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -65,6 +68,14 @@ class DataSettings(Settings):
         if len(members) > len(set(members)) or 0 in members or not all(self.groups.values()):
             raise ValueError("groups: each label value but 0 belongs to one group at most, and no group is empty")
         return self
+
+    @field_validator("crop")
+    @classmethod
+    def _window(cls, crop: int | tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+        sides = (crop,) if isinstance(crop, int) else crop
+        if sides is not None and (len(sides) > 3 or min(sides, default=0) < 8):
+            raise ValueError("one, two or three numbers of at least 8 voxels are needed")
+        return crop
 
     @field_validator("people")
     @classmethod

@@ -79,6 +79,11 @@ class Weights:
 
     def __post_init__(self) -> None:
         settings = self.settings.optimizer
+        if self.fabric.device.type == "cpu" and self.settings.precision == "bf16-mixed":
+            # oneDNN's bfloat16 convolutions are up to 1.4 times as fast where channels of a voxel lie side by side.
+            for rank, order in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+                for weight in (w for w in self.network.parameters() if w.dim() == rank):
+                    weight.data = weight.data.contiguous(memory_format=order)
         self.optimizer = torch.optim.Adam(self.variables().values(), lr=self.optimization.learning_rate)
         self.average = AveragedModel(self.network, self.fabric.device, multi_avg_fn=following(settings.averaging)).eval()
         self._wrapped, self._wrapped_optimizer = cast(tuple[Any, Any], self.fabric.setup(self.network, self.optimizer))
