@@ -39,14 +39,18 @@ def alignment_of(batch: Batch, predict: Predict, generator: torch.Generator | No
     moving = batch.moving if batch.seen_moving is None else batch.seen_moving
     prediction = predict(fixed, moving, generator)
     displacement: Tensor = prediction.displacement.float()
-    labels = None if batch.moving_labels is None else ops.warp(batch.moving_labels, displacement)
+    still = not displacement.requires_grad and not displacement.any()  # a segmentation deforms nothing
+
+    def warped(image: Tensor) -> Tensor:
+        return image if still else ops.warp(image, displacement)
+
     return Alignment(
         batch.fixed,
-        ops.warp(batch.moving, displacement),
+        warped(batch.moving),
         displacement,
         batch.weight,
         batch.fixed_labels,
-        labels,
+        None if batch.moving_labels is None else warped(batch.moving_labels),
         batch.truth,
         prediction,
     )

@@ -73,8 +73,6 @@ class Segmentation(Loss):
     dice: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
     def __call__(self, alignment: "Alignment") -> "Tensor":
-        import torch.nn.functional as F  # noqa: PLC0415 - settings are read without torch
-
         if alignment.fixed_labels is None:
             return alignment.displacement.new_zeros(())
         logits = None if alignment.prediction is None else alignment.prediction.labels
@@ -85,17 +83,21 @@ class Segmentation(Loss):
                 f"The term 'segmentation' meets {count} labels, the network predicts {have}.",
                 hint=f"Set labels: {count} in the network's options.",
             )
-        background = (1 - alignment.fixed_labels.sum(1, keepdim=True)).clamp(min=0)
-        shares = F.pad(alignment.fixed_labels, [0, 0] * (logits.dim() - 2) + [1, 0])
-        shares = shares + F.pad(background, [0, 0] * (logits.dim() - 2) + [0, count])
-        found = logits.float().log_softmax(1)
-        entropy = -(shares * found).sum(1).mean()
+        found, theirs = logits.float().flatten(2).log_softmax(1), alignment.fixed_labels.flatten(2)
+        rest = (1 - theirs.sum(1)).clamp(min=0)
+        voxels = len(theirs) * theirs.shape[2]
+        entropy = -(shared(theirs, found[:, 1:]).sum() + (rest * found[:, 0]).sum()) / voxels
         if not self.dice:
             return entropy
-        mine, theirs = found.exp()[:, 1:].flatten(2), alignment.fixed_labels.flatten(2)
+        mine = found[:, 1:].exp()
         there = theirs.sum(2) > 0
-        overlap = 2 * (mine * theirs).sum(2) / ((mine * mine).sum(2) + (theirs * theirs).sum(2)).clamp(min=1)
+        overlap = 2 * shared(mine, theirs) / (shared(mine, mine) + shared(theirs, theirs)).clamp(min=1)
         return entropy + self.dice * (1 - (overlap * there).sum() / there.sum().clamp(min=1))
+
+
+def shared(one: "Tensor", other: "Tensor") -> "Tensor":
+    """Sum over voxels of the products of two (B, K, N), without a tensor of products; (B, K)."""
+    return (one.unsqueeze(2) @ other.unsqueeze(3))[..., 0, 0]
 
 
 class EndpointError(Loss):
