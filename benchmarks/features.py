@@ -165,8 +165,8 @@ def ablation(arguments: argparse.Namespace) -> None:
                     "training_minutes": round(last["seconds"] / 60, 1),
                 }
         scores = {m: v["dice_of_pairs"] for m, v in table.items() if m != "affine"}
-        tests = {f"{a} | {b}": p for (a, b), p in compared(scores).items()}
-        found["tasks"][task] = {"pairs": len(rows["affine"]), "methods": table, "p_values_wilcoxon_holm": tests}
+        tests = {f"{a} | {b}": p for (a, b), p in compared(scores, [r.people for r in rows["affine"]]).items()}
+        found["tasks"][task] = {"pairs": len(rows["affine"]), "methods": table, "p_values_people_holm": tests}
         structures = {
             name: {dataset.labels.get(k, str(k)): [r.dice[k] for r in mine if k in r.dice] for k in chosen(dataset, mine)}
             for name, mine in rows.items()

@@ -20,13 +20,12 @@ from typing import Any
 import numpy as np
 import yaml
 from common import machine, markdown_table
-from learning import SUBCORTICAL
 from protocol import DATASETS, people
 
 from warpwise.benchmark.compare import run_method
 from warpwise.data.pairs import validation_pairs
 from warpwise.data.people import Part, parts, person
-from warpwise.evaluation.statistics import interval
+from warpwise.evaluation.statistics import holm, interval, p_value
 from warpwise.events import Event
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
@@ -39,6 +38,8 @@ from warpwise.networks.model import Model, size
 
 HERE = Path(__file__).parent
 PRESETS = ("affine", "fast", "balanced", "accurate", "energy")
+SUBCORTICAL = ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "accumbens")
+BASE = "accurate"
 
 
 def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -53,13 +54,18 @@ def content_of(task: str) -> dict[str, Any]:
     return yaml.safe_load((HERE / "learned" / f"{task}.yaml").read_text())
 
 
+def parted(task: str) -> str:
+    """The task of the protocol whose people a task has."""
+    return content_of(task).get("people", task)
+
+
 def settings_of(task: str, row: str, seed: int, data: Path) -> TrainingSettings:
     """A row's settings."""
     content = content_of(task)
     made = merged(content["common"], content["rows"][row])
     folder = data / made["data"]["dataset"]
     dataset = read_dataset(folder)
-    made["data"] |= {"dataset": str(folder), "people": people(task, dataset)}
+    made["data"] |= {"dataset": str(folder), "people": people(parted(task), dataset)}
     made.pop("minutes", None)
     if kind := made["data"].get("groups"):
         each = {name: [value] for value, name in dataset.labels.items() if value in dataset.averaged}
@@ -119,7 +125,7 @@ def told(event: Event) -> None:
 
 def pairs_of(task: str, dataset: Dataset, on: str) -> list[tuple[Scan, Scan]]:
     """Ordered pairs of the people of a part."""
-    who = people(task, dataset)[on]
+    who = people(parted(task), dataset)[on]
     if on == "test" and dataset.test_pairs:
         return list(dataset.test_pairs)
     if on == "test":
@@ -131,7 +137,8 @@ def pairs_of(task: str, dataset: Dataset, on: str) -> list[tuple[Scan, Scan]]:
 def methods_of(arguments: argparse.Namespace) -> dict[str, tuple[Method, dict[str, Any]]]:
     """Presets, every network that was trained, and it refined; with what the table says of each."""
     task = arguments.task
-    out: dict[str, tuple[Method, dict[str, Any]]] = {name: (Method.named(name), {"labels": "no"}) for name in PRESETS}
+    presets = content_of(task).get("presets", PRESETS)
+    out: dict[str, tuple[Method, dict[str, Any]]] = {name: (Method.named(name), {"labels": "no"}) for name in presets}
     for row in content_of(task)["rows"]:
         for seed in arguments.seeds:
             folder = folder_of(arguments.runs, task, row, seed)
@@ -150,16 +157,18 @@ def methods_of(arguments: argparse.Namespace) -> dict[str, tuple[Method, dict[st
                 "parameters": size(model.network)[0], "best_step": model.card.training["step"],
                 "trained": {k: done[k] for k in ("date", "commit", "cpu", "load")},
             }  # fmt: skip
-            title = row if seed == 0 else f"{row}, seed {seed}"
             method = Method.of_model(model)
-            out[title] = method, facts
-            out[f"{title}, refined"] = method.refined(), facts
+            out[f"{row} #{seed}"] = method, facts
+            if content_of(task).get("refined", True):
+                out[f"{row}, refined #{seed}"] = method.refined(), facts
     for title, led in content_of(task).get("led", {}).items():
-        folder = folder_of(arguments.runs, task, led["by"], arguments.seeds[0])
-        if (folder / "done.json").exists():
-            term = {"term": "features", "model": str(folder), **{k: led[k] for k in ("weight", "least_mm")}}
-            facts = {"labels": "training", "seed": arguments.seeds[0], **times(folder)}
-            out[title] = Method.named(led["base"]).changed({"objective.structures": term}), facts
+        for seed in arguments.seeds:
+            folder = folder_of(arguments.runs, task, led["by"], seed)
+            if (folder / "done.json").exists():
+                term = {"term": "features", "model": str(folder), **led["term"]}
+                taught = "no" if led["by"].endswith("no labels") else "training"
+                facts = {"labels": taught, "seed": seed, **times(folder)}
+                out[f"{title} #{seed}"] = Method.named(led["base"]).changed({"objective.learned": term}), facts
     return out
 
 
@@ -172,21 +181,22 @@ def times(folder: Path) -> dict[str, Any]:
 def evaluate_all(arguments: argparse.Namespace) -> None:
     """Every method on every pair of a part, in turns, so that a busy minute falls on all."""
     task, on = arguments.task, arguments.on
-    dataset = read_dataset(arguments.data / DATASETS[task])
+    dataset = read_dataset(arguments.data / DATASETS[parted(task)])
     methods = methods_of(arguments)
     if arguments.rows:
-        methods = {name: found for name, found in methods.items() if name in arguments.rows}
+        methods = {name: found for name, found in methods.items() if name.split(" #")[0] in arguments.rows}
     if on == "test":
         if not arguments.reason:
             raise SystemExit("--reason: why are test people looked at?")
-        note_in_ledger(task, arguments.reason, list(methods))
+        note_in_ledger(task, arguments.reason, list(dict.fromkeys(name.split(" #")[0] for name in methods)))
     deep = [k for k, name in dataset.labels.items() if any(word in name.lower() for word in SUBCORTICAL)]
     out = HERE / "results" / f"learned_{task}_{on}.json"
     content: dict[str, Any] = json.loads(out.read_text()) if out.exists() else {"task": task, "on": on, "rows": []}
     common = {k: v for k, v in machine().items() if k in ("date", "commit", "cpu", "cores")}
     for fixed, moving in pairs_of(task, dataset, on):
-        for name, (method, facts) in methods.items():
-            row = run_method(name, method, (fixed, moving), dataset.averaged)
+        for key, (method, facts) in methods.items():
+            row = run_method(key, method, (fixed, moving), dataset.averaged)
+            name, seed = key.split(" #")[0], facts.get("seed")
             found = {
                 "method": name, "fixed": person(fixed), "moving": person(moving), "pair": row.pair,
                 "dice": round(row.mean_dice, 5), "sd_log_jacobian": round(row.sd_log_jacobian, 4),
@@ -195,8 +205,10 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
             }  # fmt: skip
             if deep and len(dataset.averaged) > 20:
                 found["subcortical"] = round(float(np.mean([v for k, v in row.dice.items() if k in deep])), 5)
-            content["rows"] = [r for r in content["rows"] if (r["method"], r["pair"]) != (name, row.pair)] + [found]
-            print(name, row.pair, found["dice"], found["sd_log_jacobian"], found["seconds"], flush=True)
+            same = (name, seed, row.pair)
+            kept = [r for r in content["rows"] if (r["method"], r.get("seed"), r["pair"]) != same]
+            content["rows"] = [*kept, found]
+            print(key, row.pair, found["dice"], found["sd_log_jacobian"], found["seconds"], flush=True)
         out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         out.with_suffix(".md").write_text(report(content))
 
@@ -210,43 +222,71 @@ def note_in_ledger(task: str, reason: str, methods: Sequence[str]) -> None:
 
 
 def report(content: dict[str, Any]) -> str:
-    """The table as Markdown."""
+    """The table as Markdown: seeds averaged on each pair, then pairs; people drawn anew for intervals."""
     rows = content["rows"]
     who = sorted({r["fixed"] for r in rows} | {r["moving"] for r in rows})
-    pairs = len({r["pair"] for r in rows})
-    lines = [f"# {content['task']}: {len(who)} people of `{content['on']}`, {pairs} pairs", "",
-             f"`python benchmarks/learned.py evaluate {content['task']} --on {content['on']}`; brackets: 95 % by bootstrap",
-             "over people, in both roles; gain: over `accurate`, on the same pairs. Weights were chosen on `select`.",
-             ""]  # fmt: skip
-    base = {r["pair"]: r["dice"] for r in rows if r["method"] == "accurate"}
+    pairs = sorted({r["pair"] for r in rows})
+    primary = content_of(content["task"]).get("primary", "")
+    lines = [f"# {content['task']}: {len(who)} people of `{content['on']}`, {len(pairs)} pairs", "",
+             f"`python benchmarks/learned.py evaluate {content['task']} --on {content['on']}`; ± over seeds; brackets: 95 % by",
+             f"bootstrap over people, in both roles; gain: over `{BASE}`, on the same pairs. Weights were chosen on `select`.",
+             *([f"Named before the run to be compared: {primary}; p of all others by Holm."] if primary else []), ""]  # fmt: skip
+    names = list(dict.fromkeys(r["method"] for r in rows))
+    of = {name: [r for r in rows if r["method"] == name] for name in names}
+    scores = {name: averaged(mine, pairs, "dice") for name, mine in of.items()}
+    pairs_of_people = [next((r["fixed"], r["moving"]) for r in rows if r["pair"] == pair) for pair in pairs]
+    gains = {k: np.subtract(v, scores[BASE]) for k, v in scores.items() if k != BASE and BASE in scores}
+    whole = {k: v for k, v in gains.items() if np.isfinite(v).all()}
+    chance = {k: p for k, v in whole.items() if (p := p_value(pairs_of_people, v)) is not None}
+    others = [k for k in chance if k != primary]
+    chance |= dict(zip(others, holm([chance[k] for k in others]), strict=True))
     table: list[list[str]] = []
-    for name in dict.fromkeys(r["method"] for r in rows):
-        mine = [r for r in rows if r["method"] == name]
-        who, dice = [(r["fixed"], r["moving"]) for r in mine], [r["dice"] for r in mine]
-        low, high = interval(who, dice)
-        cells = [name, mine[0]["labels"], f"{np.mean(dice):.4f} [{low:.3f}, {high:.3f}]"]
-        gain = [r["dice"] - base[r["pair"]] for r in mine if r["pair"] in base]
-        known = name != "accurate" and len(gain) == len(mine)
-        bounds = interval(who, gain) if known else None
-        cells.append(f"{np.mean(gain):+.4f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
+    for name, mine in of.items():
+        known = [n for n, value in enumerate(scores[name]) if np.isfinite(value)]
+        people_here, dice = [pairs_of_people[n] for n in known], [scores[name][n] for n in known]
+        seeds = sorted({r["seed"] for r in mine if "seed" in r})
+        by_seed = [np.mean([r["dice"] for r in mine if r.get("seed") == seed]) for seed in seeds]
+        spread = f" ± {np.std(by_seed, ddof=1):.4f}" if len(seeds) > 1 else ""
+        low, high = interval(people_here, dice)
+        cells = [name, mine[0]["labels"], f"{np.mean(dice):.4f}{spread} [{low:.3f}, {high:.3f}]"]
+        bounds = interval(pairs_of_people, whole[name]) if name in whole else None
+        cells.append(f"{whole[name].mean():+.4f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
+        cells.append(f"{chance[name]:.2g}" + ("*" if name == primary else "") if name in chance else "")
         cells.append(f"{np.mean([r['subcortical'] for r in mine]):.4f}" if "subcortical" in mine[0] else "")
         cells += [
             f"{np.mean([r[k] for r in mine]):.{digits}g}" for k, digits in (("sd_log_jacobian", 3), ("percent_ndv", 2))
         ]
         cells += [f"{np.median([r['seconds'] for r in mine]):.2f}"]
-        facts = mine[0]
-        cells += [str(facts.get(k, "")) for k in ("minutes", "steps", "seed")]
-        cells += [f"{np.mean([r['load'] for r in mine]):.1f}", facts["commit"]]
+        cells += [span([r[k] for r in mine if k in r]) for k in ("minutes", "steps")]
+        cells += [", ".join(map(str, seeds)), f"{np.mean([r['load'] for r in mine]):.1f}"]
+        cells += [", ".join(dict.fromkeys(r["commit"] for r in mine))]
         table.append(cells)
-    head = ["method", "labels used", "Dice", "gain", "subcortical", "SDlogJ", "% NDV", "s a pair", "trained min", "steps",
-            "seed", "load", "commit"]  # fmt: skip
+    head = ["method", "labels used", "Dice", "gain", "p", "subcortical", "SDlogJ", "% NDV", "s a pair", "trained min",
+            "steps", "seeds", "load", "commit"]  # fmt: skip
+    empty = [n for n, title in enumerate(head) if title in ("p", "subcortical") and not any(row[n] for row in table)]
+    table = [[cell for n, cell in enumerate(row) if n not in empty] for row in table]
+    head = [title for n, title in enumerate(head) if n not in empty]
     return "\n".join([*lines, *markdown_table(head, table), "", f"{rows[0]['cpu']}, {rows[0]['cores']} cores."]) + "\n"
+
+
+def averaged(rows: Sequence[dict[str, Any]], pairs: Sequence[str], key: str) -> list[float]:
+    """Means over seeds for each pair; NaN where there is none."""
+    by_pair: dict[str, list[float]] = {pair: [] for pair in pairs}
+    for row in rows:
+        by_pair[row["pair"]].append(row[key])
+    return [float(np.mean(values)) if values else float("nan") for values in by_pair.values()]
+
+
+def span(values: Sequence[float]) -> str:
+    """From … to, or the one that all are."""
+    low, high = min(values, default=""), max(values, default="")
+    return str(low) if low == high else f"{low} – {high}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["train", "evaluate"])
-    parser.add_argument("task", choices=["hippocampus", "heart", "brains"])
+    parser.add_argument("task", choices=["hippocampus", "heart", "brains", "bilevel"])
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rows", nargs="*", default=[])

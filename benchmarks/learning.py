@@ -146,8 +146,8 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
                 table[name] |= {"parameters": count, "megabytes": round(megabytes, 2), "steps": trained["step"],
                                        "training_minutes": round(trained["seconds"] / 60, 1)}  # fmt: skip
         scores = {m: table[m]["dice_of_pairs"] for m in table if "-0" in m or m == "affine" or "solver" in m}
-        tests = {f"{a} | {b}": p for (a, b), p in compared(scores).items()}
-        found["tasks"][task] = {"pairs": len(rows["affine"]), "methods": table, "p_values_wilcoxon_holm": tests}
+        tests = {f"{a} | {b}": p for (a, b), p in compared(scores, [r.people for r in rows["affine"]]).items()}
+        found["tasks"][task] = {"pairs": len(rows["affine"]), "methods": table, "p_values_people_holm": tests}
         arguments.out.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
         arguments.out.with_suffix(".md").write_text(report(found))
 

@@ -5,7 +5,7 @@ import pytest
 
 from warpwise.errors import InputError
 from warpwise.evaluation.metrics import dice, evaluate, hd95, regularity
-from warpwise.evaluation.statistics import interval
+from warpwise.evaluation.statistics import compared, interval, p_value
 from warpwise.grid import Grid
 from warpwise.image import Image
 from warpwise.transforms.affine import Affine
@@ -71,6 +71,25 @@ def test_evaluation_inside_a_mask_and_on_other_grids():
         evaluate(a, Image(b.data, Grid((24, 24, 24), np.diag([2.0, 1, 1, 1])), "labels"))
     with pytest.raises(InputError, match="no label"):
         evaluate(Image(0 * a.data, grid, "labels"), Image(0 * a.data, grid, "labels"))
+
+
+def test_chance_is_told_of_people_not_of_their_pairs():
+    rng = np.random.default_rng(1)
+    people = [f"p{n}" for n in range(10)]
+    pairs = [(a, b) for a in people for b in people if a != b]
+    found = []
+    for _ in range(40):
+        of = dict(zip(people, rng.standard_normal(10), strict=True))
+        found.append(p_value(pairs, [of[a] + of[b] for a, b in pairs], draws=400))
+    # Nothing but who was drawn differs; 90 values of pairs would nearly always seem to be more than chance.
+    assert sum(p < 0.05 for p in found) <= 7
+    assert 0.25 < np.median(found) < 0.75
+    better = [1 + 0.1 * rng.standard_normal() for _ in pairs]
+    assert p_value(pairs, better, draws=400) == 1 / 400
+    scores = {"one": better, "other": [0.0] * len(pairs), "third": [0.0] * len(pairs)}
+    assert compared(scores, pairs) == {("one", "other"): 0.0015, ("one", "third"): 0.0015, ("other", "third"): 1.0}
+    assert p_value(pairs[:2], [1.0, 1.0]) is None
+    assert compared({"one": [1.0, 2.0], "other": [0.0, 0.0]}, pairs[:2]) == {}
 
 
 def test_the_interval_over_people_is_that_of_their_mean_and_wider_than_one_over_pairs():

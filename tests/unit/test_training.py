@@ -80,9 +80,11 @@ def test_real_pairs_teach_a_network_to_overlap_labels(toy: Path, tmp_path: Path)
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "plateau"])
-def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(toy: Path, tmp_path: Path, schedule: str):
-    wanted = real(toy, optimizer={"schedule": schedule, "patience": 1})
+@pytest.mark.parametrize(("schedule", "precision"), [("cosine", "bf16-mixed"), ("plateau", "32-true")])
+def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(
+    toy: Path, tmp_path: Path, schedule: str, precision: str
+):
+    wanted = real(toy, optimizer={"schedule": schedule, "patience": 1}, precision=precision)
     train(wanted, Run(tmp_path / "whole"))
 
     class Stop(Exception):  # noqa: N818

@@ -110,6 +110,21 @@ def test_every_round_is_taught_by_what_it_leaves_alone(kind: dict, conditioned: 
     assert torch.autograd.grad(value, rounds[0].left, allow_unused=True, retain_graph=True)[0] is None
 
 
+def test_fixed_variances_are_those_that_learned_ones_begin_with():
+    both = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    told = {}
+    for kind in ("fixed", "learned"):
+        settings = parse_network({"kind": "cascade", "widths": [4, 8], "features": 3, "variances": kind})
+        body = settings.body(dim=2, channels=1)
+        for name, weight in body.named_parameters():
+            weight.data = torch.full_like(weight, 0.1 if "log_variance" not in name else 0.0)
+        told[kind] = [octave.detach() for octave in body.encoder(both)]
+    assert all(torch.equal(a, b) for a, b in zip(told["fixed"], told["learned"], strict=True))
+    assert float(told["fixed"][0].chunk(2, 1)[1].std()) == 0
+    with pytest.raises(InputError, match="uncertainty is off"):
+        parse_network({"kind": "cascade", "variances": "fixed", "uncertainty": False})
+
+
 def test_what_lies_beyond_the_overlap_has_no_energy():
     octave = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3))
     other = octave.clone()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from warpwise.errors import InputError
+from warpwise.data.people import person
 from warpwise.evaluation.metrics import label_overlap, regularity
 from warpwise.evaluation.statistics import compared
 from warpwise.image import Image
@@ -21,12 +22,14 @@ class Row:
     """One method on one pair.
 
     Attributes:
+        people: whom the fixed and the moving image show.
         dice: of each label that both maps hold; moved by nearest neighbour in one resampling.
         seconds: of the registration, files apart.
     """
 
     method: str
     pair: str
+    people: tuple[str, str]
     dice: dict[int, float]
     sd_log_jacobian: float
     percent_folded: float
@@ -82,6 +85,7 @@ def run_method(
     return Row(
         name,
         f"{fixed.title} ← {moving.title}",
+        (person(fixed), person(moving)),
         label_overlap(maps[0], maps[1], result.transform, labels=labels),
         shape.sd_log_jacobian,
         shape.percent_folded,
@@ -145,7 +149,8 @@ def table(rows: Sequence[Row]) -> str:
             f"{s['percent_folded']:.4g} | {s['percent_ndv']:.4g} | {s['seconds']:.2f} |"
         )
     scores = {name: [r.mean_dice for r in rows if r.method == name] for name in means}
-    tests = compared(scores) if len(scores) > 1 and min(map(len, scores.values())) > 5 else {}
+    pairs = [row.people for row in rows if row.method == rows[0].method] if rows else []
+    tests = compared(scores, pairs) if pairs and {len(pairs)} == {*map(len, scores.values())} else {}
     for (one, other), p in tests.items():
-        lines.append(f"\nDice of {one} against {other}: p = {p:.2g} (Wilcoxon, Holm).")
+        lines.append(f"\nDice of {one} against {other}: p = {p:.2g} (bootstrap over people, Holm).")
     return "\n".join(lines)

@@ -28,6 +28,7 @@ class FeatureSettings(NetworkSettings, ABC):
 
     Attributes:
         uncertainty: whether features have a variance; without one they are plain numbers.
+        variances: learned; or fixed: everywhere the one that learned ones begin with.
         widths: channels at full, half, quarter … resolution; one more octave each.
         features: dimensions of the Gaussian at each octave.
         finest: octave that features begin at: 0 full resolution, 1 half, 2 a quarter ….
@@ -40,6 +41,7 @@ class FeatureSettings(NetworkSettings, ABC):
     """
 
     uncertainty: bool = True
+    variances: Literal["learned", "fixed"] = "learned"
     widths: tuple[int, ...] = (16, 32, 48, 48)
     features: int = Field(default=8, ge=1)
     finest: int = Field(default=1, ge=0)
@@ -53,23 +55,28 @@ class FeatureSettings(NetworkSettings, ABC):
     def _octaves(self) -> Self:
         if len(self.widths) <= self.finest:
             raise ValueError(f"widths {self.widths} end before octave {self.finest}, where features are to begin")
+        if self.variances == "fixed" and not self.uncertainty:
+            raise ValueError("variances: fixed ones are an uncertainty, too, and uncertainty is off")
         return self
 
 
 class GaussianFeatures(nn.Module):
     """Two convolutions: mean and log-variance of the features at one octave; only the mean where nothing is random."""
 
-    def __init__(self, dim: int, width: int, features: int, *, uncertain: bool) -> None:
+    def __init__(self, dim: int, width: int, settings: FeatureSettings) -> None:
         super().__init__()
-        self.mean = conv(dim, width, features)
-        self.log_variance = Head(dim, width, features) if uncertain else None
+        self.mean = conv(dim, width, settings.features)
+        self.uncertain = settings.uncertainty
+        learned = settings.uncertainty and settings.variances == "learned"
+        self.log_variance = Head(dim, width, settings.features) if learned else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 2C, *space): C means, then C log-variances; or C means."""
         mean = self.mean(x).float()
-        if self.log_variance is None:
+        if not self.uncertain:
             return mean
-        log_variance = LONGEST * torch.tanh((self.log_variance(x).float() + FIRST) / LONGEST)
+        told = torch.zeros_like(mean) if self.log_variance is None else self.log_variance(x).float()
+        log_variance = LONGEST * torch.tanh((told + FIRST) / LONGEST)
         return torch.cat([mean, log_variance], 1)
 
 
@@ -94,10 +101,7 @@ class FeatureEncoder(nn.Module):
         self.up = nn.ModuleList([
             block(dim, widths[n] + widths[n + 1], widths[n], kernel=kernel) for n in range(settings.finest, len(widths) - 1)
         ])
-        self.heads = nn.ModuleList([
-            GaussianFeatures(dim, width, settings.features, uncertain=settings.uncertainty)
-            for width in widths[settings.finest :]
-        ])
+        self.heads = nn.ModuleList([GaussianFeatures(dim, width, settings) for width in widths[settings.finest :]])
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Features of images (B, C, *space) at every octave, fine to coarse, see `GaussianFeatures`."""
