@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from warpwise.errors import InputError
 from warpwise.data.people import person
+from warpwise.errors import InputError
 from warpwise.evaluation.metrics import label_overlap, regularity
 from warpwise.evaluation.statistics import compared
 from warpwise.image import Image
