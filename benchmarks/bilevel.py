@@ -5,8 +5,8 @@
     python benchmarks/bilevel.py --runs DIR --seeds 0 1 2 --on test --reason WHY                      # this file
 
 Slope: Dice lost for each 10 % of the range that is added as noise to both images, least squares over the levels below.
-Calibration: images bent by known deformations, with noise of their own; for each image apart, the error of every tenth of its
-voxels, from the most to the least certain. Rows and settings stand in benchmarks/learned/bilevel.yaml.
+Calibration: images bent by known deformations, with noise of their own; for each image apart, the error of every tenth of
+its voxels, from the most to the least certain. Rows and settings stand in benchmarks/learned/bilevel.yaml.
 """
 
 import argparse
@@ -166,8 +166,12 @@ def report(found: Sequence[dict[str, Any]], on: str) -> str:
             f"{np.mean([i['spearman'] for i in images]):.3f}", ", ".join(str(r["seed"]) for r in mine),
             f"{np.mean([r['load'] for r in mine]):.1f}", ", ".join(dict.fromkeys(r["commit"] for r in mine)),
         ])  # fmt: skip
-    title = [f"# Bi-level features on hippocampi: noise, and calibration of each image; people of `{on}`", "",
-             "`python benchmarks/bilevel.py`, explained at its head; Dice without noise: `learned_bilevel_*.md`.", ""]  # fmt: skip
+    title = [
+        f"# Bi-level features on hippocampi: noise, and calibration of each image; people of `{on}`",
+        "",
+        "`python benchmarks/bilevel.py`, explained at its head; Dice without noise: `learned_bilevel_*.md`.",
+        "",
+    ]
     return "\n".join([*title, *markdown_table(head, table)]) + "\n"
 
 

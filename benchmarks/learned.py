@@ -151,6 +151,7 @@ def methods_of(arguments: argparse.Namespace) -> dict[str, tuple[Method, dict[st
             if read_settings(folder / "config.yaml").objective != settings.objective:
                 raise SystemExit(f"{folder} was trained by another objective than the row {row!r} has now.")
             taught = any(term.row() in ("labels", "dice", "segmentation") for term in settings.objective.values())
+            taught = taught or (settings.data.teacher is not None and settings.data.teacher.labels)
             done = json.loads((folder / "done.json").read_text())
             facts = {
                 "labels": "training" if taught else "no", "seed": seed, **times(folder),
@@ -227,10 +228,14 @@ def report(content: dict[str, Any]) -> str:
     who = sorted({r["fixed"] for r in rows} | {r["moving"] for r in rows})
     pairs = sorted({r["pair"] for r in rows})
     primary = content_of(content["task"]).get("primary", "")
-    lines = [f"# {content['task']}: {len(who)} people of `{content['on']}`, {len(pairs)} pairs", "",
-             f"`python benchmarks/learned.py evaluate {content['task']} --on {content['on']}`; ± over seeds; brackets: 95 % by",
-             f"bootstrap over people, in both roles; gain: over `{BASE}`, on the same pairs. Weights were chosen on `select`.",
-             *([f"Named before the run to be compared: {primary}; p of all others by Holm."] if primary else []), ""]  # fmt: skip
+    lines = [
+        f"# {content['task']}: {len(who)} people of `{content['on']}`, {len(pairs)} pairs",
+        "",
+        f"`python benchmarks/learned.py evaluate {content['task']} --on {content['on']}`; ± over seeds; brackets: 95 % by",
+        f"bootstrap over people, in both roles; gain: over `{BASE}`, on the same pairs. Weights were chosen on `select`.",
+        *([f"Named before the run to be compared: {primary}*; p of all others by Holm."] if primary else []),
+        "",
+    ]
     names = list(dict.fromkeys(r["method"] for r in rows))
     of = {name: [r for r in rows if r["method"] == name] for name in names}
     scores = {name: averaged(mine, pairs, "dice") for name, mine in of.items()}
