@@ -224,6 +224,27 @@ def test_numbers_that_are_none_are_refused(path, value, words):
         Method.named("fast").changed({path: value})
 
 
+@pytest.mark.parametrize("refined", [False, True])
+@pytest.mark.parametrize(
+    "part", [np.s_[:, :, 18:19], np.s_[:, :, 16:18], np.s_[:, :, 14:22], np.s_[14:26, 18:30, 12:24]],
+    ids=["1 slice", "2 slices", "8 slices", "12³"],
+)  # fmt: skip
+def test_the_installed_network_registers_slabs_and_small_cubes(pair: KnownPair, part: tuple[slice, ...], refined: bool):
+    def cut(image: ww.Image) -> ww.Image:
+        affine = image.grid.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [s.start or 0 for s in part]
+        data = image.data[:, *part]
+        return ww.Image(data, ww.Grid(data.shape[1:], affine))
+
+    fixed, moving = cut(pair.fixed), cut(pair.moving)
+    method = Method.named("synthetic").replace(linear=None)
+    result = ww.register(fixed, moving, method=method.refined() if refined else method)
+    assert result.displacement_mm.shape == (3, *fixed.grid.shape)
+    assert np.isfinite(result.displacement_mm).all()
+    assert 0 < np.abs(result.displacement_mm).max() < 30
+    assert result.certificate.percent_folded == 0
+
+
 def test_terms_for_networks_alone_do_not_stop_a_network():
     terms = parse_terms({"lncc": {}, "diffusion": {"weight": 0.1}})
     assert Method.named("synthetic").replace(objective=terms).build() is not None

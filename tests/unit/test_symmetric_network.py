@@ -73,6 +73,13 @@ def test_the_composed_map_has_no_folded_cell_on_smooth_images():
     assert share < 1e-3  # composition is sampled on the grid, which the construction does not cover
 
 
+def test_the_cost_volume_of_one_slice_has_nothing_beside_it():
+    both = torch.rand(2, 1, 4, 7, 6, generator=torch.Generator().manual_seed(0))
+    whole = ops.cost_volume(both[0].unsqueeze(-1), both[1].unsqueeze(-1))[..., 0].unflatten(1, (3, 3, 3))
+    assert torch.equal(whole[:, :, :, 1].flatten(1, 2), ops.cost_volume(both[0], both[1]))
+    assert not whole[:, :, :, ::2].any()
+
+
 def test_the_cost_volume_is_highest_at_the_shift():
     features = torch.randn(1, 64, 14, 12, 13, generator=torch.Generator().manual_seed(0))
     shifted = torch.roll(features, (1, 0, -1), (2, 3, 4))

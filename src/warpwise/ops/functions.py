@@ -283,7 +283,8 @@ def cost_volume(fixed: Tensor, moving: Tensor, *, radius: int = 1) -> Tensor:
     Source: Dosovitskiy et al. (FlowNet), ICCV 2015.
     """
     check_images(fixed, moving, None)
-    return _cost_volume(fixed, moving, radius=whole_radius(fixed, radius))
+    whole_radius(fixed, radius)
+    return _cost_volume(fixed, moving, radius=[int(radius)] * (fixed.dim() - 2))
 
 
 def diffusion(displacement: Tensor) -> Tensor:

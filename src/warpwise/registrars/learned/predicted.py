@@ -121,9 +121,10 @@ def mismatches(card: ModelCard, pair: Pair) -> tuple[str, ...]:
         if card.field_mm and bright.any():
             at = np.nonzero(bright)
             extent = [(int(at[n].max() - at[n].min()) + 1) * grid.spacing_mm[n] for n in axes]
-            shares = [e / f for e, f in zip(extent, card.field_mm, strict=True)]
+            field = [card.field_mm[n] for n in axes] if card.dim == 3 else card.field_mm
+            shares = [e / f for e, f in zip(extent, field, strict=True)]
             if max(shares) > LARGE or max(shares) < SMALL:
-                have, want = ("×".join(f"{v:.0f}" for v in values) for values in (extent, card.field_mm))
+                have, want = ("×".join(f"{v:.0f}" for v in values) for values in (extent, field))
                 out.append(f"The {what} object measures {have} mm; the model was trained on fields of {want} mm.")
         if card.intensities and not card.any_contrast:
             deciles = np.percentile(image[image > DARK], range(10, 100, 10)) if bright.any() else np.zeros(9)
