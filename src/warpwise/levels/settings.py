@@ -32,21 +32,17 @@ class StepSettings(Settings):
     clip: float = Field(default=1.0, gt=0)
 
 
-class OptimizerSettings(Settings):
+class OptimizerSettings(StepSettings):
     """How weights move that are judged.
 
     Attributes:
-        learning_rate, warmup, clip: see `StepSettings`.
-        schedule: constant; cosine (to 0 at the last step); plateau (halved when validation stops getting better).
+        schedule: also plateau (halved when validation stops getting better).
         patience: validations without a better one before a plateau is called.
         averaging: decay of the average of weights that is validated and kept; 0: the weights themselves.
     """
 
-    learning_rate: float = Field(default=1e-3, gt=0)
-    schedule: Literal["constant", "cosine", "plateau"] = "cosine"
-    warmup: int = Field(default=20, ge=0)
+    schedule: Literal["constant", "cosine", "plateau"] = "cosine"  # type: ignore[assignment] - settings are never written to
     patience: int = Field(default=5, ge=1)
-    clip: float = Field(default=1.0, gt=0)
     averaging: float = Field(default=0.99, ge=0, lt=1)
 
 

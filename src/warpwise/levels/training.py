@@ -173,13 +173,13 @@ def levels_of(fabric: Fabric, settings: TrainingSettings, ready: Prepared, folde
     if above.joint:
         both = {**settings.objective, **above.objective}
         return [weights_of(fabric, settings, ready, folder, objective=Objective.of(both))]
-    names = [name for name, _ in card_of(settings, ready).build().named_parameters()]
-    if len({of_features(name) for name in names}) < 2:
+    network = begun(settings, ready)
+    if len({of_features(name) for name, _ in network.named_parameters()}) < 2:
         raise InputError("registration: this network learns features or their registration, not both.")
-    lower = weights_of(fabric, settings, ready, folder, owns=of_features)
+    lower = weights_of(fabric, settings, ready, folder, network=network, owns=of_features)
     upper = Weights(
         fabric=fabric,
-        network=lower.network,
+        network=network,
         objective=Objective.of(above.objective),
         sampler=lower.sampler,
         settings=settings,
@@ -219,31 +219,41 @@ def check(settings: TrainingSettings, ready: Prepared, objective: Objective) -> 
         )
 
 
+def begun(settings: TrainingSettings, ready: Prepared) -> nn.Module:
+    """The network with its first weights: drawn, or those of `init`.
+
+    Raises:
+        InputError: `init` holds another network.
+    """
+    network = card_of(settings, ready).build()
+    if not settings.init:
+        return initialise(network, torch.Generator().manual_seed(settings.seed))
+    known = Model.load(settings.init)
+    if known.card.network != settings.network:
+        raise InputError(f"init: {settings.init} holds another network than is to be trained: {known.card.network}.")
+    adopt(network, known.network.state_dict(), Path(settings.init))
+    return network
+
+
 def weights_of(
     fabric: Fabric,
     settings: TrainingSettings,
     ready: Prepared,
     folder: Path,
     *,
+    network: nn.Module | None = None,
     objective: Objective | None = None,
     owns: Callable[[str], bool] = everything,
 ) -> Weights:
     """Level 1 at its first step; its models go to best/ and last/ in the folder.
 
     Args:
+        network: one that another level moves a part of; else a new one.
         objective: in place of that of the settings, with weights that another level owns.
         owns: the parameters that it moves, by name.
     """
     objective = Objective.of(settings.objective) if objective is None else objective
     check(settings, ready, objective)
-    network = card_of(settings, ready).build()
-    if settings.init:
-        begun = Model.load(settings.init)
-        if begun.card.network != settings.network:
-            raise InputError(f"init: {settings.init} holds another network than is to be trained: {begun.card.network}.")
-        adopt(network, begun.network.state_dict(), Path(settings.init))
-    else:
-        initialise(network, torch.Generator().manual_seed(settings.seed))
 
     def judged(average: nn.Module) -> Judged | None:
         if ready.validation:
@@ -258,7 +268,7 @@ def weights_of(
 
     return Weights(
         fabric=fabric,
-        network=network,
+        network=begun(settings, ready) if network is None else network,
         objective=objective,
         sampler=ready.sampler,
         settings=settings,

@@ -16,7 +16,7 @@ from warpwise.data.batches import Batch, Sampler
 from warpwise.errors import RunError
 from warpwise.levels.checkpoint import State, adopt, moments, part, remember, under
 from warpwise.levels.loop import Verdict
-from warpwise.levels.settings import OptimizerSettings, StepSettings, TrainingSettings
+from warpwise.levels.settings import StepSettings, TrainingSettings
 from warpwise.levels.validation import Judged, Predict, alignment_of
 from warpwise.networks.base import predict
 from warpwise.objective import Objective
@@ -89,7 +89,7 @@ class Weights:
         self._wrapped, self._wrapped_optimizer = cast(tuple[Any, Any], self.fabric.setup(self.network, self.optimizer))
 
     @property
-    def optimization(self) -> OptimizerSettings | StepSettings:
+    def optimization(self) -> StepSettings:
         """How these weights move."""
         return self.settings.optimizer if self.how is None else self.how
 
