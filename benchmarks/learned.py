@@ -3,6 +3,7 @@
     python benchmarks/learned.py train TASK --runs DIR [--rows ROW …] [--seeds 0 …]
     python benchmarks/learned.py evaluate TASK --on select --runs DIR
     python benchmarks/learned.py evaluate TASK --on test --runs DIR --reason WHY     # each use enters benchmarks/ledger.md
+    python benchmarks/learned.py table              # of what was measured on test people, into README and docs/learning.md
 
 Rows and their settings stand in benchmarks/learned/TASK.yaml. Weights are chosen on people of `select`. Labels are moved
 by nearest neighbour in one resampling at native resolution. Seconds are those of `register`, without reading files.
@@ -40,6 +41,26 @@ HERE = Path(__file__).parent
 PRESETS = ("affine", "fast", "balanced", "accurate", "energy")
 SUBCORTICAL = ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "accumbens")
 BASE = "accurate"
+SHOWN_TASKS = ("hippocampus", "heart", "brains")
+SHOWN = {
+    "affine": "affine stage alone",
+    "balanced": "solver, `balanced`",
+    "accurate": "solver, `accurate`",
+    "energy": "solver, `energy`",
+    "VoxelMorph, labels": "VoxelMorph",
+    "VM-diff, labels": "VM-diff",
+    "TransMorph, labels": "TransMorph",
+    "pyramid, labels": "**pyramid**",
+    "pyramid, labels, refined": "**pyramid**, refined",
+    "pyramid, no labels": "**pyramid**, trained without labels",
+    "pyramid, no labels, refined": "the same, refined",
+    "symmetric, labels": "**symmetric** pyramid",
+    "features, labels": "**features** and their solver",
+    "features, labels, refined": "**features**, refined",
+    "cascade, labels": "**cascade**",
+    "accurate, structures": "`accurate`, led by **structures**",
+}
+BEGIN, END = "<!-- learned.py table -->", "<!-- end -->"
 
 
 def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -288,18 +309,44 @@ def span(values: Sequence[float]) -> str:
     return str(low) if low == high else f"{low} – {high}"
 
 
+def table_all(_: argparse.Namespace) -> None:
+    """What is shown of all tasks, between marks in README.md and docs/learning.md."""
+    found = {task: json.loads((HERE / "results" / f"learned_{task}_test.json").read_text())["rows"] for task in SHOWN_TASKS}
+    head = ["mean Dice (SDlogJ) on people kept for a last test"]
+    for task, rows in found.items():
+        who = {r["fixed"] for r in rows} | {r["moving"] for r in rows}
+        seeds = {r["seed"] for r in rows if "seed" in r}
+        head.append(f"{task}: {len(who)} people, {len(seeds)} seed{'s' * (len(seeds) > 1)}")
+    table = [[title, *[cell(rows, name) for rows in found.values()]] for name, title in SHOWN.items()]
+    lines = markdown_table(head, [row for row in table if any(part != "–" for part in row[1:])])
+    for path in (HERE.parent / "README.md", HERE.parent / "docs" / "learning.md"):
+        before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        path.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
+
+
+def cell(rows: Sequence[dict[str, Any]], name: str) -> str:
+    """Dice, roughness and minutes of training of one method."""
+    mine = [r for r in rows if r["method"] == name]
+    if not mine:
+        return "–"
+    minutes = [r["minutes"] for r in mine if "minutes" in r]
+    trained = f", {np.mean(minutes):.0f} min" if minutes else ""
+    return f"{np.mean([r['dice'] for r in mine]):.3f} ({np.mean([r['sd_log_jacobian'] for r in mine]):.2f}{trained})"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["train", "evaluate"])
-    parser.add_argument("task", choices=["hippocampus", "heart", "brains", "bilevel"])
-    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("what", choices=["train", "evaluate", "table"])
+    parser.add_argument("task", nargs="?", choices=["hippocampus", "heart", "brains", "bilevel"], default="hippocampus")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rows", nargs="*", default=[])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--on", choices=["select", "test"], default="select")
     parser.add_argument("--reason", default="")
     arguments = parser.parse_args()
-    {"train": train_all, "evaluate": evaluate_all}[arguments.what](arguments)
+    {"train": train_all, "evaluate": evaluate_all, "table": table_all}[arguments.what](arguments)
 
 
 if __name__ == "__main__":
