@@ -20,6 +20,8 @@ class SegmentationSettings(NetworkSettings):
         widths: channels at full, half, quarter … resolution.
         kernel: of every convolution.
         labels: how many structures, or groups of them (`data.groups`), it tells apart.
+        places: also show the network where in the object each voxel lies (`places`), which tells most of the brain's parcels
+            apart; for images of whole objects, not for windows of them (`data.crop`).
     """
 
     kind: Literal["segmentation"] = "segmentation"
@@ -27,6 +29,7 @@ class SegmentationSettings(NetworkSettings):
     kernel: int = 3
     finest: int = Field(default=0, ge=0, le=0)
     labels: int = Field(default=1, ge=1)
+    places: bool = False
 
     @model_validator(mode="after")
     def _some(self) -> Self:
@@ -36,6 +39,21 @@ class SegmentationSettings(NetworkSettings):
 
     def body(self, *, dim: int, channels: int) -> Body:
         return Segmentation(self, dim=dim, channels=channels)
+
+
+def places(image: Tensor) -> Tensor:
+    """Where each voxel of images (B, C, *space) lies along each axis (B, D, *space): its distance from the middle of the
+    intensities there are, in units of twice their standard deviation. So it does not depend on the margins of the grid."""
+    weight = image.float().clamp(min=0).mean(1)
+    out: list[Tensor] = []
+    for axis in range(1, weight.dim()):
+        others = [n for n in range(1, weight.dim()) if n != axis]
+        share = weight.sum(others) / weight.sum([axis, *others]).clamp(min=1e-6)[:, None]
+        at = torch.arange(weight.shape[axis], dtype=torch.float32, device=weight.device)
+        middle = (share * at).sum(1, keepdim=True)
+        far = (at - middle) / (2 * (share * (at - middle) ** 2).sum(1, keepdim=True).clamp(min=0.25).sqrt())
+        out.append(far.reshape(len(far), *[-1 if n == axis else 1 for n in range(1, weight.dim())]).expand_as(weight))
+    return torch.stack(out, 1).to(image)
 
 
 class Segmentation(Body):
@@ -48,7 +66,8 @@ class Segmentation(Body):
         super().__init__()
         widths, kernel = settings.widths, settings.kernel
         self.down = nn.ModuleList()
-        before = channels
+        self.places = settings.places
+        before = channels + dim * settings.places
         for n, width in enumerate(widths):
             first = block(dim, before, width, kernel=kernel, stride=2 if n else 1)
             self.down.append(nn.Sequential(first, block(dim, width, width, kernel=kernel)))
@@ -58,7 +77,7 @@ class Segmentation(Body):
 
     def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:  # noqa: ARG002 - as every network
         skips: list[Tensor] = []
-        x = fixed
+        x = torch.cat([fixed, places(fixed)], 1) if self.places else fixed
         for stage in self.down:
             x = stage(x)
             skips.append(x)
