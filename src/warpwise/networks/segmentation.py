@@ -20,7 +20,7 @@ class SegmentationSettings(NetworkSettings):
         widths: channels at full, half, quarter … resolution.
         kernel: of every convolution.
         labels: how many structures, or groups of them (`data.groups`), it tells apart.
-        places: also show the network where in the object each voxel lies (`places`), which tells most of the brain's parcels
+        places: also show the network where in the object each voxel lies (`places`), which tells most parcels of a brain
             apart; for images of whole objects, not for windows of them (`data.crop`).
     """
 
