@@ -21,6 +21,7 @@ from warpwise.methods import Method
 from warpwise.networks import parse_network
 from warpwise.networks.base import initialise
 from warpwise.networks.model import Model, ModelCard
+from warpwise.networks.segmentation import places
 from warpwise.objective import Objective
 from warpwise.ops import kernels
 from warpwise.pair import Pair
@@ -156,7 +157,7 @@ def test_a_segmentation_learns_its_groups_and_leads_a_registration(tmp_path: Pat
     folder = toy_dataset(tmp_path / "toy", people=8)
     groups = {"inside": (1, 2), "rim": (3,)}
     settings = TrainingSettings.parse({
-        "network": {"kind": "segmentation", "widths": [8, 12, 16], "labels": 2},
+        "network": {"kind": "segmentation", "widths": [8, 12, 16], "labels": 2, "places": True},
         "data": {"dataset": folder, "alignment": "none", "groups": groups},
         "objective": {"segmentation": {"dice": 1.0}},
         "augmentation": {"rotation_degrees": 0, "flip": False},
@@ -183,6 +184,25 @@ def test_a_segmentation_learns_its_groups_and_leads_a_registration(tmp_path: Pat
     assert overlaps[1] > 0.5 * (1 + overlaps[0])  # half of what was missing is found by structures alone
     (tmp_path / "led.yaml").write_text(led.yaml())
     assert Method.named(tmp_path / "led.yaml").objective["similarity"].model == str(tmp_path / "run")
+
+
+def test_places_are_those_in_the_object_whatever_the_margins():
+    image = torch.zeros(1, 2, 12, 9)
+    image[:, :, 2:10, 3:6] = 0.7
+    found = places(image)
+    # a box of n voxels has the variance (n² − 1)/12
+    along = (torch.arange(12.0) - 5.5) / (2 * (63 / 12) ** 0.5)
+    across = (torch.arange(9.0) - 4) / (2 * (8 / 12) ** 0.5)
+    assert torch.allclose(found[0, 0], along[:, None].expand(12, 9), atol=1e-5)
+    assert torch.allclose(found[0, 1], across.expand(12, 9), atol=1e-5)
+    wider = places(torch.nn.functional.pad(image, [4, 1, 0, 7]))
+    assert torch.allclose(wider[:, :, :12, 4:13], found, atol=1e-5)
+    assert torch.isfinite(places(torch.zeros(2, 1, 5, 4, 1))).all()
+
+
+def test_windows_do_not_tell_places():
+    with pytest.raises(InputError, match=r"places.*crop"):
+        TrainingSettings.parse({"network": {"kind": "segmentation", "places": True}, "data": {"crop": 16}})
 
 
 def test_structures_that_no_scale_is_coarse_enough_for_are_said_to_take_no_part():

@@ -59,6 +59,22 @@ def test_segmentation_is_the_cross_entropy_of_the_labels():
         Segmentation()(state(fixed_labels=box(0, 4)))
 
 
+def test_segmentation_may_add_what_soft_dice_lacks():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 4, 8, 8, generator=generator, requires_grad=True)
+    classes = torch.randint(0, 3, (2, 8, 8), generator=generator)  # the third structure is nowhere
+    labels = torch.nn.functional.one_hot(classes, 4).movedim(3, 1)[:, 1:].float()
+    fixed = {name: torch.zeros(2, n, 8, 8) for name, n in (("fixed", 1), ("warped", 1), ("displacement", 2))}
+    found = Segmentation(dice=0.5)(state(**fixed, fixed_labels=labels, prediction=prediction(labels=logits)))
+    mine = logits.softmax(1)[:, 1:3].flatten(2)
+    theirs = labels[:, :2].flatten(2)
+    soft = 2 * (mine * theirs).sum(2) / ((mine**2).sum(2) + theirs.sum(2))
+    wanted = torch.nn.functional.cross_entropy(logits, classes) + 0.5 * (1 - soft.mean())
+    assert float(found.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+    by, right = (torch.autograd.grad(value, logits, retain_graph=True)[0] for value in (found, wanted))
+    assert torch.allclose(by, right, atol=1e-6)
+
+
 def test_endpoint_error_is_a_distance_in_voxels_by_weight():
     truth = torch.zeros(1, 2, 8, 8)
     truth[:, 0], truth[:, 1] = 3, 4

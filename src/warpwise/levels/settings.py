@@ -12,6 +12,7 @@ from warpwise.errors import InputError
 from warpwise.networks.model import AnyNetwork
 from warpwise.networks.probabilistic import FeatureSettings
 from warpwise.networks.pyramid import PyramidSettings
+from warpwise.networks.segmentation import SegmentationSettings
 from warpwise.settings import Settings
 from warpwise.terms.term import Terms, parse_terms
 
@@ -103,6 +104,8 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         above = self.registration
+        if self.data.crop is not None and isinstance(self.network, SegmentationSettings) and self.network.places:
+            raise ValueError("network.places are those in a whole object, and data.crop shows windows")
         terms = {**self.objective, **(above.objective if above else {})}
         apart = [name for name, term in terms.items() if term.row() in ("dice", "segmentation")]
         if self.data.label_codes and apart:
