@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from common import machine, markdown_table
-from learned import content_of, folder_of, note_in_ledger, pairs_of, parted
+from learned import content_of, note_in_ledger, pairs_of, parted, trained_by
 from protocol import DATASETS
 
 import warpwise as ww
@@ -31,7 +31,6 @@ from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.images import read_image
 from warpwise.io.scan import Scan
 from warpwise.methods import Method
-from warpwise.networks.model import Model
 from warpwise.ops import kernels
 from warpwise.transforms.velocity import exponential
 
@@ -116,7 +115,7 @@ def calibration_of(method: Method, images: Sequence[Scan]) -> list[dict[str, Any
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Every row and seed; what an earlier run of the same commit measured stays."""
+    """Every row and seed; what an earlier run measured of others stays."""
     dataset = read_dataset(arguments.data / DATASETS[parted(TASK)])
     every = pairs_of(TASK, dataset, arguments.on)
     pairs = [every[k * len(every) // arguments.pairs] for k in range(arguments.pairs)]
@@ -131,16 +130,18 @@ def measure(arguments: argparse.Namespace) -> None:
     facts = {k: v for k, v in machine().items() if k in ("date", "commit", "cpu", "cores")}
     for row in rows:
         for seed in arguments.seeds:
-            folder = folder_of(arguments.runs, TASK, row, seed)
-            if not (folder / "done.json").exists():
+            arguments.task = TASK
+            trained = trained_by(arguments, row, seed)
+            if trained is None:
                 continue
-            method = Method.of_model(Model.load(folder))
+            method = Method.of_model(trained[0])
             mine = {
-                "row": row, "seed": seed, "pairs": [(person(a), person(b)) for a, b in pairs],
+                "row": row, "seed": seed, "pairs": [[person(a), person(b)] for a, b in pairs],
                 "slope": slope_of(method, pairs, dataset), "images": calibration_of(method, images),
-                "load": round(os.getloadavg()[0], 1), **facts,
+                "load": round(os.getloadavg()[0], 1), **trained[1], **facts,
             }  # fmt: skip
-            found = [r for r in found if (r["row"], r["seed"]) != (row, seed)] + [mine]
+            # Seeds are averaged on the same pairs.
+            found = [r for r in found if (r["row"], r["seed"]) != (row, seed) and r["pairs"] == mine["pairs"]] + [mine]
             out.write_text(
                 json.dumps({"noise": NOISE, "on": arguments.on, "rows": found}, indent=1, ensure_ascii=False) + "\n"
             )

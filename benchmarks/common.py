@@ -34,7 +34,12 @@ def machine() -> dict:
     except (OSError, StopIteration):
         pass
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
-    dirty = subprocess.run(["git", "status", "--porcelain", "src"], capture_output=True, text=True, check=False).stdout
+    dirty = subprocess.run(
+        ["git", "status", "--porcelain", "src", "benchmarks/*.py", "benchmarks/learned"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout
     return {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "commit": commit.strip() + ("+" if dirty.strip() else ""),

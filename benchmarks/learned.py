@@ -59,6 +59,9 @@ SHOWN = {
     "features, labels, refined": "**features**, refined",
     "cascade, labels": "**cascade**",
     "accurate, structures": "`accurate`, led by **structures**",
+    "accurate, features": "`accurate`, led by **features**",
+    "accurate, features, no labels": "the same, features trained without labels",
+    "energy, features": "`energy`, led by **features**",
 }
 BEGIN, END = "<!-- learned.py table -->", "<!-- end -->"
 
@@ -117,25 +120,39 @@ def train_all(arguments: argparse.Namespace) -> None:
                 continue
             print(time.strftime("%H:%M:%S"), arguments.task, row, seed, flush=True)
             resume = (folder / "last" / "state.safetensors").exists()
-            cache = arguments.runs / "cache" / arguments.task
+            cache, facts = arguments.runs / "cache" / arguments.task, machine()
             settings = settings_of(arguments.task, row, seed, arguments.data)
             if resume:
-                settings = read_settings(folder / "config.yaml")
+                settings = same_settings(folder, settings)
             elif minutes := content_of(arguments.task)["rows"][row].get("minutes"):
                 settings = settings.replace(steps=fitting(settings, minutes, cache))
             run = Run(folder, cache, resume, overwrite=True, on_event=told)
             train(settings, run)
-            (folder / "done.json").write_text(json.dumps({**machine(), "load": os.getloadavg()}))
+            (folder / "done.json").write_text(json.dumps({**facts, "load": os.getloadavg()}))
+
+
+def same_settings(folder: Path, settings: TrainingSettings) -> TrainingSettings:
+    """What a run was trained by, which is a row's settings but for the number of steps."""
+    known = read_settings(folder / "config.yaml")
+    plain = [s.replace(steps=1).model_dump(mode="json") for s in (known, settings)]
+    for one in plain:
+        one["data"]["dataset"] = Path(one["data"]["dataset"]).name
+    if plain[0] != plain[1]:
+        raise SystemExit(f"{folder} was trained by other settings than its row has now: remove it, and train again.")
+    return known
 
 
 def fitting(settings: TrainingSettings, minutes: float, cache: Path) -> int:
-    """How many steps fit into so many minutes, by twenty of them, of which the first ten warm up."""
+    """How many steps, with their validations, fit into so many minutes: by thirty of them, of which the first ten warm up,
+    the next ten tell what a step takes, and the last ten and a validation what that takes."""
     with tempfile.TemporaryDirectory() as place:
-        short = settings.replace(steps=2 * LOG_EVERY, validate_every=1000, validation_pairs=1)
+        short = settings.replace(steps=3 * LOG_EVERY, validate_every=2 * LOG_EVERY)
         train(short, Run(Path(place) / "run", cache))
-        first, last = (r["seconds"] for r in history(Path(place) / "run") if r["kind"] == "train")
-    steps = max(2 * LOG_EVERY, round(60 * minutes / ((last - first) / LOG_EVERY)))
-    print(f"   {(last - first) / LOG_EVERY:.2f} s a step: {steps} steps", flush=True)
+        first, second, third = (r["seconds"] for r in history(Path(place) / "run") if r["kind"] == "train")
+    step = (second - first) / LOG_EVERY
+    validation = max(0.0, third - second - LOG_EVERY * step)
+    steps = max(2 * LOG_EVERY, round(60 * minutes / (step + validation / settings.validate_every)))
+    print(f"   {step:.2f} s a step, {validation:.1f} s a validation: {steps} steps", flush=True)
     return steps
 
 
@@ -157,41 +174,46 @@ def pairs_of(task: str, dataset: Dataset, on: str) -> list[tuple[Scan, Scan]]:
 
 def methods_of(arguments: argparse.Namespace) -> dict[str, tuple[Method, dict[str, Any]]]:
     """Presets, every network that was trained, and it refined; with what the table says of each."""
-    task = arguments.task
-    presets = content_of(task).get("presets", PRESETS)
+    task, content = arguments.task, content_of(arguments.task)
+    presets = content.get("presets", PRESETS)
     out: dict[str, tuple[Method, dict[str, Any]]] = {name: (Method.named(name), {"labels": "no"}) for name in presets}
-    for row in content_of(task)["rows"]:
+    for row in content["rows"]:
         for seed in arguments.seeds:
-            folder = folder_of(arguments.runs, task, row, seed)
-            if not (folder / "done.json").exists():
+            trained = trained_by(arguments, row, seed)
+            if trained is None or trained[0].card.network.kind == "segmentation":
                 continue
-            model = Model.load(folder)
-            if model.card.network.kind == "segmentation":
-                continue
-            settings = settings_of(task, row, seed, arguments.data)
-            if read_settings(folder / "config.yaml").objective != settings.objective:
-                raise SystemExit(f"{folder} was trained by another objective than the row {row!r} has now.")
-            taught = any(term.row() in ("labels", "dice", "segmentation") for term in settings.objective.values())
-            taught = taught or (settings.data.teacher is not None and settings.data.teacher.labels)
-            done = json.loads((folder / "done.json").read_text())
-            facts = {
-                "labels": "training" if taught else "no", "seed": seed, **times(folder),
-                "parameters": size(model.network)[0], "best_step": model.card.training["step"],
-                "trained": {k: done[k] for k in ("date", "commit", "cpu", "load")},
-            }  # fmt: skip
+            model, facts = trained
             method = Method.of_model(model)
             out[f"{row} #{seed}"] = method, facts
-            if content_of(task).get("refined", True):
+            if content.get("refined", True):
                 out[f"{row}, refined #{seed}"] = method.refined(), facts
-    for title, led in content_of(task).get("led", {}).items():
+    for title, led in content.get("led", {}).items():
         for seed in arguments.seeds:
-            folder = folder_of(arguments.runs, task, led["by"], seed)
-            if (folder / "done.json").exists():
-                term = {"term": "features", "model": str(folder), **led["term"]}
-                taught = "no" if led["by"].endswith("no labels") else "training"
-                facts = {"labels": taught, "seed": seed, **times(folder)}
-                out[f"{title} #{seed}"] = Method.named(led["base"]).changed({"objective.learned": term}), facts
+            if (trained := trained_by(arguments, led["by"], seed)) is not None:
+                term = {"term": "features", "model": str(folder_of(arguments.runs, task, led["by"], seed)), **led["term"]}
+                out[f"{title} #{seed}"] = Method.named(led["base"]).changed({"objective.learned": term}), trained[1]
     return out
+
+
+def trained_by(arguments: argparse.Namespace, row: str, seed: int) -> tuple[Model, dict[str, Any]] | None:
+    """A row's network, and what is known of its training; None where it was not trained."""
+    folder = folder_of(arguments.runs, arguments.task, row, seed)
+    if not (folder / "done.json").exists():
+        return None
+    settings = same_settings(folder, settings_of(arguments.task, row, seed, arguments.data))
+    model = Model.load(folder)
+    taught = any(term.row() in ("labels", "dice", "segmentation") for term in settings.objective.values())
+    taught = taught or (settings.data.teacher is not None and settings.data.teacher.labels)
+    done = json.loads((folder / "done.json").read_text())
+    facts = {
+        "labels": "training" if taught else "no", "seed": seed, **times(folder),
+        "parameters": size(model.network)[0], "best_step": model.card.training["step"],
+        "trained": {k: done[k] for k in ("date", "commit", "cpu", "load")},
+    }  # fmt: skip
+    if settings.data.groups:
+        facts["structures"] = sorted(value for group in settings.data.groups.values() for value in group)
+        facts["segmentation"] = model.card.validation.get("segmentation")
+    return model, facts
 
 
 def times(folder: Path) -> dict[str, Any]:
@@ -218,7 +240,7 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     for fixed, moving in pairs_of(task, dataset, on):
         for key, (method, facts) in methods.items():
             row = run_method(key, method, (fixed, moving), dataset.averaged)
-            name, seed = key.split(" #")[0], facts.get("seed")
+            name = key.split(" #")[0]
             found = {
                 "method": name, "fixed": person(fixed), "moving": person(moving), "pair": row.pair,
                 "dice": round(row.mean_dice, 5), "sd_log_jacobian": round(row.sd_log_jacobian, 4),
@@ -227,12 +249,26 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
             }  # fmt: skip
             if deep and len(dataset.averaged) > 20:
                 found["subcortical"] = round(float(np.mean([v for k, v in row.dice.items() if k in deep])), 5)
-            same = (name, seed, row.pair)
-            kept = [r for r in content["rows"] if (r["method"], r.get("seed"), r["pair"]) != same]
-            content["rows"] = [*kept, found]
+            if used := found.pop("structures", None):
+                found |= {k: apart(row.dice, used, told=told) for k, told in (("dice_told", True), ("dice_untold", False))}
+            # Neither this pair again, nor what another network of the same name found.
+            content["rows"] = [r for r in content["rows"] if not replaced(r, found)] + [found]
             print(key, row.pair, found["dice"], found["sd_log_jacobian"], found["seconds"], flush=True)
         out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         out.with_suffix(".md").write_text(report(content))
+
+
+def apart(dice: dict[int, float], used: Sequence[int], *, told: bool) -> float | None:
+    """Mean Dice of the labels that a segmentation tells apart, or of the others."""
+    values = [value for label, value in dice.items() if (label in used) == told]
+    return round(float(np.mean(values)), 5) if values else None
+
+
+def replaced(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether an earlier measurement is of the same row, and of the same pair or of a network of another training."""
+    if (old["method"], old.get("seed")) != (new["method"], new.get("seed")):
+        return False
+    return old["pair"] == new["pair"] or old.get("trained") != new.get("trained")
 
 
 def note_in_ledger(task: str, reason: str, methods: Sequence[str]) -> None:
@@ -245,15 +281,19 @@ def note_in_ledger(task: str, reason: str, methods: Sequence[str]) -> None:
 
 def report(content: dict[str, Any]) -> str:
     """The table as Markdown: seeds averaged on each pair, then pairs; people drawn anew for intervals."""
-    rows = content["rows"]
+    settings = content_of(content["task"])
+    known = {*settings.get("presets", PRESETS), *settings["rows"], *settings.get("led", {}), *settings.get("tried", ())}
+    rows = [r for r in content["rows"] if r["method"].removesuffix(", refined") in known]
+    base = settings.get("base", BASE)
     who = sorted({r["fixed"] for r in rows} | {r["moving"] for r in rows})
     pairs = sorted({r["pair"] for r in rows})
-    primary = content_of(content["task"]).get("primary", "")
+    primary = settings.get("primary", "") if content["on"] == "test" else ""
     lines = [
         f"# {content['task']}: {len(who)} people of `{content['on']}`, {len(pairs)} pairs",
         "",
         f"`python benchmarks/learned.py evaluate {content['task']} --on {content['on']}`; ± over seeds; brackets: 95 % by",
-        f"bootstrap over people, in both roles; gain: over `{BASE}`, on the same pairs. Weights were chosen on `select`.",
+        f"bootstrap over people, in both roles; gain: over `{base}`, on the same pairs. Weights were chosen on `select`.",
+        "p: jackknife over people, of these trained networks; another training may differ by more.",
         *([f"Named before the run to be compared: {primary}*; p of all others by Holm."] if primary else []),
         "",
     ]
@@ -261,20 +301,21 @@ def report(content: dict[str, Any]) -> str:
     of = {name: [r for r in rows if r["method"] == name] for name in names}
     scores = {name: averaged(mine, pairs, "dice") for name, mine in of.items()}
     pairs_of_people = [next((r["fixed"], r["moving"]) for r in rows if r["pair"] == pair) for pair in pairs]
-    gains = {k: np.subtract(v, scores[BASE]) for k, v in scores.items() if k != BASE and BASE in scores}
+    gains = {k: np.subtract(v, scores[base]) for k, v in scores.items() if k != base and base in scores}
     whole = {k: v for k, v in gains.items() if np.isfinite(v).all()}
     chance = {k: p for k, v in whole.items() if (p := p_value(pairs_of_people, v)) is not None}
     others = [k for k in chance if k != primary]
     chance |= dict(zip(others, holm([chance[k] for k in others]), strict=True))
     table: list[list[str]] = []
     for name, mine in of.items():
-        known = [n for n, value in enumerate(scores[name]) if np.isfinite(value)]
-        people_here, dice = [pairs_of_people[n] for n in known], [scores[name][n] for n in known]
+        known_here = [n for n, value in enumerate(scores[name]) if np.isfinite(value)]
+        people_here, dice = [pairs_of_people[n] for n in known_here], [scores[name][n] for n in known_here]
         seeds = sorted({r["seed"] for r in mine if "seed" in r})
         by_seed = [np.mean([r["dice"] for r in mine if r.get("seed") == seed]) for seed in seeds]
         spread = f" ± {np.std(by_seed, ddof=1):.4f}" if len(seeds) > 1 else ""
         low, high = interval(people_here, dice)
-        cells = [name, mine[0]["labels"], f"{np.mean(dice):.4f}{spread} [{low:.3f}, {high:.3f}]"]
+        part = "" if len(known_here) == len(pairs) else f" ({len(known_here)} pairs)"
+        cells = [name + part, mine[0]["labels"], f"{np.mean(dice):.4f}{spread} [{low:.3f}, {high:.3f}]"]
         bounds = interval(pairs_of_people, whole[name]) if name in whole else None
         cells.append(f"{whole[name].mean():+.4f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
         cells.append(f"{chance[name]:.2g}" + ("*" if name == primary else "") if name in chance else "")
@@ -296,11 +337,12 @@ def report(content: dict[str, Any]) -> str:
 
 
 def averaged(rows: Sequence[dict[str, Any]], pairs: Sequence[str], key: str) -> list[float]:
-    """Means over seeds for each pair; NaN where there is none."""
+    """Means over seeds for each pair; NaN where one of them has none."""
     by_pair: dict[str, list[float]] = {pair: [] for pair in pairs}
     for row in rows:
         by_pair[row["pair"]].append(row[key])
-    return [float(np.mean(values)) if values else float("nan") for values in by_pair.values()]
+    seeds = len({row.get("seed") for row in rows})
+    return [float(np.mean(values)) if len(values) == seeds else float("nan") for values in by_pair.values()]
 
 
 def span(values: Sequence[float]) -> str:
@@ -311,7 +353,8 @@ def span(values: Sequence[float]) -> str:
 
 def table_all(_: argparse.Namespace) -> None:
     """What is shown of all tasks, between marks in README.md and docs/learning.md."""
-    found = {task: json.loads((HERE / "results" / f"learned_{task}_test.json").read_text())["rows"] for task in SHOWN_TASKS}
+    places = {task: HERE / "results" / f"learned_{task}_test.json" for task in SHOWN_TASKS}
+    found = {task: json.loads(place.read_text())["rows"] for task, place in places.items() if place.exists()}
     head = ["mean Dice (SDlogJ) on people kept for a last test"]
     for task, rows in found.items():
         who = {r["fixed"] for r in rows} | {r["moving"] for r in rows}
@@ -320,8 +363,10 @@ def table_all(_: argparse.Namespace) -> None:
     table = [[title, *[cell(rows, name) for rows in found.values()]] for name, title in SHOWN.items()]
     lines = markdown_table(head, [row for row in table if any(part != "–" for part in row[1:])])
     for path in (HERE.parent / "README.md", HERE.parent / "docs" / "learning.md"):
-        before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
+        before, begun, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+        _, ended, after = rest.partition(END)
+        if not begun or not ended:
+            raise SystemExit(f"{path} does not say where the table belongs: {BEGIN} … {END}")
         path.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
 
 

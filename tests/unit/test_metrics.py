@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from warpwise.errors import InputError
 from warpwise.evaluation.metrics import dice, evaluate, hd95, regularity
@@ -73,23 +74,46 @@ def test_evaluation_inside_a_mask_and_on_other_grids():
         evaluate(Image(0 * a.data, grid, "labels"), Image(0 * a.data, grid, "labels"))
 
 
-def test_chance_is_told_of_people_not_of_their_pairs():
+@pytest.mark.parametrize("design", ["all pairs", "own pairs", "a ring"])
+def test_chance_is_told_of_people_not_of_their_pairs(design: str):
+    """Nothing but who was drawn differs; tests of pairs would find more than chance in most of these."""
     rng = np.random.default_rng(1)
     people = [f"p{n}" for n in range(10)]
-    pairs = [(a, b) for a in people for b in people if a != b]
+    pairs = {
+        "all pairs": [(a, b) for a in people for b in people if a != b],
+        "own pairs": [(a, a) for a in people for _ in range(2)],
+        "a ring": [*zip(people, people[1:] + people[:1], strict=True)],
+    }[design]
     found = []
-    for _ in range(40):
+    for _ in range(400):
         of = dict(zip(people, rng.standard_normal(10), strict=True))
-        found.append(p_value(pairs, [of[a] + of[b] for a, b in pairs], draws=400))
-    # Nothing but who was drawn differs; 90 values of pairs would nearly always seem to be more than chance.
-    assert sum(p < 0.05 for p in found) <= 7
-    assert 0.25 < np.median(found) < 0.75
-    better = [1 + 0.1 * rng.standard_normal() for _ in pairs]
-    assert p_value(pairs, better, draws=400) == 1 / 400
-    scores = {"one": better, "other": [0.0] * len(pairs), "third": [0.0] * len(pairs)}
-    assert compared(scores, pairs) == {("one", "other"): 0.0015, ("one", "third"): 0.0015, ("other", "third"): 1.0}
+        found.append(p_value(pairs, [of[a] + of[b] for a, b in pairs]))
+    assert np.mean(np.array(found) < 0.05) < 0.08  # 0.05 ± 0.011
+    assert 0.4 < np.median(found) < 0.65
+
+
+def test_a_gap_of_own_pairs_is_student_s():
+    gaps = np.random.default_rng(0).normal(0.5, 1, 8)
+    wanted = float(stats.ttest_1samp(gaps, 0).pvalue)
+    assert p_value([(str(n), str(n)) for n in range(8)], gaps) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_methods_are_compared_on_the_pairs_that_all_of_them_have():
+    people = [f"p{n}" for n in range(7)]
+    pairs = [(a, b) for a in people for b in people if a != b]
+    better = 1 + 0.01 * np.random.default_rng(0).standard_normal(len(pairs))
+    scores = {"one": better, "other": np.zeros(len(pairs)), "third": np.zeros(len(pairs))}
+    found = compared(scores, pairs)
+    assert found["one", "other"] < 1e-6
+    assert found["other", "third"] == 1
+    scores["third"] = np.where(np.arange(len(pairs)) == 3, np.nan, 0)
+    assert compared(scores, pairs)["one", "third"] == pytest.approx(found["one", "third"], rel=0.9)
+    with pytest.raises(InputError, match="1 of 42 gaps are not finite"):
+        p_value(pairs, scores["third"])
     assert p_value(pairs[:2], [1.0, 1.0]) is None
     assert compared({"one": [1.0, 2.0], "other": [0.0, 0.0]}, pairs[:2]) == {}
+    hub = [("p0", p) for p in people[1:]]
+    assert p_value(hub, [1.0] * 6) == 1  # without one person there is nothing
 
 
 def test_the_interval_over_people_is_that_of_their_mean_and_wider_than_one_over_pairs():

@@ -72,14 +72,24 @@ def test_both_images_are_put_where_they_correspond_however_the_pair_is_moved(sam
 
 
 def test_windows_show_what_corresponds_wherever_they_lie(sampler: PairSampler):
-    window = replace(sampler, shape=(16, 16, 14))
+    window = replace(sampler, shape=(20, 20, 18), windows=True)
     places = []
-    for step in range(12):
+    for step in range(40):
         batch = window.batch(step, [0])
-        assert batch.fixed.shape == (1, 1, 16, 16, 14)
-        assert float((batch.fixed - batch.moving).abs().max()) < 0.05  # resampled, linearly
-        places.append(middle(batch.fixed[0, 0]))
-    assert np.ptp(places, axis=0).min() > 2
+        assert batch.fixed.shape == (1, 1, 20, 20, 18)
+        inside = batch.weight > 0
+        assert float(((batch.fixed - batch.moving) * inside).abs().max()) < 0.05  # resampled, linearly
+        assert not inside[..., :4].any()
+        assert not inside[:, :, -4:].any()
+        assert float(batch.weight[0, 0, 8:12, 8:12, 8:10].min()) == 1
+        assert batch.fixed_labels is not None
+        assert batch.moving_labels is not None
+        assert float(((batch.fixed_labels - batch.moving_labels).abs() * inside).mean()) < 0.01
+        at = np.unravel_index(int(batch.fixed[0, 0].argmax()), batch.fixed.shape[2:])
+        places.append(at)
+    spread = np.ptp(places, axis=0)
+    assert (spread >= 8).all()  # of 10, 14 and 10 voxels that the image is longer: the ball is seen at all sides
+    assert replace(sampler, shape=(20, 20, 18)).batch(0, [0]).weight[0, 0, 0].max() == 1  # a canvas is no window
 
 
 def test_a_window_has_the_axes_of_the_images(tmp_path: Path):
@@ -88,8 +98,8 @@ def test_a_window_has_the_axes_of_the_images(tmp_path: Path):
     assert prepare(data.replace(crop=(24, 9999)), Store(tmp_path / "cache")).sampler.batch(0, [0]).fixed.shape[2] == 24
     with pytest.raises(InputError, match="3 numbers for images of 2 axes"):
         prepare(data.replace(crop=(24, 24, 24)), Store(tmp_path / "cache"))
-    for wrong in (4, (), (16, 16, 16, 16)):
-        with pytest.raises(InputError, match="at least 8 voxels"):
+    for wrong in (8, (), (16, 16, 16, 16)):
+        with pytest.raises(InputError, match="at least 16 voxels"):
             data.replace(crop=wrong)
 
 

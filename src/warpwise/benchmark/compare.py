@@ -152,5 +152,5 @@ def table(rows: Sequence[Row]) -> str:
     pairs = [row.people for row in rows if row.method == rows[0].method] if rows else []
     tests = compared(scores, pairs) if pairs and {len(pairs)} == {*map(len, scores.values())} else {}
     for (one, other), p in tests.items():
-        lines.append(f"\nDice of {one} against {other}: p = {p:.2g} (bootstrap over people, Holm).")
+        lines.append(f"\nDice of {one} against {other}: p = {p:.2g} (jackknife over people, Holm).")
     return "\n".join(lines)

@@ -22,6 +22,8 @@ from warpwise.synthetic.deformations import random_velocity
 from warpwise.transforms.velocity import exponential
 from warpwise.volume import Volume
 
+MARGIN = 4  # voxels at the face of a window
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -186,7 +188,9 @@ class PairSampler:
 
     Attributes:
         volumes: by number; pairs: of those. Both may be made as they are asked for.
-        shape: of the canvas that every pair is put on; a window, anywhere in the fixed volume, where that is larger.
+        shape: of the canvas that every pair is put on.
+        windows: whether that is a part of the images, anywhere in the fixed one; near its faces, beyond which the image
+            goes on, similarities do not look.
         labels: values that take part, `labels_at_once` of them in a step, unless `codes` stand for all.
         teacher: (fixed, moving, their linear map) → a displacement to learn from, on the fixed volume, in its voxels.
     """
@@ -200,6 +204,7 @@ class PairSampler:
     seed: int
     codes: Codes | None = None
     teacher: Callable[[int, int, Matrix], VectorField] | None = None
+    windows: bool = False
 
     @property
     def dim(self) -> int:
@@ -231,8 +236,8 @@ class PairSampler:
         if settings.flip and rng.random() < 0.5:
             together = together @ np.diag([-1.0, 1.0, 1.0, 1.0])
         at = settings.shift_voxels * rng.uniform(-1, 1, 3) * free
-        spare = np.maximum(0, np.array(fixed.grid.shape) - np.array(shape))
-        if spare.any():  # a window, anywhere in the image
+        spare = np.maximum(0, np.array(fixed.grid.shape) - np.array(shape)) if self.windows else np.zeros(3, np.int64)
+        if self.windows:
             middle = middle + spare * rng.uniform(-0.5, 0.5, 3)
         to_fixed = shift(middle) @ together @ shift(at - (np.array(shape) - 1) / 2)
         part = settings.apart
@@ -252,6 +257,10 @@ class PairSampler:
         weight = np.empty(shape, np.float32)
         kernels.overlap_weight(None, fixed.grid.shape, to_fixed, out=weight)
         kernels.overlap_weight(weight.copy(), moving.grid.shape, to_moving, out=weight)
+        for axis in np.flatnonzero(spare):
+            # The image goes on beyond these faces, and what lies there cannot be fetched.
+            faces = np.moveaxis(weight, int(axis), 0)
+            faces[:MARGIN], faces[-MARGIN:] = 0, 0
         truth = None
         if self.teacher is not None:
             truth = carried(self.teacher(n, m, world), shape, to_fixed, to_moving, across, undone)

@@ -122,7 +122,9 @@ def prepare(
         codes = Codes.signed(sizes(seen, labels), channels=data.label_codes)
     taught = teacher_of(data.teacher, store, volumes) if data.teacher is not None else None
     window = windowed((x, y, z), data.crop, dim=seen[0].dim)
-    sampler = PairSampler(volumes, located, window, labels, data.labels_at_once, augmentation, seed, codes, taught)
+    sampler = PairSampler(
+        volumes, located, window, labels, data.labels_at_once, augmentation, seed, codes, taught, data.crop is not None
+    )
     values = np.concatenate([v.data[v.data > DARK][::7] for v in seen])
     dim = seen[0].dim
     facts = DataFacts(

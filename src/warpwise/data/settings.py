@@ -73,8 +73,8 @@ class DataSettings(Settings):
     @classmethod
     def _window(cls, crop: int | tuple[int, ...] | None) -> int | tuple[int, ...] | None:
         sides = (crop,) if isinstance(crop, int) else crop
-        if sides is not None and (len(sides) > 3 or min(sides, default=0) < 8):
-            raise ValueError("one, two or three numbers of at least 8 voxels are needed")
+        if sides is not None and (len(sides) > 3 or min(sides, default=0) < 16):
+            raise ValueError("one, two or three numbers of at least 16 voxels are needed")
         return crop
 
     @field_validator("people")

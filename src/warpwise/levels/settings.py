@@ -104,6 +104,8 @@ class TrainingSettings(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         above = self.registration
+        if self.data.crop is not None and self.synthetic is not None:
+            raise ValueError("data.crop: made pairs are as large as synthetic.shape says")
         if self.data.crop is not None and isinstance(self.network, SegmentationSettings) and self.network.places:
             raise ValueError("network.places are those in a whole object, and data.crop shows windows")
         terms = {**self.objective, **(above.objective if above else {})}

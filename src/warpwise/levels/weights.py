@@ -19,6 +19,7 @@ from warpwise.levels.loop import Verdict
 from warpwise.levels.settings import StepSettings, TrainingSettings
 from warpwise.levels.validation import Judged, Predict, alignment_of
 from warpwise.networks.base import predict
+from warpwise.networks.probabilistic import FeatureSettings, told_by_means
 from warpwise.objective import Objective
 from warpwise.prediction import Prediction
 from warpwise.similarity.posterior import FeaturePrior, divergences
@@ -165,6 +166,9 @@ class Weights:
 
     def _watch(self, step: int, means: Mapping[str, float]) -> None:
         told = [value for name, value in means.items() if name.startswith("kl.")]
+        network = self.settings.network
+        if isinstance(network, FeatureSettings) and network.variances == "fixed":
+            told = [told_by_means(value) for value in told]
         self.collapsed = self.collapsed + 1 if told and max(told) < UNTOLD else 0
         if self.collapsed >= COLLAPSED:
             raise RunError(

@@ -66,16 +66,17 @@ class GaussianFeatures(nn.Module):
     def __init__(self, dim: int, width: int, settings: FeatureSettings) -> None:
         super().__init__()
         self.mean = conv(dim, width, settings.features)
-        self.uncertain = settings.uncertainty
-        learned = settings.uncertainty and settings.variances == "learned"
-        self.log_variance = Head(dim, width, settings.features) if learned else None
+        # Fixed ones keep the head, so that both kinds begin with the same weights and a step takes as long.
+        self.log_variance = Head(dim, width, settings.features) if settings.uncertainty else None
+        self.fixed = settings.variances == "fixed"
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 2C, *space): C means, then C log-variances; or C means."""
         mean = self.mean(x).float()
-        if not self.uncertain:
+        if self.log_variance is None:
             return mean
-        told = torch.zeros_like(mean) if self.log_variance is None else self.log_variance(x).float()
+        told = self.log_variance(x).float()
+        told = 0 * told if self.fixed else told
         log_variance = LONGEST * torch.tanh((told + FIRST) / LONGEST)
         return torch.cat([mean, log_variance], 1)
 
@@ -138,6 +139,13 @@ class IntensityFeatures(nn.Module):
         return out
 
 
+def told_by_means(divergence: float) -> float:
+    """What a channel of fixed variances tells, nats, of its divergence from the prior, which is more even if it tells
+    nothing."""
+    log_variance = LONGEST * math.tanh(FIRST / LONGEST)
+    return divergence - 0.5 * (math.exp(log_variance) - 1 - log_variance)
+
+
 def of_both(encoder: nn.Module, fixed: Tensor, moving: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Features of two images at every octave, fine to coarse."""
     both = encoder(torch.cat([fixed, moving]))  # one batch: PyTorch's convolutions are slow on a batch of one
@@ -177,6 +185,12 @@ def nearby(fixed: Tensor, warped: Tensor, *, radius: int, uncertain: bool) -> Te
         sides = [0.25 * x for x in sides[0]], sides[1]
     # A cost volume is a mean over channels, of which every dimension of the features has as many as there are terms.
     cost_volume = ops.cost_volume(torch.cat(sides[0], 1), torch.cat(sides[1], 1), radius=radius)
+    dim, size = fixed.dim() - 2, 2 * radius + 1
+    for axis in (n for n in range(dim) if fixed.shape[n + 2] == 1):
+        # Beside a single slice there is nothing, which is no distance of 0: it counts as the slice itself.
+        each = cost_volume.unflatten(1, (size,) * dim)
+        middle = each.narrow(axis + 1, radius, 1)
+        cost_volume = middle.expand_as(each).flatten(1, dim)
     return len(sides[0]) * cost_volume
 
 

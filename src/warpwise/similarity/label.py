@@ -30,7 +30,9 @@ class LabelOverlap(Loss):
             return alignment.displacement.new_zeros(())
         squares, own = ((fixed - warped) ** 2).flatten(1).sum(1), (fixed**2).flatten(1).sum(1)
         there = own > 0  # a pair whose fixed image shows none of the labels has nothing to say
-        return (squares * there / own.where(there, own.new_ones(()))).sum() / there.sum().clamp(min=1)
+        # In a window that shows next to nothing of them, the moving image's count, too.
+        either = own.maximum(0.5 * (warped**2).flatten(1).sum(1).detach())
+        return (squares * there / either.where(there, own.new_ones(()))).sum() / there.sum().clamp(min=1)
 
     def share(self, codes: NDArray[np.float32]) -> float:
         """Factor of Σ (fixed − moving)² for these fixed codes (K, X, Y, Z), the weight in it."""
