@@ -276,7 +276,7 @@ def note_in_ledger(task: str, reason: str, methods: Sequence[str]) -> None:
     ledger = HERE / "ledger.md"
     facts = machine()
     with ledger.open("a", encoding="utf-8") as file:
-        file.write(f"| {facts['date'][:10]} | {facts['commit']} | {task} | {', '.join(methods)} | {reason} |\n")
+        file.write(f"| {facts['date'][:10]} | {facts['commit']} | {task} | {'; '.join(methods)} | {reason} |\n")
 
 
 def report(content: dict[str, Any]) -> str:
