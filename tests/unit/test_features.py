@@ -64,6 +64,15 @@ def term(name: str):
     return Objective.of({name: parse_term(name, {})}).terms[name]
 
 
+@pytest.mark.parametrize("uncertain", [True, False])
+def test_beside_a_single_slice_there_is_no_better_match(uncertain):
+    both = torch.randn(2, 1, 4, 6, 5, generator=torch.Generator().manual_seed(0))
+    flat = nearby(both[0].unsqueeze(-1), both[1].unsqueeze(-1), radius=1, uncertain=uncertain)[..., 0]
+    plane = nearby(both[0], both[1], radius=1, uncertain=uncertain)
+    for slice_ in flat.unflatten(1, (9, 3)).unbind(2):
+        assert torch.allclose(slice_, plane, atol=1e-5)
+
+
 def test_feature_match_is_the_likelihood_that_matched_features_are_equal():
     fixed, moving = random(1, 4, 4, 4, seed=1), random(1, 4, 4, 4, seed=2)
     field = torch.zeros(1, 2, 8, 8)

@@ -19,9 +19,9 @@ from warpwise.levels.training import Run, data_of, levels_of, train
 from warpwise.networks import parse_network
 from warpwise.networks.base import initialise
 from warpwise.networks.model import WEIGHTS
-from warpwise.networks.probabilistic import drawn, means
+from warpwise.networks.probabilistic import drawn, means, told_by_means
 from warpwise.prediction import FeatureOctave, Features, Prediction, at_octave
-from warpwise.similarity.posterior import unlike
+from warpwise.similarity.posterior import from_prior, unlike
 from warpwise.terms.term import parse_term
 
 CASCADE = {"kind": "cascade", "widths": [4, 6, 8], "features": 3, "matching": [6, 6], "context": [6, 6], "sampled": True}
@@ -121,6 +121,11 @@ def test_fixed_variances_are_those_that_learned_ones_begin_with():
         told[kind] = [octave.detach() for octave in body.encoder(both)]
     assert all(torch.equal(a, b) for a, b in zip(told["fixed"], told["learned"], strict=True))
     assert float(told["fixed"][0].chunk(2, 1)[1].std()) == 0
+    one, other = (network(**CASCADE, variances=kind).state_dict() for kind in ("fixed", "learned"))
+    assert set(one) == set(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    first = from_prior(torch.cat([torch.full((1, 1), 0.3), told["fixed"][0][:1, -1:, 0, 0]], 1))
+    assert told_by_means(float(first)) == pytest.approx(0.5 * 0.3**2, abs=1e-6)
     with pytest.raises(InputError, match="uncertainty is off"):
         parse_network({"kind": "cascade", "variances": "fixed", "uncertainty": False})
 
