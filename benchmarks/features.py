@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from bilevel import deciles, known_pair, noisy
 from common import machine, markdown_table, solver
 from learning import measured
 
@@ -32,10 +33,8 @@ from warpwise.levels.settings import TrainingSettings
 from warpwise.levels.training import Run, train
 from warpwise.methods import Method
 from warpwise.networks.model import Model, size
-from warpwise.ops import kernels
 from warpwise.registrars.deformable.work import ScaleSettings
 from warpwise.synthetic.contrasts import smooth_noise
-from warpwise.transforms.velocity import exponential
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -184,13 +183,6 @@ def chosen(dataset: Dataset, rows: Sequence[Row], most: int = 24) -> list[int]:
     return [k for k in every if any(word in dataset.labels.get(k, "").lower() for word in deep)][:most]
 
 
-def noisy(image: Image, *, sigma: float, seed: int) -> Image:
-    """Gaussian noise of so much of the intensity range."""
-    low, high = intensity_range(image.data)
-    noise = np.random.default_rng([seed, *image.grid.shape]).standard_normal(image.data.shape, np.float32)
-    return Image(image.data.astype(np.float32) + np.float32(sigma * (high - low)) * noise, image.grid, name=image.name)
-
-
 def shaded(image: Image, *, strength: float, seed: int) -> Image:
     """Multiplied by exp(strength · a smooth field of unit variance)."""
     x, y, z = image.grid.embedded().shape
@@ -288,59 +280,15 @@ def calibration(arguments: argparse.Namespace) -> None:
             folder = arguments.runs / task / row
             if not (folder / "done").exists() or row.endswith("-unlabelled"):
                 continue
-            model, said, errors = Model.load(folder), [], []
+            method, said, errors = Method.of_model(Model.load(folder)), [], []
             for n in range(arguments.pairs or 12):
-                error, uncertainty, inside = known_pair(read_image(scans[n % len(scans)].image), model, n)
+                error, uncertainty, inside = known_pair(read_image(scans[n % len(scans)].image), method, n)
                 said.append(uncertainty[inside])
                 errors.append(error[inside])
             found["tasks"][task][NAMES[row]] = deciles(np.concatenate(said), np.concatenate(errors))
             print(task, row, found["tasks"][task][NAMES[row]], flush=True)
         keep(arguments.out, "calibration", found)
     calibrated(found, RESULTS / "features_calibration.png")
-
-
-def known_pair(image: Image, model: Model, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every voxel: endpoint error, mm; reported uncertainty, mm; whether it shows something."""
-    rng = np.random.default_rng([5, seed])
-    grid = image.grid
-    x, y, z = grid.shape
-    voxel = float(np.mean(grid.spacing_mm))
-    reach = 0.1 * min(grid.shape) * voxel
-    velocity = anywhere((x, y, z), rng, sigma=float(rng.uniform(1, 2)) * reach / voxel, amplitude=0.5 * reach / voxel)
-    field = exponential(velocity, squarings=7)
-    data = image.data.astype(np.float32)
-    bent = kernels.warp(data, field, np.eye(4), out=np.empty_like(data))
-    noise = float(rng.uniform(0, 0.1))
-    # fixed(x) = moving(x + u(x)): u is what the registration should find
-    fixed, moving = noisy(Image(bent, grid), sigma=noise, seed=seed), noisy(image, sigma=noise, seed=seed + 1000)
-    result = ww.register(fixed, moving, method=Method.of_model(model))
-    truth = kernels.map_vectors(field, grid.affine[:3, :3])
-    error = np.sqrt(((result.displacement_mm - truth) ** 2).sum(0))
-    low, high = intensity_range(bent)
-    inside = kernels.gaussian((bent > low + 0.1 * (high - low)).astype(np.float32), [1.0] * 3)[0] > 0.5
-    return error, result.uncertainty.data[0], inside
-
-
-def anywhere(shape: tuple[int, int, int], rng: np.random.Generator, *, sigma: float, amplitude: float) -> np.ndarray:
-    """Smooth noise (3, X, Y, Z) that is as strong at the border as elsewhere: certainty must not follow from the place."""
-    margin = int(2 * sigma) + 1
-    noise = rng.standard_normal((3, *[n + 2 * margin for n in shape])).astype(np.float32)
-    inner = (slice(None), *[slice(margin, margin + n) for n in shape])
-    field = np.ascontiguousarray(kernels.gaussian(noise, [sigma] * 3)[inner])
-    return field * np.float32(amplitude / np.sqrt((field**2).sum(0).mean()))
-
-
-def deciles(said: np.ndarray, error: np.ndarray) -> dict:
-    """Mean error and mean reported deviation of ten equal parts, from the most to the least certain."""
-    order = np.argsort(said, kind="stable")
-    parts = np.array_split(order, 10)
-    means = [round(float(error[p].mean()), 4) for p in parts]
-    return {
-        "reported_mm": [round(float(said[p].mean()), 4) for p in parts],
-        "error_mm": means,
-        "rises_in_every_step": bool((np.diff(means) > 0).all()),
-        "spearman": round(float(np.corrcoef(np.argsort(order), np.argsort(np.argsort(error)))[0, 1]), 3),
-    }
 
 
 def calibrated(found: dict, path: Path) -> None:
