@@ -9,6 +9,7 @@ from warpwise.networks import NETWORKS
 from warpwise.networks.base import initialise
 from warpwise.networks.heads import Head
 from warpwise.networks.symmetric import bounded
+from warpwise.ops.reference import features as reference
 from warpwise.transforms.displacement import DisplacementField
 
 
@@ -78,6 +79,13 @@ def test_the_cost_volume_of_one_slice_has_nothing_beside_it():
     whole = ops.cost_volume(both[0].unsqueeze(-1), both[1].unsqueeze(-1))[..., 0].unflatten(1, (3, 3, 3))
     assert torch.equal(whole[:, :, :, 1].flatten(1, 2), ops.cost_volume(both[0], both[1]))
     assert not whole[:, :, :, ::2].any()
+    slices = [x.unsqueeze(-1).requires_grad_() for x in both]
+    weight = torch.rand(1, 27, 7, 6, 1, generator=torch.Generator().manual_seed(1))
+    found, wanted = (
+        torch.autograd.grad((weight * volume).sum(), slices)
+        for volume in (ops.cost_volume(*slices), reference.cost_volume(*slices, radius=[1, 1, 1]))
+    )
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found, wanted, strict=True))
 
 
 def test_the_cost_volume_is_highest_at_the_shift():
