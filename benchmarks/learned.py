@@ -57,10 +57,13 @@ SHOWN = {
     "symmetric, labels": "**symmetric** pyramid",
     "features, labels": "**features** and their solver",
     "features, labels, refined": "**features**, refined",
+    "features on windows, labels": "**features**, trained on windows",
+    "features on windows, labels, refined": "the same, refined",
     "cascade, labels": "**cascade**",
     "accurate, structures": "`accurate`, led by **structures**",
     "accurate, features": "`accurate`, led by **features**",
     "accurate, features, no labels": "the same, features trained without labels",
+    "accurate, features on windows": "`accurate`, led by features of windows",
     "energy, features": "`energy`, led by **features**",
 }
 BEGIN, END = "<!-- learned.py table -->", "<!-- end -->"
