@@ -66,6 +66,10 @@ SHOWN = {
     "accurate, features on windows": "`accurate`, led by features of windows",
     "energy, features": "`energy`, led by **features**",
 }
+BRIEFLY = (
+    "affine", "accurate", "VoxelMorph, labels", "pyramid, labels", "pyramid, labels, refined", "features, labels",
+    "features on windows, labels", "accurate, structures", "accurate, features", "accurate, features on windows",
+)  # fmt: skip
 BEGIN, END = "<!-- learned.py table -->", "<!-- end -->"
 
 
@@ -363,9 +367,9 @@ def table_all(_: argparse.Namespace) -> None:
         who = {r["fixed"] for r in rows} | {r["moving"] for r in rows}
         seeds = {r["seed"] for r in rows if "seed" in r}
         head.append(f"{task}: {len(who)} people, {len(seeds)} seed{'s' * (len(seeds) > 1)}")
-    table = [[title, *[cell(rows, name) for rows in found.values()]] for name, title in SHOWN.items()]
-    lines = markdown_table(head, [row for row in table if any(part != "–" for part in row[1:])])
-    for path in (HERE.parent / "README.md", HERE.parent / "docs" / "learning.md"):
+    for path, names in ((HERE.parent / "README.md", BRIEFLY), (HERE.parent / "docs" / "learning.md", tuple(SHOWN))):
+        table = [[SHOWN[name], *[cell(rows, name) for rows in found.values()]] for name in names]
+        lines = markdown_table(head, [row for row in table if any(part != "–" for part in row[1:])])
         before, begun, rest = path.read_text(encoding="utf-8").partition(BEGIN)
         _, ended, after = rest.partition(END)
         if not begun or not ended:
