@@ -130,7 +130,6 @@ def measure(arguments: argparse.Namespace) -> None:
     facts = {k: v for k, v in machine().items() if k in ("date", "commit", "cpu", "cores")}
     for row in rows:
         for seed in arguments.seeds:
-            arguments.task = TASK
             trained = trained_by(arguments, row, seed)
             if trained is None:
                 continue
@@ -186,6 +185,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--reason", default="")
+    parser.set_defaults(task=TASK)
     measure(parser.parse_args())
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from common import machine
+from learned import SUBCORTICAL
 
 from warpwise.benchmark.compare import Row, run_method
 from warpwise.evaluation.statistics import compared
@@ -42,7 +43,6 @@ STEPS = {
     "brains": {"pyramid": 500, "symmetric": 200, "voxelmorph": 1000, "vm-diff": 400, "transmorph": 600},
 }
 REFINED = {"brains": ("pyramid", "symmetric"), "hippocampus": ("pyramid",), "heart": ("pyramid",)}
-SUBCORTICAL = ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "accumbens")
 
 
 def settings_of(task: str, network: str, seed: int, data: Path) -> TrainingSettings:

@@ -49,6 +49,12 @@ def test_label_overlap_leaves_out_pairs_that_show_none_of_the_labels():
     assert float(LabelOverlap()(state(fixed_labels=none, warped_labels=some))) == 0
 
 
+def test_a_window_with_next_to_nothing_of_a_label_does_not_drown_the_others():
+    one = torch.zeros(1, 1, 8, 8)
+    one[..., 0, 0] = 1
+    assert float(LabelOverlap()(state(fixed_labels=one, warped_labels=box(2, 6)))) < 2.1
+
+
 def test_segmentation_is_the_cross_entropy_of_the_labels():
     logits = torch.zeros(1, 2, 8, 8)
     found = Segmentation()(state(fixed_labels=box(0, 4), prediction=prediction(labels=logits)))

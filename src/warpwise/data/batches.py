@@ -236,8 +236,9 @@ class PairSampler:
         if settings.flip and rng.random() < 0.5:
             together = together @ np.diag([-1.0, 1.0, 1.0, 1.0])
         at = settings.shift_voxels * rng.uniform(-1, 1, 3) * free
-        spare = np.maximum(0, np.array(fixed.grid.shape) - np.array(shape)) if self.windows else np.zeros(3, np.int64)
+        spare = np.zeros(3, np.int64)
         if self.windows:
+            spare = np.maximum(0, np.array(fixed.grid.shape) - np.array(shape))
             middle = middle + spare * rng.uniform(-0.5, 0.5, 3)
         to_fixed = shift(middle) @ together @ shift(at - (np.array(shape) - 1) / 2)
         part = settings.apart

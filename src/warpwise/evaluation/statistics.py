@@ -10,7 +10,6 @@ from scipy import stats
 from warpwise.errors import InputError
 
 FEWEST = 6  # people of whom a p-value may be told
-DRAWS = 2000
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -81,27 +80,15 @@ def p_value(pairs: Pairs, gaps: Sequence[float] | NDArray[np.float64]) -> float 
 
 
 def interval(
-    pairs: Pairs, values: Sequence[float], *, level: float = 0.95, draws: int = DRAWS, seed: int = 0
+    pairs: Pairs, values: Sequence[float], *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile interval of the mean over pairs, by bootstrap over people, see `bootstrap`.
-
-    Args:
-        level: share of draws inside; draws: so many; seed: of them.
-
-    Raises:
-        InputError: there is nobody, or not a value for each pair.
-    """
-    low, high = np.quantile(bootstrap(pairs, values, draws=draws, seed=seed), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def bootstrap(
-    pairs: Pairs, values: Sequence[float] | NDArray[np.float64], *, draws: int = DRAWS, seed: int = 0
-) -> NDArray[np.float64]:
-    """Means over pairs (draws,), each of people drawn anew, for both roles of a pair.
+    """Percentile interval of the mean over pairs, by bootstrap over people, who are drawn for both roles of a pair.
 
     A pair counts as often as both of its people were drawn: pairs of one person are not independent, and to draw pairs
     would say more than was seen. A person's own pairs count as often as that person was drawn.
+
+    Args:
+        level: share of draws inside; draws: so many; seed: of them.
 
     Raises:
         InputError: there is nobody, or not a value for each pair.
@@ -114,7 +101,8 @@ def bootstrap(
         weights = np.where(fixed == moving, times[fixed], times[fixed] * times[moving])
         if weights.sum() > 0:
             means.append(float((weights * found).sum() / weights.sum()))
-    return np.array(means)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def numbered(

@@ -283,8 +283,7 @@ def cost_volume(fixed: Tensor, moving: Tensor, *, radius: int = 1) -> Tensor:
     Source: Dosovitskiy et al. (FlowNet), ICCV 2015.
     """
     check_images(fixed, moving, None)
-    whole_radius(fixed, radius)
-    return _cost_volume(fixed, moving, radius=[int(radius)] * (fixed.dim() - 2))
+    return _cost_volume(fixed, moving, radius=radius_per_axis(fixed, radius))
 
 
 def diffusion(displacement: Tensor) -> Tensor:
@@ -345,10 +344,19 @@ def whole_radius(image: Tensor, radius: int | Sequence[int]) -> list[int]:
     Raises:
         InputError: one is negative, or there is not one for each axis.
     """
+    return [r if n > 1 else 0 for r, n in zip(radius_per_axis(image, radius), image.shape[2:], strict=True)]
+
+
+def radius_per_axis(image: Tensor, radius: int | Sequence[int]) -> list[int]:
+    """Radius per axis, however short the axis is.
+
+    Raises:
+        InputError: one is negative, or there is not one for each axis.
+    """
     values = per_axis(radius, image.dim() - 2, "radius")
     if min(values) < 0:
         raise InputError(f"radius {values} must not be negative.")
-    return [int(r) if n > 1 else 0 for r, n in zip(values, image.shape[2:], strict=True)]
+    return [int(r) for r in values]
 
 
 def check_field(image: Tensor, displacement: Tensor) -> None:
