@@ -132,10 +132,17 @@ def train_all(arguments: argparse.Namespace) -> None:
             if resume:
                 settings = same_settings(folder, settings)
             elif minutes := content_of(arguments.task)["rows"][row].get("minutes"):
-                settings = settings.replace(steps=fitting(settings, minutes, cache))
+                steps = taken_by_another_seed(arguments, row) or fitting(settings, minutes, cache)
+                settings = settings.replace(steps=steps)
             run = Run(folder, cache, resume, overwrite=True, on_event=told)
             train(settings, run)
             (folder / "done.json").write_text(json.dumps({**facts, "load": os.getloadavg()}))
+
+
+def taken_by_another_seed(arguments: argparse.Namespace, row: str) -> int | None:
+    """Steps of a run of this row that is there, on this machine."""
+    runs = (arguments.runs / arguments.task).glob(folder_of(arguments.runs, arguments.task, row, 0).name[:-1] + "?")
+    return next((read_settings(run / "config.yaml").steps for run in runs if (run / "done.json").exists()), None)
 
 
 def same_settings(folder: Path, settings: TrainingSettings) -> TrainingSettings:

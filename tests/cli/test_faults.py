@@ -107,6 +107,25 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("stopped\n", "")
 
 
+def test_ctrl_c_that_falls_into_a_destructor_is_not_lost():
+    program = """
+import signal, time
+from warpwise.cli import interrupted
+signal.signal(signal.SIGINT, interrupted)
+class Dying:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0)
+try:
+    Dying()
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("stopped\n", "")
+
+
 class SmallDisk:
     """A file system of a few megabytes, or none where this machine does not let us mount one."""
 

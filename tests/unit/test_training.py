@@ -14,7 +14,7 @@ from warpwise.events import Event
 from warpwise.levels import board, checkpoint, training
 from warpwise.levels.history import history
 from warpwise.levels.settings import TrainingSettings, read_settings
-from warpwise.levels.training import Run, train
+from warpwise.levels.training import CONFIG, Run, train
 from warpwise.levels.validation import Judged
 from warpwise.levels.weights import Weights
 from warpwise.networks.model import CARD, WEIGHTS, Model, read_tensors
@@ -82,8 +82,9 @@ def test_real_pairs_teach_a_network_to_overlap_labels(toy: Path, tmp_path: Path)
 
 @pytest.mark.parametrize(("schedule", "precision"), [("cosine", "bf16-mixed"), ("plateau", "32-true")])
 def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_bits(
-    toy: Path, tmp_path: Path, schedule: str, precision: str
+    toy: Path, tmp_path: Path, monkeypatch, schedule: str, precision: str
 ):
+    monkeypatch.setattr(training, "knows_bfloat16", lambda: True)
     wanted = real(toy, optimizer={"schedule": schedule, "patience": 1}, precision=precision)
     train(wanted, Run(tmp_path / "whole"))
 
@@ -131,10 +132,30 @@ def test_two_processes_give_the_losses_of_one_with_twice_the_batch(tmp_path: Pat
 
 
 @pytest.mark.parametrize("network", ["pyramid", "symmetric", "voxelmorph", "transmorph"])
-def test_half_precision_trains_every_kind_of_network(tmp_path: Path, network: str):
+def test_half_precision_trains_every_kind_of_network(tmp_path: Path, monkeypatch, network: str):
+    monkeypatch.setattr(training, "knows_bfloat16", lambda: True)
     wanted = settings(network=network, steps=2, validate_every=2, precision="bf16-mixed")
     train(wanted, Run(tmp_path / "run"))
     assert all(torch.isfinite(v).all() for v in weights(tmp_path / "run").values())
+
+
+def test_a_cpu_without_bfloat16_trains_in_float32_and_says_so(tmp_path: Path, monkeypatch):
+    notes: list[str] = []
+
+    def told(event: Event) -> None:
+        notes.append(event.text)
+
+    for precision in ("32-true", "bf16-mixed"):
+        for knows in (True, False):
+            monkeypatch.setattr(training, "knows_bfloat16", lambda knows=knows: knows)
+            wanted = settings(steps=2, validate_every=2, precision=precision)
+            notes.clear()
+            train(wanted, Run(tmp_path / f"{precision} {knows}", on_event=told))
+            assert any("bfloat16" in text for text in notes) == (precision == "bf16-mixed" and not knows)
+    plain = weights(tmp_path / "32-true False")
+    assert same(weights(tmp_path / "bf16-mixed False"), plain)
+    assert not same(weights(tmp_path / "bf16-mixed True"), plain)
+    assert read_settings(tmp_path / "bf16-mixed False" / CONFIG).precision == "bf16-mixed"  # elsewhere it may be taken up
 
 
 def test_a_loss_without_a_finite_value_shortens_the_steps_and_at_last_ends_the_run(tmp_path: Path, monkeypatch):

@@ -1,8 +1,10 @@
 """The command line: one file a verb. Only typer is imported until a verb runs."""
 
+import _thread
 import os
 import signal
 import sys
+import threading
 import traceback
 from types import FrameType
 from typing import Any, NoReturn
@@ -23,8 +25,14 @@ def main() -> None:
 
 def interrupted(_: int, __: FrameType | None) -> NoReturn:
     """Stop at Ctrl-C, and let no half-made object (of the compiler, say) complain while it is thrown away."""
-    sys.unraisablehook = lambda _: None
+    sys.unraisablehook = again
     raise KeyboardInterrupt
+
+
+def again(what: "sys.UnraisableHookArgs") -> None:
+    """An interrupt that came within a destructor or a callback, where Python drops it, comes anew when that is over."""
+    if issubclass(what.exc_type, KeyboardInterrupt):
+        threading.Timer(0.02, _thread.interrupt_main).start()
 
 
 def execute(arguments: list[str]) -> int:

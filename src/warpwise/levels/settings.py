@@ -77,7 +77,8 @@ class TrainingSettings(Settings):
         batch: pairs a process looks at together; accumulate: such batches an update.
         validate_every: steps between validations; validation_pairs: at most so many (0: all).
         save_every_s: seconds between checkpoints, beside those at every validation.
-        precision: 32-true; or bf16-mixed, faster on GPUs and on CPUs that know the type (twice, on whole brains).
+        precision: 32-true; or bf16-mixed, faster on GPUs and on CPUs that know the type (up to twice); on others it is
+            float32 all the same.
         init: a model (name, or folder of one or of a run) whose weights are the first; its network must be this one.
         seed: of weights, pairs and augmentation.
         licence: under which the weights may be used, for the model's card.

@@ -15,7 +15,7 @@ from warpwise import __version__
 from warpwise.data.prepared import Prepared, prepare
 from warpwise.data.volumes import Store
 from warpwise.errors import InputError, RunError
-from warpwise.events import OnEvent, ignore
+from warpwise.events import OnEvent, ignore, note
 from warpwise.io.run_folder import appearing, claim_folder, locked
 from warpwise.levels import checkpoint, loop
 from warpwise.levels.settings import TrainingSettings
@@ -80,6 +80,11 @@ def train(settings: TrainingSettings, run: Run) -> None:
             begin(settings, run.folder)
         many = run.processes > 1
         strategy = "ddp_spawn" if many else "auto"
+        if settings.precision == "bf16-mixed" and accelerator == "cpu" and not knows_bfloat16():
+            settings = settings.replace(precision="32-true")
+            run.on_event(
+                note("This CPU has no bfloat16 instructions, and is slower where they are emulated: float32 it is.")
+            )
         fabric = Fabric(accelerator=accelerator, devices=run.processes, strategy=strategy, precision=settings.precision)
         try:
             # Bound, not passed: Fabric would copy the arguments field by field, which frozen ones refuse.
@@ -99,6 +104,12 @@ def device_of(name: str) -> str:
     if name == "cuda" and not available:
         raise InputError("No CUDA device was found.", hint="Use --device cpu or auto.")
     return "cuda" if available and name != "cpu" else "cpu"
+
+
+def knows_bfloat16() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 itself (AVX-512 BF16, AMX; Arm's extension)."""
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
 
 def begin(settings: TrainingSettings, folder: Path) -> None:
