@@ -80,8 +80,8 @@ class Weights:
 
     def __post_init__(self) -> None:
         settings = self.settings.optimizer
-        if self.fabric.device.type == "cpu" and self.settings.precision == "bf16-mixed":
-            # oneDNN's bfloat16 convolutions are up to 1.4 times as fast where channels of a voxel lie side by side.
+        if self.fabric.device.type == "cpu":
+            # oneDNN's convolutions and their gradients are 1.2 to 4 times as fast where channels of a voxel lie side by side.
             for rank, order in ((4, torch.channels_last), (5, torch.channels_last_3d)):
                 for weight in (w for w in self.network.parameters() if w.dim() == rank):
                     weight.data = weight.data.contiguous(memory_format=order)
