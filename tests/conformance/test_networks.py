@@ -13,7 +13,7 @@ from torch.utils import _pytree
 from warpwise import ops
 from warpwise.errors import InputError
 from warpwise.networks import NETWORKS, parse_network
-from warpwise.networks.base import NetworkSettings, initialise, predict
+from warpwise.networks.base import NetworkSettings, initialise, predict, side_by_side
 from warpwise.networks.model import CARD, WEIGHTS, Model, ModelCard, flops, read_card, size, write_model
 from warpwise.prediction import Prediction
 from warpwise.registrars.learned.certainty import deviation
@@ -75,6 +75,17 @@ def test_a_displacement_for_every_voxel_of_images_of_any_size_near_the_identity_
     assert found.shape == (2, len(space), *space)
     # a solver registers whatever features there are, trained or not
     assert 0 < float(found.abs().max()) < (8 if name == "features" else 0.1)
+
+
+@every
+@shapes
+def test_where_weights_lie_in_memory_changes_nothing(name, space):
+    fixed, moving = pair(space)
+    plain, other = (loud(network(name, len(space)), 300) for _ in range(2))
+    assert side_by_side(other) is other
+    assert any(not w.is_contiguous() for w in other.parameters())
+    for one, two in zip(leaves(plain(fixed, moving)), leaves(other(fixed, moving)), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3)
 
 
 @shapes

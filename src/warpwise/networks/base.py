@@ -47,6 +47,17 @@ class NetworkSettings(Settings, ABC):
         return WithHeads(body, heads) if heads else body
 
 
+def side_by_side(network: nn.Module) -> nn.Module:
+    """The same network, in place, whose weights lie so that the channels of a voxel stay side by side on their way through.
+
+    On CPUs oneDNN's convolutions are up to 1.7 times as fast for it, and gradients of few channels in 3-D up to four times.
+    """
+    for rank, order in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+        for weight in (w for w in network.parameters() if w.dim() == rank):
+            weight.data = weight.data.contiguous(memory_format=order)
+    return network
+
+
 SMALL = 1e-5  # standard deviation of a head's first weights: training begins at the identity
 
 

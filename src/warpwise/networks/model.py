@@ -14,7 +14,7 @@ from warpwise.errors import InputError
 from warpwise.image import PERCENTILES
 from warpwise.models import CARD, PLACES, installed
 from warpwise.networks import parse_network
-from warpwise.networks.base import NetworkSettings
+from warpwise.networks.base import NetworkSettings, side_by_side
 from warpwise.prediction import Prediction
 from warpwise.settings import Settings
 
@@ -108,7 +108,8 @@ class Model:
         network = card.build()
         weights = read_tensors(folder / WEIGHTS)
         adopt(network, renamed(weights) if card.network.labels else weights, folder / WEIGHTS)
-        return cls(card, network.eval().to(device), folder)
+        network = network.eval().to(device)
+        return cls(card, side_by_side(network) if device == "cpu" else network, folder)
 
     def __call__(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> Prediction:
         """What the network says of images (B, C, *space) at its own spacing."""
