@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 from common import machine, markdown_table
-from learned import content_of, note_in_ledger, pairs_of, parted, trained_by
+from learned import note_in_ledger, pairs_of, parted, trained_by
+from learned_tables import content_of
 from protocol import DATASETS
 
 import warpwise as ww

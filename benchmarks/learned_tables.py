@@ -1,0 +1,160 @@
+"""Tables of what `learned.py` measured: one of each task, and one of all of them for README and docs/learning.md."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from common import markdown_table
+
+from warpwise.evaluation.statistics import holm, interval, p_value
+
+HERE = Path(__file__).parent
+PRESETS = ("affine", "fast", "balanced", "accurate", "energy")
+BASE = "accurate"
+SHOWN_TASKS = ("hippocampus", "heart", "brains")
+SHOWN = {
+    "affine": "affine stage alone",
+    "balanced": "solver, `balanced`",
+    "accurate": "solver, `accurate`",
+    "energy": "solver, `energy`",
+    "VoxelMorph, labels": "VoxelMorph",
+    "VM-diff, labels": "VM-diff",
+    "TransMorph, labels": "TransMorph",
+    "pyramid, labels": "**pyramid**",
+    "pyramid, labels, refined": "**pyramid**, refined",
+    "pyramid, no labels": "**pyramid**, trained without labels",
+    "pyramid, no labels, refined": "the same, refined",
+    "symmetric, labels": "**symmetric** pyramid",
+    "features, labels": "**features** and their solver",
+    "features, labels, refined": "**features**, refined",
+    "features on windows, labels": "**features**, trained on windows",
+    "features on windows, labels, refined": "the same, refined",
+    "cascade, labels": "**cascade**",
+    "accurate, structures": "`accurate`, led by **structures**",
+    "accurate, features": "`accurate`, led by **features**",
+    "accurate, features, no labels": "the same, features trained without labels",
+    "accurate, features on windows": "`accurate`, led by features of windows",
+    "energy, features": "`energy`, led by **features**",
+}
+BRIEFLY = (
+    "affine", "accurate", "VoxelMorph, labels", "pyramid, labels", "pyramid, labels, refined", "features, labels",
+    "features on windows, labels", "accurate, structures", "accurate, features", "accurate, features on windows",
+)  # fmt: skip
+BEGIN, END = "<!-- learned.py table -->", "<!-- end -->"
+
+
+def content_of(task: str) -> dict[str, Any]:
+    return yaml.safe_load((HERE / "learned" / f"{task}.yaml").read_text())
+
+
+def report(content: dict[str, Any]) -> str:
+    """The table as Markdown: seeds averaged on each pair, then pairs; people drawn anew for intervals."""
+    settings = content_of(content["task"])
+    known = {*settings.get("presets", PRESETS), *settings["rows"], *settings.get("led", {}), *settings.get("tried", ())}
+    rows = [r for r in content["rows"] if r["method"].removesuffix(", refined") in known]
+    base = settings.get("base", BASE)
+    who = sorted({r["fixed"] for r in rows} | {r["moving"] for r in rows})
+    pairs = sorted({r["pair"] for r in rows})
+    primary = settings.get("primary", "") if content["on"] == "test" else ""
+    lines = [
+        f"# {content['task']}: {len(who)} people of `{content['on']}`, {len(pairs)} pairs",
+        "",
+        f"`python benchmarks/learned.py evaluate {content['task']} --on {content['on']}`; ± over seeds; brackets: 95 % by",
+        f"bootstrap over people, in both roles; gain: over `{base}`, on the same pairs. Weights were chosen on `select`.",
+        "p: jackknife over people, of these trained networks; another training may differ by more.",
+        *([f"Named before the run to be compared: {primary}*; p of all others by Holm."] if primary else []),
+        "",
+    ]
+    names = list(dict.fromkeys(r["method"] for r in rows))
+    of = {name: [r for r in rows if r["method"] == name] for name in names}
+    scores = {name: averaged(mine, pairs, "dice") for name, mine in of.items()}
+    pairs_of_people = [next((r["fixed"], r["moving"]) for r in rows if r["pair"] == pair) for pair in pairs]
+    gains = {k: np.subtract(v, scores[base]) for k, v in scores.items() if k != base and base in scores}
+    whole = {k: v for k, v in gains.items() if np.isfinite(v).all()}
+    chance = {k: p for k, v in whole.items() if (p := p_value(pairs_of_people, v)) is not None}
+    others = [k for k in chance if k != primary]
+    chance |= dict(zip(others, holm([chance[k] for k in others]), strict=True))
+    table: list[list[str]] = []
+    for name, mine in of.items():
+        known_here = [n for n, value in enumerate(scores[name]) if np.isfinite(value)]
+        people_here, dice = [pairs_of_people[n] for n in known_here], [scores[name][n] for n in known_here]
+        seeds = sorted({r["seed"] for r in mine if "seed" in r})
+        by_seed = [np.mean([r["dice"] for r in mine if r.get("seed") == seed]) for seed in seeds]
+        spread = f" ± {np.std(by_seed, ddof=1):.4f}" if len(seeds) > 1 else ""
+        low, high = interval(people_here, dice)
+        part = "" if len(known_here) == len(pairs) else f" ({len(known_here)} pairs)"
+        cells = [name + part, mine[0]["labels"], f"{np.mean(dice):.4f}{spread} [{low:.3f}, {high:.3f}]"]
+        bounds = interval(pairs_of_people, whole[name]) if name in whole else None
+        cells.append(f"{whole[name].mean():+.4f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
+        cells.append(f"{chance[name]:.2g}" + ("*" if name == primary else "") if name in chance else "")
+        cells.append(f"{np.mean([r['subcortical'] for r in mine]):.4f}" if "subcortical" in mine[0] else "")
+        cells += [
+            f"{np.mean([r[k] for r in mine]):.{digits}g}" for k, digits in (("sd_log_jacobian", 3), ("percent_ndv", 2))
+        ]
+        cells += [f"{np.median([r['seconds'] for r in mine]):.2f}"]
+        cells += [span([r[k] for r in mine if k in r]) for k in ("minutes", "steps")]
+        cells += [", ".join(map(str, seeds)), f"{np.mean([r['load'] for r in mine]):.1f}"]
+        cells += [", ".join(dict.fromkeys(r["commit"] for r in mine))]
+        table.append(cells)
+    head = ["method", "labels used", "Dice", "gain", "p", "subcortical", "SDlogJ", "% NDV", "s a pair", "trained min",
+            "steps", "seeds", "load", "commit"]  # fmt: skip
+    empty = [n for n, title in enumerate(head) if title in ("p", "subcortical") and not any(row[n] for row in table)]
+    table = [[cell for n, cell in enumerate(row) if n not in empty] for row in table]
+    head = [title for n, title in enumerate(head) if n not in empty]
+    return (
+        "\n".join([
+            *lines,
+            *markdown_table(head, table),
+            "",
+            "; ".join(dict.fromkeys(f"{r['cpu']}, {r['cores']} cores" for r in rows)) + ".",
+        ])
+        + "\n"
+    )
+
+
+def averaged(rows: Sequence[dict[str, Any]], pairs: Sequence[str], key: str) -> list[float]:
+    """Means over seeds for each pair; NaN where one of them has none."""
+    by_pair: dict[str, list[float]] = {pair: [] for pair in pairs}
+    for row in rows:
+        by_pair[row["pair"]].append(row[key])
+    seeds = len({row.get("seed") for row in rows})
+    return [float(np.mean(values)) if len(values) == seeds else float("nan") for values in by_pair.values()]
+
+
+def span(values: Sequence[float]) -> str:
+    """From … to, or the one that all are."""
+    low, high = min(values, default=""), max(values, default="")
+    return str(low) if low == high else f"{low} – {high}"
+
+
+def table_all(_: argparse.Namespace) -> None:
+    """What is shown of all tasks, between marks in README.md and docs/learning.md."""
+    places = {task: HERE / "results" / f"learned_{task}_test.json" for task in SHOWN_TASKS}
+    found = {task: json.loads(place.read_text())["rows"] for task, place in places.items() if place.exists()}
+    head = ["mean Dice (SDlogJ) on people kept for a last test"]
+    for task, rows in found.items():
+        who = {r["fixed"] for r in rows} | {r["moving"] for r in rows}
+        seeds = {r["seed"] for r in rows if "seed" in r}
+        head.append(f"{task}: {len(who)} people, {len(seeds)} seed{'s' * (len(seeds) > 1)}")
+    for path, names in ((HERE.parent / "README.md", BRIEFLY), (HERE.parent / "docs" / "learning.md", tuple(SHOWN))):
+        table = [[SHOWN[name], *[cell(rows, name) for rows in found.values()]] for name in names]
+        lines = markdown_table(head, [row for row in table if any(part != "–" for part in row[1:])])
+        before, begun, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+        _, ended, after = rest.partition(END)
+        if not begun or not ended:
+            raise SystemExit(f"{path} does not say where the table belongs: {BEGIN} … {END}")
+        path.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
+
+
+def cell(rows: Sequence[dict[str, Any]], name: str) -> str:
+    """Dice, roughness and minutes of training of one method."""
+    mine = [r for r in rows if r["method"] == name]
+    if not mine:
+        return "–"
+    minutes = [r["minutes"] for r in mine if "minutes" in r]
+    trained = f", {np.mean(minutes):.0f} min" if minutes else ""
+    return f"{np.mean([r['dice'] for r in mine]):.3f} ({np.mean([r['sd_log_jacobian'] for r in mine]):.2f}{trained})"
