@@ -3,6 +3,7 @@
     python benchmarks/learned.py train bilevel --runs DIR --seeds 0 1 2
     python benchmarks/learned.py evaluate bilevel --on test --runs DIR --seeds 0 1 2 --reason WHY     # Dice
     python benchmarks/bilevel.py --runs DIR --seeds 0 1 2 --on test --reason WHY                      # this file
+    python benchmarks/bilevel.py --table                                                 # of both, into docs/learning.md
 
 Slope: Dice lost for each 10 % of the range that is added as noise to both images, least squares over the levels below.
 Calibration: images bent by known deformations, with noise of their own; for each image apart, the error of every tenth of
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from common import machine, markdown_table
 from learned import note_in_ledger, pairs_of, parted, trained_by
-from learned_tables import content_of
+from learned_tables import averaged, content_of, put
 from protocol import DATASETS
 
 import warpwise as ww
@@ -38,6 +39,7 @@ from warpwise.transforms.velocity import exponential
 TASK = "bilevel"
 NOISE = (0.0, 0.1, 0.2)
 RESULTS = Path(__file__).parent / "results"
+BEGIN = "<!-- bilevel.py table -->"
 
 
 def noisy(image: Image, *, sigma: float, seed: int) -> Image:
@@ -176,9 +178,38 @@ def report(found: Sequence[dict[str, Any]], on: str) -> str:
     return "\n".join([*title, *markdown_table(head, table)]) + "\n"
 
 
+def table_in_docs() -> None:
+    """What was measured on test people, beside each other."""
+    known = [json.loads((RESULTS / f"{name}_test.json").read_text())["rows"] for name in ("learned_bilevel", "bilevel")]
+    content, pairs = content_of(TASK), list(dict.fromkeys((r["pair"], r["fixed"], r["moving"]) for r in known[0]))
+    table: list[list[str]] = []
+    for name in [*content["presets"], *content["rows"]]:
+        mine, noise = ([r for r in rows if r.get("method", r.get("row")) == name] for rows in known)
+        if not mine:
+            continue
+        scores = averaged(mine, [pair for pair, *_ in pairs], "dice")
+        low, high = interval([(fixed, moving) for _, fixed, moving in pairs], scores)
+        by_seed = [
+            np.mean([r["dice"] for r in mine if r.get("seed") == s]) for s in sorted({r.get("seed", 0) for r in mine})
+        ]
+        spread = f" ± {np.std(by_seed, ddof=1):.3f}" if len(by_seed) > 1 else ""
+        images = [i for r in noise for i in r["images"]]
+        table.append([
+            name, f"{np.mean(scores):.3f}{spread} [{low:.3f}, {high:.3f}]",
+            f"{np.mean([r['sd_log_jacobian'] for r in mine]):.2f}",
+            f"{np.mean([r['slope'] for r in noise]):.3f}" if noise else "",
+            f"{sum(i['rises_in_every_step'] for i in images)} of {len(images)}" if images else "",
+            f"{np.mean([i['error_mm'][-1] / i['error_mm'][0] for i in images]):.2f}" if images else "",
+        ])  # fmt: skip
+    head = ["hippocampi of test people", "Dice", "SDlogJ", "Dice lost a tenth of noise",
+            "images whose error rises in all 9 steps", "error, least over most certain tenth"]  # fmt: skip
+    put(Path(__file__).parents[1] / "docs" / "learning.md", BEGIN, markdown_table(head, table))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--on", choices=["select", "test"], default="select")
     parser.add_argument("--rows", nargs="*", default=[])
@@ -187,7 +218,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--reason", default="")
     parser.set_defaults(task=TASK)
-    measure(parser.parse_args())
+    arguments = parser.parse_args()
+    table_in_docs() if arguments.table else measure(arguments)
 
 
 if __name__ == "__main__":

@@ -142,12 +142,16 @@ def table_all(_: argparse.Namespace) -> None:
         head.append(f"{task}: {len(who)} people, {len(seeds)} seed{'s' * (len(seeds) > 1)}")
     for path, names in ((HERE.parent / "README.md", BRIEFLY), (HERE.parent / "docs" / "learning.md", tuple(SHOWN))):
         table = [[SHOWN[name], *[cell(rows, name) for rows in found.values()]] for name in names]
-        lines = markdown_table(head, [row for row in table if any(part != "–" for part in row[1:])])
-        before, begun, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-        _, ended, after = rest.partition(END)
-        if not begun or not ended:
-            raise SystemExit(f"{path} does not say where the table belongs: {BEGIN} … {END}")
-        path.write_text("\n".join([before + BEGIN, *lines, END + after]), encoding="utf-8")
+        put(path, BEGIN, markdown_table(head, [row for row in table if any(part != "–" for part in row[1:])]))
+
+
+def put(path: Path, begin: str, lines: Sequence[str]) -> None:
+    """Lines between two marks of a page, in place of those that were there."""
+    before, begun, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, ended, after = rest.partition(END)
+    if not begun or not ended:
+        raise SystemExit(f"{path} does not say where the table belongs: {begin} … {END}")
+    path.write_text("\n".join([before + begin, *lines, END + after]), encoding="utf-8")
 
 
 def cell(rows: Sequence[dict[str, Any]], name: str) -> str:

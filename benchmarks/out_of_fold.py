@@ -3,8 +3,8 @@ registered, by a network that learned from the other two.
 
     python benchmarks/out_of_fold.py TASK --runs DIR [--minutes 2] [--pairs 12] [--weights 0.1 0.3 1] [--seed 0]
 
-So weight and scale need nobody who selects: the network's own overlap, and Dice and roughness of `accurate` with each weight
-on all scales or on coarse ones only, are figures of people whom no network has seen. The network is the row
+So weight and scale need nobody who selects: the network's own overlap, and Dice and roughness of `accurate` with each
+weight, on all scales or on coarse ones only, are figures of people whom no network has seen. The network is the row
 `structures` of benchmarks/learned/TASK.yaml, its last weights. Writes results/out_of_fold_TASK.json and .md.
 """
 
