@@ -19,9 +19,9 @@ from warpwise.levels.training import Run, data_of, levels_of, train
 from warpwise.networks import parse_network
 from warpwise.networks.base import initialise
 from warpwise.networks.model import WEIGHTS
-from warpwise.networks.probabilistic import drawn, means, told_by_means
+from warpwise.networks.probabilistic import drawn, means
 from warpwise.prediction import FeatureOctave, Features, Prediction, at_octave
-from warpwise.similarity.posterior import from_prior, unlike
+from warpwise.similarity.posterior import told, unlike
 from warpwise.terms.term import parse_term
 
 CASCADE = {"kind": "cascade", "widths": [4, 6, 8], "features": 3, "matching": [6, 6], "context": [6, 6], "sampled": True}
@@ -124,8 +124,6 @@ def test_fixed_variances_are_those_that_learned_ones_begin_with():
     one, other = (network(**CASCADE, variances=kind).state_dict() for kind in ("fixed", "learned"))
     assert set(one) == set(other)
     assert all(torch.equal(one[name], other[name]) for name in one)
-    first = from_prior(torch.cat([torch.full((1, 1), 0.3), told["fixed"][0][:1, -1:, 0, 0]], 1))
-    assert told_by_means(float(first)) == pytest.approx(0.5 * 0.3**2, abs=1e-6)
     with pytest.raises(InputError, match="uncertainty is off"):
         parse_network({"kind": "cascade", "variances": "fixed", "uncertainty": False})
 
@@ -271,6 +269,30 @@ def test_a_collapse_of_the_features_ends_the_run(toy: Path, tmp_path: Path):
     )
     with pytest.raises(RunError, match="told nothing of the images for 20 steps"):
         train(wanted, Run(tmp_path / "run"))
+
+
+def test_features_that_are_the_same_everywhere_end_the_run_however_far_they_are_from_the_prior(toy: Path, tmp_path: Path):
+    # Jointly, features agree best where they say nothing; their variances stay as they began, half a nat from the prior.
+    wanted = settings(
+        toy, objective={"feature-prior": {"weight": 1e-6}}, steps=400, optimizer={"learning_rate": 0.02, "warmup": 1}
+    )
+    above = wanted.registration.replace(joint=True)
+    with pytest.raises(RunError, match="the same everywhere"):
+        train(wanted.replace(registration=above), Run(tmp_path / "run"))
+    last = [row for row in history(tmp_path / "run") if row["kind"] == "train"][-1]
+    assert min(value for name, value in last.items() if name.startswith("kl.")) > 0.05
+
+
+def test_what_a_channel_tells_is_the_information_of_a_gaussian_channel():
+    generator = torch.Generator().manual_seed(0)
+    spread = torch.tensor([2.0, 0.5, 0.0])
+    mean = 3 + spread[:, None, None] * torch.randn(2, 3, 64, 64, generator=generator)
+    log_variance = torch.tensor([0.0, 1.0, 0.5])[:, None, None].expand(2, 3, 64, 64).log1p()
+    octave = FeatureOctave(1, *torch.cat([mean, log_variance], 1)[:, None])
+    values = told(Features((octave,), uncertain=True))
+    wanted = 0.5 * torch.log1p(spread**2 / torch.tensor([1.0, 2.0, 1.5]))
+    assert list(values) == ["1.0", "1.1", "1.2"]
+    assert torch.stack([*values.values()]).numpy() == pytest.approx(wanted.numpy(), abs=0.02)
 
 
 def test_a_decoder_learns_to_tell_the_images_from_their_features(toy: Path, tmp_path: Path):

@@ -19,13 +19,12 @@ from warpwise.levels.loop import Verdict
 from warpwise.levels.settings import StepSettings, TrainingSettings
 from warpwise.levels.validation import Judged, Predict, alignment_of
 from warpwise.networks.base import predict, side_by_side
-from warpwise.networks.probabilistic import FeatureSettings, told_by_means
 from warpwise.objective import Objective
 from warpwise.prediction import Prediction
-from warpwise.similarity.posterior import FeaturePrior, divergences
+from warpwise.similarity.posterior import FeaturePrior, divergences, told
 
 PATIENCE = 5  # steps in a row that may fail before the run does
-UNTOLD = 1e-3  # nats: a channel that is nearer to its prior tells nothing
+UNTOLD = 5e-3  # nats: a channel that tells less tells nothing (0.2 and more at first, 0.001 where features have collapsed)
 COLLAPSED = 20  # steps in a row in which no channel tells anything
 
 
@@ -156,22 +155,25 @@ class Weights:
                 tensor.requires_grad = True
 
     def _informed(self, alignment: Alignment) -> dict[str, Tensor]:
-        """How much each channel of random features tells, nats, where they are held near a prior."""
+        """How far each channel of random features is from the prior they are held near, and what it tells; nats."""
         features = None if alignment.prediction is None else alignment.prediction.features
         held = any(isinstance(term, FeaturePrior) for term in self.objective.terms.values())
-        return {} if features is None or not held else {f"kl.{k}": v for k, v in divergences(features).items()}
+        if features is None or not held:
+            return {}
+        return {
+            **{f"kl.{name}": value for name, value in divergences(features).items()},
+            **{f"told.{name}": value for name, value in told(features).items()},
+        }
 
     def _watch(self, step: int, means: Mapping[str, float]) -> None:
-        told = [value for name, value in means.items() if name.startswith("kl.")]
-        network = self.settings.network
-        if isinstance(network, FeatureSettings) and network.variances == "fixed":
-            told = [told_by_means(value) for value in told]
-        self.collapsed = self.collapsed + 1 if told and max(told) < UNTOLD else 0
+        channels = [value for name, value in means.items() if name.startswith("told.")]
+        self.collapsed = self.collapsed + 1 if channels and max(channels) < UNTOLD else 0
         if self.collapsed >= COLLAPSED:
             raise RunError(
-                f"The features told nothing of the images for {COLLAPSED} steps, at step {step}: each channel is within "
-                f"{UNTOLD:g} nats of its prior.",
-                hint="Lower the weight of feature-prior, or give their images a likelihood: lncc, reconstruction.",
+                f"The features told nothing of the images for {COLLAPSED} steps, at step {step}: each channel is the same "
+                f"everywhere, to {UNTOLD:g} nats.",
+                hint="Lower the weight of feature-prior, give their images a likelihood (lncc, reconstruction), or let the "
+                "levels take turns.",
             )
 
     def _fail(self, step: int, loss: float, norm: float) -> None:

@@ -139,13 +139,6 @@ class IntensityFeatures(nn.Module):
         return out
 
 
-def told_by_means(divergence: float) -> float:
-    """What a channel of fixed variances tells, nats, of its divergence from the prior, which is more even if it tells
-    nothing."""
-    log_variance = LONGEST * math.tanh(FIRST / LONGEST)
-    return divergence - 0.5 * (math.exp(log_variance) - 1 - log_variance)
-
-
 def of_both(encoder: nn.Module, fixed: Tensor, moving: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Features of two images at every octave, fine to coarse."""
     both = encoder(torch.cat([fixed, moving]))  # one batch: PyTorch's convolutions are slow on a batch of one

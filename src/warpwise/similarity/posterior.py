@@ -143,6 +143,23 @@ def divergences(features: "Features") -> "dict[str, Tensor]":
     return out
 
 
+def told(features: "Features") -> "dict[str, Tensor]":
+    """What each channel of each octave tells of where it is, nats: by `octave.channel`, 0-dim each.
+
+    ½·log(1 + variance of the mean from voxel to voxel / mean of the variance), the information of a Gaussian channel; in
+    the last round. It is 0 of features that are the same everywhere, whatever their divergence from the prior.
+    """
+    import torch  # noqa: PLC0415 - solvers read this module without it
+
+    out: dict[str, Tensor] = {}
+    for octave, *both in features.octaves if features.uncertain else ():
+        mean, log_variance = torch.cat([one.detach().float() for one in both]).chunk(2, 1)
+        spread = mean.transpose(0, 1).flatten(1).var(1)
+        noise = log_variance.exp().transpose(0, 1).flatten(1).mean(1)
+        out |= {f"{octave}.{n}": value for n, value in enumerate(0.5 * torch.log1p(spread / noise))}
+    return out
+
+
 class FeaturePrior(Loss):
     """KL divergence of the features' posterior from N(0, I), nats a dimension, both images, every round; its weight is β.
 
