@@ -127,7 +127,8 @@ def measure(arguments: argparse.Namespace) -> None:
     if arguments.on == "test":
         if not arguments.reason:
             raise SystemExit("--reason: why are test people looked at?")
-        note_in_ledger(TASK, f"noise and calibration: {arguments.reason}", rows)
+        known = [row for row in rows if any(trained_by(arguments, row, seed) for seed in arguments.seeds)]
+        note_in_ledger(TASK, f"noise and calibration: {arguments.reason}", known)
     out = RESULTS / f"bilevel_{arguments.on}.json"
     found: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
     facts = {k: v for k, v in machine().items() if k in ("date", "commit", "cpu", "cores")}
@@ -142,8 +143,9 @@ def measure(arguments: argparse.Namespace) -> None:
                 "slope": slope_of(method, pairs, dataset), "images": calibration_of(method, images),
                 "load": round(os.getloadavg()[0], 1), **trained[1], **facts,
             }  # fmt: skip
-            # Seeds are averaged on the same pairs.
-            found = [r for r in found if (r["row"], r["seed"]) != (row, seed) and r["pairs"] == mine["pairs"]] + [mine]
+            if any(r["pairs"] != mine["pairs"] for r in found):
+                raise SystemExit(f"{out} is of other pairs: seeds and rows are compared on the same ones.")
+            found = [r for r in found if (r["row"], r["seed"]) != (row, seed)] + [mine]
             out.write_text(
                 json.dumps({"noise": NOISE, "on": arguments.on, "rows": found}, indent=1, ensure_ascii=False) + "\n"
             )
@@ -187,6 +189,9 @@ def table_in_docs() -> None:
         mine, noise = ([r for r in rows if r.get("method", r.get("row")) == name] for rows in known)
         if not mine:
             continue
+        networks = [{(r["seed"], str(r["trained"])) for r in rows if "trained" in r} for rows in (mine, noise)]
+        if networks[1] - networks[0]:
+            raise SystemExit(f"{name}: Dice is of other networks than noise and calibration.")
         scores = averaged(mine, [pair for pair, *_ in pairs], "dice")
         low, high = interval([(fixed, moving) for _, fixed, moving in pairs], scores)
         by_seed = [

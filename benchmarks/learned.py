@@ -91,20 +91,27 @@ def train_all(arguments: argparse.Namespace) -> None:
             resume = (folder / "last" / "state.safetensors").exists()
             cache, facts = arguments.runs / "cache" / arguments.task, machine()
             settings = settings_of(arguments.task, row, seed, arguments.data)
+            minutes = content_of(arguments.task)["rows"][row].get("minutes")
             if resume:
                 settings = same_settings(folder, settings)
-            elif minutes := content_of(arguments.task)["rows"][row].get("minutes"):
-                steps = taken_by_another_seed(arguments, row) or fitting(settings, minutes, cache)
-                settings = settings.replace(steps=steps)
+            elif minutes:
+                known = taken_by_another_seed(arguments, row, {"minutes": minutes, "cpu": facts["cpu"]})
+                settings = settings.replace(steps=known or fitting(settings, minutes, cache))
             run = Run(folder, cache, resume, overwrite=True, on_event=told)
             train(settings, run)
-            (folder / "done.json").write_text(json.dumps({**facts, "load": os.getloadavg()}))
+            (folder / "done.json").write_text(json.dumps({**facts, "minutes": minutes, "load": os.getloadavg()}))
 
 
-def taken_by_another_seed(arguments: argparse.Namespace, row: str) -> int | None:
-    """Steps of a run of this row that is there, on this machine."""
-    runs = (arguments.runs / arguments.task).glob(folder_of(arguments.runs, arguments.task, row, 0).name[:-1] + "?")
-    return next((read_settings(run / "config.yaml").steps for run in runs if (run / "done.json").exists()), None)
+def taken_by_another_seed(arguments: argparse.Namespace, row: str, budget: dict[str, Any]) -> int | None:
+    """Steps of a run of this row by another seed, of the same minutes on a CPU of the same kind."""
+    for seed in arguments.seeds:
+        folder = folder_of(arguments.runs, arguments.task, row, seed)
+        if not (folder / "done.json").exists():
+            continue
+        done = json.loads((folder / "done.json").read_text())
+        if all(done.get(key) == value for key, value in budget.items()):
+            return same_settings(folder, settings_of(arguments.task, row, seed, arguments.data)).steps
+    return None
 
 
 def same_settings(folder: Path, settings: TrainingSettings) -> TrainingSettings:

@@ -18,32 +18,51 @@ BASE = "accurate"
 SHOWN_TASKS = ("hippocampus", "heart", "brains")
 SHOWN = {
     "affine": "affine stage alone",
+    "fast": "solver, `fast`",
     "balanced": "solver, `balanced`",
     "accurate": "solver, `accurate`",
     "energy": "solver, `energy`",
     "VoxelMorph, labels": "VoxelMorph",
+    "VoxelMorph on windows, labels": "VoxelMorph, on windows",
     "VM-diff, labels": "VM-diff",
+    "VM-diff on windows, labels": "VM-diff, on windows",
     "TransMorph, labels": "TransMorph",
+    "TransMorph on windows, labels": "TransMorph, on windows",
     "pyramid, labels": "**pyramid**",
     "pyramid, labels, refined": "**pyramid**, refined",
-    "pyramid, no labels": "**pyramid**, trained without labels",
-    "pyramid, no labels, refined": "the same, refined",
+    "pyramid on windows, labels": "**pyramid**, on windows",
+    "pyramid on windows, labels, refined": "**pyramid**, on windows, refined",
+    "pyramid, no labels": "**pyramid**, without labels",
+    "pyramid, no labels, refined": "**pyramid**, without labels, refined",
+    "pyramid on windows, no labels": "**pyramid**, on windows, without labels",
+    "pyramid as in 0.1, labels": "pyramid as in 0.1",
+    "pyramid as in 0.1 on windows, labels": "pyramid as in 0.1, on windows",
+    "pyramid as in 0.1, no labels": "pyramid as in 0.1, without labels",
     "symmetric, labels": "**symmetric** pyramid",
+    "symmetric on windows, labels": "**symmetric** pyramid, on windows",
     "features, labels": "**features** and their solver",
     "features, labels, refined": "**features**, refined",
-    "features on windows, labels": "**features**, trained on windows",
-    "features on windows, labels, refined": "the same, refined",
+    "features on windows, labels": "**features** and their solver, on windows",
+    "features on windows, labels, refined": "**features**, on windows, refined",
+    "features, no labels": "**features**, without labels",
+    "features on windows, no labels": "**features**, on windows, without labels",
     "cascade, labels": "**cascade**",
+    "cascade on windows, labels": "**cascade**, on windows",
     "accurate, structures": "`accurate`, led by **structures**",
     "accurate, features": "`accurate`, led by **features**",
-    "accurate, features, no labels": "the same, features trained without labels",
-    "accurate, features on windows": "`accurate`, led by features of windows",
+    "accurate, features on windows": "`accurate`, led by **features** of windows",
+    "accurate, features, no labels": "`accurate`, led by features without labels",
+    "accurate, features on windows, no labels": "`accurate`, led by features of windows without labels",
     "energy, features": "`energy`, led by **features**",
+    "energy, features on windows": "`energy`, led by **features** of windows",
+    "energy, features, no labels": "`energy`, led by features without labels",
 }
 BRIEFLY = (
-    "affine", "accurate", "VoxelMorph, labels", "pyramid, labels", "pyramid, labels, refined", "features, labels",
-    "features on windows, labels", "accurate, structures", "accurate, features", "accurate, features on windows",
+    "affine", "accurate", "VoxelMorph, labels", "VoxelMorph on windows, labels", "pyramid, labels",
+    "pyramid on windows, labels", "pyramid, labels, refined", "features, labels", "features on windows, labels",
+    "accurate, structures", "accurate, features", "accurate, features on windows",
 )  # fmt: skip
+TOLD = "labels told apart / others / its own Dice"
 BEGIN, END = "<!-- learned.py table -->", "<!-- end -->"
 
 
@@ -92,6 +111,7 @@ def report(content: dict[str, Any]) -> str:
         cells.append(f"{whole[name].mean():+.4f} [{bounds[0]:+.3f}, {bounds[1]:+.3f}]" if bounds else "")
         cells.append(f"{chance[name]:.2g}" + ("*" if name == primary else "") if name in chance else "")
         cells.append(f"{np.mean([r['subcortical'] for r in mine]):.4f}" if "subcortical" in mine[0] else "")
+        cells.append(of_structures(mine))
         cells += [
             f"{np.mean([r[k] for r in mine]):.{digits}g}" for k, digits in (("sd_log_jacobian", 3), ("percent_ndv", 2))
         ]
@@ -100,9 +120,9 @@ def report(content: dict[str, Any]) -> str:
         cells += [", ".join(map(str, seeds)), f"{np.mean([r['load'] for r in mine]):.1f}"]
         cells += [", ".join(dict.fromkeys(r["commit"] for r in mine))]
         table.append(cells)
-    head = ["method", "labels used", "Dice", "gain", "p", "subcortical", "SDlogJ", "% NDV", "s a pair", "trained min",
+    head = ["method", "labels used", "Dice", "gain", "p", "subcortical", TOLD, "SDlogJ", "% NDV", "s a pair", "trained min",
             "steps", "seeds", "load", "commit"]  # fmt: skip
-    empty = [n for n, title in enumerate(head) if title in ("p", "subcortical") and not any(row[n] for row in table)]
+    empty = [n for n, title in enumerate(head) if title in ("p", "subcortical", TOLD) and not any(row[n] for row in table)]
     table = [[cell for n, cell in enumerate(row) if n not in empty] for row in table]
     head = [title for n, title in enumerate(head) if n not in empty]
     return (
@@ -114,6 +134,12 @@ def report(content: dict[str, Any]) -> str:
         ])
         + "\n"
     )
+
+
+def of_structures(rows: Sequence[dict[str, Any]]) -> str:
+    """Dice of labels that a segmentation tells apart, of the others, and its own on people who select; empty for others."""
+    known = [[r[k] for r in rows if r.get(k) is not None] for k in ("dice_told", "dice_untold", "segmentation")]
+    return " / ".join(f"{np.mean(values):.3f}" if values else "–" for values in known) if known[2] else ""
 
 
 def averaged(rows: Sequence[dict[str, Any]], pairs: Sequence[str], key: str) -> list[float]:
@@ -135,6 +161,9 @@ def table_all(_: argparse.Namespace) -> None:
     """What is shown of all tasks, between marks in README.md and docs/learning.md."""
     places = {task: HERE / "results" / f"learned_{task}_test.json" for task in SHOWN_TASKS}
     found = {task: json.loads(place.read_text())["rows"] for task, place in places.items() if place.exists()}
+    names = {r["method"].removesuffix(", refined") for rows in found.values() for r in rows}
+    if untitled := sorted(names - set(SHOWN)):
+        raise SystemExit(f"Measured, and without a title: {untitled}")
     head = ["mean Dice (SDlogJ) on people kept for a last test"]
     for task, rows in found.items():
         who = {r["fixed"] for r in rows} | {r["moving"] for r in rows}

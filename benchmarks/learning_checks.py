@@ -2,6 +2,7 @@
 
     python benchmarks/learning_checks.py speed       # a training step with our operators and with PyTorch's own
     python benchmarks/learning_checks.py contrast    # the installed network across contrasts
+    python benchmarks/learning_checks.py made        # the same on pairs like those it learned from
     python benchmarks/learning_checks.py kills       # ten SIGKILLs at random moments, each resumed
 
 Each writes its part of benchmarks/results/learning_checks.json.
@@ -24,15 +25,24 @@ import torch
 import torch.nn.functional as F
 import yaml
 from common import machine
+from learned import pairs_of
+from protocol import DATASETS
 from safetensors.torch import load_file
 
 import warpwise as ww
 from warpwise import ops
+from warpwise.data.synthetic_pairs import SyntheticSampler
 from warpwise.evaluation.metrics import dice
 from warpwise.image import Image, normalised
+from warpwise.io.datasets import read_dataset
+from warpwise.io.images import read_image
+from warpwise.levels.settings import read_settings
+from warpwise.levels.validation import judge_synthetic
 from warpwise.methods import Method
 from warpwise.networks import NETWORKS
 from warpwise.networks.base import initialise
+from warpwise.networks.model import Model
+from warpwise.objective import Objective
 from warpwise.ops.reference import features
 from warpwise.resampling import resample
 from warpwise.synthetic.contrasts import remapped
@@ -146,13 +156,13 @@ METHODS = {
 
 def contrast(arguments: argparse.Namespace) -> dict:
     """Dice on brains whose moving image has another contrast; endpoint error on one person's T1 and bent PD."""
-    folder = arguments.data / "oasis-mals"
-    described = json.loads((folder / "dataset.json").read_text())
-    labels = [int(k) for k in described["labelsInEverySubject"]]
+    dataset = read_dataset(arguments.data / DATASETS["brains"])
+    labels = [*dataset.averaged]
+    pairs = pairs_of("brains", dataset, "select")  # who chose nothing of this network
     brains: dict[str, dict[str, list[float]]] = {}
-    for n, pair in enumerate(described["registration_val"][:: max(1, 12 // arguments.pairs)][: arguments.pairs]):
-        fixed, moving = (ww.load_image(folder / pair[k]) for k in ("fixed", "moving"))
-        maps = [ww.load_image(folder / pair[k], kind="labels") for k in ("fixed_label", "moving_label")]
+    for n, scans in enumerate(pairs[k * len(pairs) // arguments.pairs] for k in range(arguments.pairs)):
+        fixed, moving = (read_image(scan.image) for scan in scans)
+        maps = [read_image(scan.labels, kind="labels") for scan in scans if scan.labels is not None]
         for name, image in {"same": moving, "inverted": inverted(moving), "random": recoloured(moving, n)}.items():
             row = brains.setdefault(name, {})
             for method, how in METHODS.items():
@@ -165,6 +175,19 @@ def contrast(arguments: argparse.Namespace) -> dict:
         "brains_dice": {n: {m: {"mean": float(np.mean(v)), "pairs": v} for m, v in r.items()} for n, r in brains.items()},
         "t1_from_bent_pd_endpoint_mm": bent_pd(arguments),
     }  # fmt: skip
+
+
+def made(_: argparse.Namespace) -> dict:
+    """Mean distance (voxels) from the true displacement on made pairs that no training draws, by seed of the pairs."""
+    settings = read_settings(Path(__file__).parent / "learning" / "synthetic.yaml")
+    assert settings.synthetic is not None
+    objective, network = Objective.of(settings.objective), Model.load("synthetic").network
+    out: dict[str, dict[str, float]] = {}
+    for seed in range(1, 4):
+        sampler = SyntheticSampler(settings.synthetic, settings.data.labels_at_once, seed)
+        judged = judge_synthetic(network, objective, sampler, count=8, device=torch.device("cpu"))
+        out[str(seed)] = {name: round(value, 4) for name, value in judged.figures.items()}
+    return out
 
 
 def bent_pd(arguments: argparse.Namespace, methods: dict | None = None) -> dict:
@@ -235,16 +258,17 @@ def kills(_: argparse.Namespace) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["speed", "contrast", "kills"])
+    parser.add_argument("what", choices=["speed", "contrast", "made", "kills"])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--pairs", type=int, default=4)
     parser.add_argument("--bends", type=int, default=5)
     arguments = parser.parse_args()
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    made = {"speed": speed, "contrast": contrast, "kills": kills}[arguments.what](arguments)
-    found[arguments.what] = {"machine": machine(), **made}
+    ways = {"speed": speed, "contrast": contrast, "made": made, "kills": kills}
+    measured = ways[arguments.what](arguments)
+    found[arguments.what] = {"machine": machine(), **measured}
     RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    print(json.dumps(made, indent=1, ensure_ascii=False))
+    print(json.dumps(measured, indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Structures as a term of solvers, chosen out of fold: people who train are parted in three; each third is told apart, and
 registered, by a network that learned from the other two.
 
-    python benchmarks/out_of_fold.py TASK --runs DIR [--minutes 2] [--pairs 12] [--weights 0.1 0.3 1] [--seed 0]
+    python benchmarks/out_of_fold.py TASK --runs DIR [--minutes M] [--pairs 12] [--weights 0.1 0.3 1] [--seed 0]
 
 So weight and scale need nobody who selects: the network's own overlap, and Dice and roughness of `accurate` with each
 weight, on all scales or on coarse ones only, are figures of people whom no network has seen. The network is the row
@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 from common import machine, markdown_table
-from learned import fitting, settings_of
+from learned import fitting, same_settings, settings_of
+from learned_tables import content_of
 from protocol import DATASETS, people
 
 from warpwise.benchmark.compare import run_method
@@ -40,16 +41,17 @@ def folds_of(task: str, dataset: Dataset) -> list[tuple[str, ...]]:
 
 def trained(arguments: argparse.Namespace, fold: int, held: tuple[str, ...], steps: int | None) -> tuple[Path, int]:
     """A network of those outside a fold, judged by those within, and the steps it took."""
-    folder = arguments.runs / "out_of_fold" / f"{arguments.task}-{fold}"
+    folder = arguments.runs / "out_of_fold" / f"{arguments.task}-{fold}-{arguments.seed}"
     cache = arguments.runs / "cache" / arguments.task
     settings = settings_of(arguments.task, ROW, arguments.seed, arguments.data)
     learners = tuple(name for name in settings.data.people["train"] if name not in held)
     data = settings.data.replace(people={"train": learners, "select": held})
     settings = settings.replace(data=data, validate_every=1_000_000)
-    steps = steps or fitting(settings, arguments.minutes, cache)
-    if not (folder / "done").exists():
-        train(settings.replace(steps=steps), Run(folder, cache, overwrite=True))
-        (folder / "done").touch()
+    if (folder / "done").exists():
+        return folder, same_settings(folder, settings).steps
+    steps = steps or fitting(settings, arguments.minutes or content_of(arguments.task)["rows"][ROW]["minutes"], cache)
+    train(settings.replace(steps=steps), Run(folder, cache, overwrite=True))
+    (folder / "done").touch()
     return folder, steps
 
 
@@ -121,7 +123,7 @@ def main() -> None:
     parser.add_argument("task", choices=["hippocampus", "heart", "brains"])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--minutes", type=float, default=0.0, help="a fold; those of the row by default")
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--weights", nargs="+", type=float, default=[0.1, 0.3, 1.0])
     parser.add_argument("--least", nargs="+", type=float, default=[0.0], help="mm; the term rests on finer voxels")

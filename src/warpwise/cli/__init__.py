@@ -32,7 +32,9 @@ def interrupted(_: int, __: FrameType | None) -> NoReturn:
 def again(what: "sys.UnraisableHookArgs") -> None:
     """An interrupt that came within a destructor or a callback, where Python drops it, comes anew when that is over."""
     if issubclass(what.exc_type, KeyboardInterrupt):
-        threading.Timer(0.02, _thread.interrupt_main).start()
+        timer = threading.Timer(0.02, _thread.interrupt_main)
+        timer.daemon = True
+        timer.start()
 
 
 def execute(arguments: list[str]) -> int:

@@ -108,6 +108,8 @@ def device_of(name: str) -> str:
 
 def knows_bfloat16() -> bool:
     """Whether this CPU multiplies matrices of bfloat16 itself (AVX-512 BF16, AMX; Arm's extension)."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # an older torch cannot tell
+        return True
     known = torch.cpu.get_capabilities()
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
 
