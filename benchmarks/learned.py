@@ -26,6 +26,7 @@ from protocol import DATASETS, people
 from warpwise.benchmark.compare import run_method
 from warpwise.data.pairs import validation_pairs
 from warpwise.data.people import Part, parts, person
+from warpwise.errors import RunError
 from warpwise.events import Event
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
@@ -85,7 +86,7 @@ def train_all(arguments: argparse.Namespace) -> None:
     for row in arguments.rows or content_of(arguments.task)["rows"]:
         for seed in arguments.seeds:
             folder = folder_of(arguments.runs, arguments.task, row, seed)
-            if (folder / "done.json").exists():
+            if (folder / "done.json").exists() or (folder / "failed.json").exists():
                 continue
             print(time.strftime("%H:%M:%S"), arguments.task, row, seed, flush=True)
             resume = (folder / "last" / "state.safetensors").exists()
@@ -98,7 +99,12 @@ def train_all(arguments: argparse.Namespace) -> None:
                 known = taken_by_another_seed(arguments, row, {"minutes": minutes, "cpu": facts["cpu"]})
                 settings = settings.replace(steps=known or fitting(settings, minutes, cache))
             run = Run(folder, cache, resume, overwrite=True, on_event=told)
-            train(settings, run)
+            try:
+                train(settings, run)
+            except RunError as error:  # it diverged, or its features collapsed: a result, too
+                (folder / "failed.json").write_text(json.dumps({**facts, "why": str(error), **times(folder)}))
+                print("  ", error, flush=True)
+                continue
             (folder / "done.json").write_text(json.dumps({**facts, "minutes": minutes, "load": os.getloadavg()}))
 
 
