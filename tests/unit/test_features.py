@@ -52,6 +52,8 @@ def test_the_cost_of_neighbours_is_the_divergence_from_shifted_features(uncertai
     assert torch.allclose(cost[:, 4], apart(one, other), atol=1e-4)
     # neighbour (+1, 0) is number 7
     assert torch.allclose(cost[:, 7, :-1], apart(one[:, :, :-1], other[:, :, 1:]), atol=1e-4)
+    # beyond the border is the border
+    assert torch.allclose(cost[:, 7, -1], apart(one[:, :, -1], other[:, :, -1]), atol=1e-4)
 
 
 def state(fixed: torch.Tensor, moving: torch.Tensor, field: torch.Tensor, *, uncertain: bool = True) -> Alignment:

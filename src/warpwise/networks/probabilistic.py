@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from typing import Literal, Self
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
@@ -176,15 +177,12 @@ def nearby(fixed: Tensor, warped: Tensor, *, radius: int, uncertain: bool) -> Te
             [pw, vw, one, pw, mw, mw * pw, mw**2, mw**2 * pw],
         )
         sides = [0.25 * x for x in sides[0]], sides[1]
+    # Beyond the border, and beside a single slice, there is nothing, which is no distance of 0: it counts as the border.
+    around = [radius] * (2 * (fixed.dim() - 2))
+    both = (F.pad(torch.cat(side, 1), around, mode="replicate") for side in sides)
+    inner = (..., *[slice(radius, radius + n) for n in fixed.shape[2:]])
     # A cost volume is a mean over channels, of which every dimension of the features has as many as there are terms.
-    cost_volume = ops.cost_volume(torch.cat(sides[0], 1), torch.cat(sides[1], 1), radius=radius)
-    dim, size = fixed.dim() - 2, 2 * radius + 1
-    for axis in (n for n in range(dim) if fixed.shape[n + 2] == 1):
-        # Beside a single slice there is nothing, which is no distance of 0: it counts as the slice itself.
-        each = cost_volume.unflatten(1, (size,) * dim)
-        middle = each.narrow(axis + 1, radius, 1)
-        cost_volume = middle.expand_as(each).flatten(1, dim)
-    return len(sides[0]) * cost_volume
+    return len(sides[0]) * ops.cost_volume(*both, radius=radius)[inner]
 
 
 def numbered(octaves: list[tuple[Tensor, Tensor]], finest: int, *, uncertain: bool) -> Features:
