@@ -202,12 +202,30 @@ def test_methods_are_compared_on_a_dataset_as_a_table_and_box_plots(run: Path, t
     assert execute(["evaluate", "--dataset", str(tmp_path)]) == 2
 
 
+def test_pairs_to_test_on_are_measured_where_they_are_asked_for(tmp_path: Path, capsys):
+    toy = toy_dataset(tmp_path / "toy", people=6)
+    command = ["evaluate", "--dataset", str(toy), "--method", "fast", "--on", "test"]
+    assert execute(command) == 2
+    assert "registration_test is empty" in capsys.readouterr().err
+    content = json.loads((toy / "dataset.json").read_text())
+    content["registration_test"] = content.pop("registration_train")
+    content["training"] = content["training"][2:]
+    (toy / "dataset.json").write_text(json.dumps(content))
+    assert execute(command) == 0
+    told = capsys.readouterr()
+    assert "0 ← 1" in told.err
+    assert "4 ←" not in told.err
+    assert execute(["evaluate", "--on", "test", "--dataset", str(toy), "--pairs", "1"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["train"], "Where should the run go"),
         (["train", "-o", "x"], "nothing to train on"),
         (["train", "--init", "x.yaml"], "--init looks at a dataset"),
+        (["train", "--init", "x.yaml", "--network", "features"], "--network: does nothing with --init"),
+        (["evaluate", "--on", "test"], "--on: does nothing without --dataset"),
         (["train", "missing.yaml", "-o", "x"], "cannot be read"),
         (["train", "--synthetic", "-o", "x", "--device", "cuda"], "No CUDA device"),
         (["train", "-o", "x", "--resume"], "cannot be read"),

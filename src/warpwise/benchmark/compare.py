@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -96,18 +97,27 @@ def run_method(
 
 
 def compare(
-    dataset: Dataset, methods: Mapping[str, Method], *, pairs: int = 0, on_row: Callable[[Row], None] | None = None
+    dataset: Dataset,
+    methods: Mapping[str, Method],
+    *,
+    on: Literal["validation", "test"] = "validation",
+    pairs: int = 0,
+    on_row: Callable[[Row], None] | None = None,
 ) -> list[Row]:
-    """Every method on every validation pair (the first `pairs` of them; 0: all).
+    """Every method on every pair to validate or to test on (the first `pairs` of them; 0: all).
+
+    Pairs that are listed; to validate on, else all ordered ones of the validation images.
 
     Raises:
         InputError: the dataset lists no pairs, or one of them cannot be used, or a method cannot be built.
     """
-    wanted = list(dataset.validation_pairs) or [
-        (a, b) for a in dataset.validation for b in dataset.validation if a is not b
-    ]
+    if on == "test":
+        wanted, key = list(dataset.test_pairs), "registration_test"
+    else:
+        every = [(a, b) for a in dataset.validation for b in dataset.validation if a is not b]
+        wanted, key = list(dataset.validation_pairs) or every, "registration_val"
     if not wanted:
-        raise InputError(f"{dataset.folder}: no pairs to evaluate on (registration_val is empty).")
+        raise InputError(f"{dataset.folder}: no pairs to evaluate on ({key} is empty, or its files are not here).")
     built = {name: method.build() for name, method in methods.items()}  # refuses before hours of work
     rows: list[Row] = []
     for pair in wanted[: pairs or None]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
@@ -20,6 +20,7 @@ def compare_methods(
     path: Path,
     asked: "Asked",
     *,
+    on: "Literal['validation', 'test']",
     pairs: int,
     output: Path | None,
     overwrite: bool,
@@ -51,7 +52,7 @@ def compare_methods(
         for warning in row.warnings:
             typer.echo(f"  {warning}", err=True)
 
-    rows = compare(dataset, methods, pairs=pairs, on_row=tell)
+    rows = compare(dataset, methods, on=on, pairs=pairs, on_row=tell)
     typer.echo(table(rows))
     if output is not None:
         with locked(output):

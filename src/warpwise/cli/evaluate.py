@@ -1,5 +1,6 @@
 """warpwise evaluate: overlap, surface distance, landmarks and regularity."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,13 @@ HINT = (
 )
 
 
+class Part(StrEnum):
+    """Pairs of a dataset.json: registration_val, registration_test."""
+
+    validation = "validation"
+    test = "test"
+
+
 @method_options(several=True)
 def evaluate(
     asked: Asked,
@@ -32,13 +40,15 @@ def evaluate(
     moving: Annotated[Path | None, typer.Option(help="Moving image, for landmarks in voxels.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
     dataset: Annotated[Path | None, typer.Option(help="Register and measure all pairs of a dataset.json instead.")] = None,
+    on: Annotated[Part | None, typer.Option(help="Which pairs of it; validation pairs also choose weights.")] = None,
     pairs: Annotated[int, typer.Option(min=0, help="So many pairs of the dataset; 0 is all.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder for table and box plots.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
 ) -> None:
     """Dice and HD95 of every label; the registration error of every landmark; SDlogJ, % det J ≤ 0 and %NDV.
 
-    With --dataset: methods (--method, which may be repeated) on all of its validation pairs, as a table and box plots.
+    With --dataset: methods (--method, which may be repeated) on all of its validation or test pairs, which need label maps,
+    as a table and box plots.
     """
     from warpwise.errors import InputError
 
@@ -48,7 +58,8 @@ def evaluate(
         "--points-space": points_space, "--moving": moving, "--json": json_file,
     }  # fmt: skip
     whole: dict[str, Any] = {
-        "--method": asked.names, "--set": asked.sets, "--refine": asked.refine, "--pairs": pairs, "--output": output,
+        "--method": asked.names, "--set": asked.sets, "--refine": asked.refine, "--on": on, "--pairs": pairs,
+        "--output": output,
     }  # fmt: skip
     idle = [name for name, value in (files if dataset is not None else whole).items() if value]
     if idle:
@@ -56,7 +67,8 @@ def evaluate(
     if dataset is not None:
         from warpwise.cli.comparison import compare_methods
 
-        compare_methods(dataset, asked, pairs=pairs, output=output, overwrite=overwrite)
+        part = "test" if on is Part.test else "validation"
+        compare_methods(dataset, asked, on=part, pairs=pairs, output=output, overwrite=overwrite)
         return
     import json
 

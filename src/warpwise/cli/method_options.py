@@ -110,7 +110,9 @@ FLAGS: dict[str, Flag] = {
     "device": Flag(Device, "Where to compute.", to("device")),
 }
 
-METHOD_HELP = "fast, balanced, accurate, affine, rigid, a model, a YAML file, or a result to repeat; see: warpwise methods."
+METHOD_HELP = (
+    "fast, balanced, accurate, energy, affine, rigid, a model, a YAML file, or a result to repeat; see: warpwise methods."
+)
 SET_HELP = "Change anything in the method, for example registrar.cap=0.3; may be repeated."
 
 

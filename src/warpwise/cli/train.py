@@ -34,13 +34,17 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a run that exists.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing but errors and warnings.")] = False,
 ) -> None:
-    """Train a registration network; OUTPUT then holds best/ and last/, which register takes as --model.
+    """Train a registration network; OUTPUT then holds best/ and last/, which register takes as --method.
 
     A run that is killed goes on with --resume, and ends with the same weights on a CPU as if it had not been.
     """
     from warpwise.errors import InputError
 
     if init is not None:
+        given = {"--network": network, "--spacing": spacing, "--steps": steps, "--seed": seed, "--output": output}
+        idle = [name for name, value in given.items() if value is not None]
+        if idle or resume or synthetic:
+            raise InputError(f"{', '.join(idle) or '--resume, --synthetic'}: does nothing with --init; change the file.")
         _write_settings(init, dataset, allow_outside=allow_outside, overwrite=overwrite)
         return
     if output is None:
@@ -77,7 +81,7 @@ def train(
 def how_to_use(kind: str, run: Path) -> str:
     """What `register` is told of a trained network."""
     term = f"objective.structures={{term: features, model: {run}, least_mm: 6}}"
-    return f"--set '{term}'" if kind == "segmentation" else f"--model {run}"
+    return f"--set '{term}'" if kind == "segmentation" else f"--method {run}"
 
 
 def _write_settings(path: Path, dataset: Path | None, *, allow_outside: bool, overwrite: bool) -> None:

@@ -13,7 +13,7 @@ from warpwise.io.scan import Scan
 
 KNOWN = (
     "name", "training", "validation", "test", "registration_train", "registration_val", "registration_test", "labels",
-    "labelsInEverySubject", "modality", "licence", "tensorImageSize",
+    "labelsInEverySubject", "modality", "licence", "tensorImageSize", "numTraining", "numTest", "channel_names", "file_ending",
 )  # fmt: skip
 
 
@@ -109,7 +109,9 @@ class _Reader:
     def missing(self, key: str) -> InputError:
         near = [k for k in self.content if k not in KNOWN and get_close_matches(k, KNOWN, n=1)]
         guess = f"{near[0]!r} may be meant to be {get_close_matches(near[0], KNOWN, n=1)[0]!r}." if near else ""
-        return InputError(f"{self.file}: {key} is missing or empty.", hint=guess or "See the guide's section on datasets.")
+        return InputError(
+            f"{self.file}: {key} is missing or empty.", hint=guess or 'See "describe a dataset" in docs/guide.md.'
+        )
 
     def rows(self, key: str) -> list[dict[str, Any]]:
         found = self.content.get(key, [])

@@ -99,7 +99,8 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
         f"{len(dataset.validation_pairs)} validation pairs.",
         f"# Voxels: {shapes[0]} (smallest), {shapes[1]} (median), {shapes[2]} (largest); "
         f"spacing {'×'.join(f'{s:g}' for s in survey.spacing_mm)} mm.",
-        f"# Contrast of two images agrees to {survey.alike:.2f} (1 is the same; below {ALIKE} they count as different).",
+        f"# Contrast of two images, not aligned yet, agrees to {survey.alike:.2f} (1: one image twice; people of one contrast: "
+        f"0.4 and more; below {ALIKE} they count as different).",
         *(
             [f"# Only {min(small)} voxels along an axis: coarse scales have {max(1, min(small) // 8)} or so."]
             if small
@@ -107,7 +108,8 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
         ),
         "",
         f"network: {{kind: pyramid}}           # or {', '.join(name for name in NETWORKS if name != 'pyramid')};",
-        "#                                    its options beside kind: features, hidden, iterations, uncertainty, labels …",
+        "#                                    its options beside kind: features, hidden, iterations, uncertainty, labels …;",
+        "#                                    features, cascade and segmentation want other terms, too: docs/learning.md",
         "data:",
         f"  dataset: {path}",
         f"  pairs: {pairs}                    # all, subject, listed (registration_train), atlas",
@@ -119,14 +121,15 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
         "augmentation:",
         "  rotation_degrees: 10",
         "  scaling: 0.1",
-        "  flip: true",
+        "  flip: true                       # mirrors both images of a pair; false where the side matters",
         f"  apart: {0.05 if motion else 0.2}                      # share of that motion that the moving image makes alone",
         f"  contrast: {0.5 if mixed else 0.0}                    # probability of a random contrast, image by image",
         "  judge_clean: false               # true: noise, shading and contrast are for the network's eyes only",
         "optimizer: {learning_rate: 0.001, schedule: cosine}",
         "steps: 2000",
         f"batch: {batch}",
-        "validate_every: 100",
+        "validate_every: 100              # best/ has the highest mean Dice then (without label maps: the least loss)",
+        "validation_pairs: 12             # at most so many; 0: all",
         "seed: 0",
         f"licence: {dataset.licence!r}",
         "",
