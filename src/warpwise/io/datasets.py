@@ -13,7 +13,8 @@ from warpwise.io.scan import Scan
 
 KNOWN = (
     "name", "training", "validation", "test", "registration_train", "registration_val", "registration_test", "labels",
-    "labelsInEverySubject", "modality", "licence", "tensorImageSize", "numTraining", "numTest", "channel_names", "file_ending",
+    "labelsInEverySubject", "modality", "licence", "tensorImageSize", "numTraining", "numTest", "channel_names",
+    "file_ending",
 )  # fmt: skip
 
 
