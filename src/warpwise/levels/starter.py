@@ -99,8 +99,8 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
         f"{len(dataset.validation_pairs)} validation pairs.",
         f"# Voxels: {shapes[0]} (smallest), {shapes[1]} (median), {shapes[2]} (largest); "
         f"spacing {'×'.join(f'{s:g}' for s in survey.spacing_mm)} mm.",
-        f"# Contrast of two images, not aligned yet, agrees to {survey.alike:.2f} (1: one image twice; people of one contrast: "
-        f"0.4 and more; below {ALIKE} they count as different).",
+        f"# Contrast of two images, not aligned yet, agrees to {survey.alike:.2f} (1: one image twice; two people in one "
+        f"contrast: 0.4 or so; below {ALIKE} contrasts count as different).",
         *(
             [f"# Only {min(small)} voxels along an axis: coarse scales have {max(1, min(small) // 8)} or so."]
             if small
@@ -108,7 +108,7 @@ def starter(path: Path, *, allow_outside: bool = False) -> str:
         ),
         "",
         f"network: {{kind: pyramid}}           # or {', '.join(name for name in NETWORKS if name != 'pyramid')};",
-        "#                                    its options beside kind: features, hidden, iterations, uncertainty, labels …;",
+        "#                                    its options beside kind: features, hidden, iterations, labels …;",
         "#                                    features, cascade and segmentation want other terms, too: docs/learning.md",
         "data:",
         f"  dataset: {path}",
