@@ -57,11 +57,19 @@ SHOWN = {
     "energy, features on windows": "`energy`, led by **features** of windows",
     "energy, features, no labels": "`energy`, led by features without labels",
 }
-BRIEFLY = (
-    "affine", "accurate", "VoxelMorph, labels", "VoxelMorph on windows, labels", "pyramid, labels",
-    "pyramid on windows, labels", "pyramid, labels, refined", "features, labels", "features on windows, labels",
-    "accurate, structures", "accurate, features", "accurate, features on windows",
-)  # fmt: skip
+# In README one line each, of whole images or of windows, whichever was trained.
+BRIEFLY = {
+    SHOWN[names[0]]: names
+    for names in (
+        ("affine",), ("accurate",),
+        ("VoxelMorph, labels", "VoxelMorph on windows, labels"),
+        ("pyramid, labels", "pyramid on windows, labels"),
+        ("pyramid, labels, refined", "pyramid on windows, labels, refined"),
+        ("features, labels", "features on windows, labels"),
+        ("accurate, structures",),
+        ("accurate, features", "accurate, features on windows"),
+    )
+}  # fmt: skip
 TOLD = "labels told apart / others / its own Dice"
 BEGIN, END = "<!-- learned.py table -->", "<!-- end -->"
 
@@ -169,8 +177,9 @@ def table_all(_: argparse.Namespace) -> None:
         who = {r["fixed"] for r in rows} | {r["moving"] for r in rows}
         seeds = {r["seed"] for r in rows if "seed" in r}
         head.append(f"{task}: {len(who)} people, {len(seeds)} seed{'s' * (len(seeds) > 1)}")
-    for path, names in ((HERE.parent / "README.md", BRIEFLY), (HERE.parent / "docs" / "learning.md", tuple(SHOWN))):
-        table = [[SHOWN[name], *[cell(rows, name) for rows in found.values()]] for name in names]
+    whole = {title: (name,) for name, title in SHOWN.items()}
+    for path, titles in ((HERE.parent / "README.md", BRIEFLY), (HERE.parent / "docs" / "learning.md", whole)):
+        table = [[title, *[cell(rows, names) for rows in found.values()]] for title, names in titles.items()]
         put(path, BEGIN, markdown_table(head, [row for row in table if any(part != "–" for part in row[1:])]))
 
 
@@ -183,10 +192,10 @@ def put(path: Path, begin: str, lines: Sequence[str]) -> None:
     path.write_text("\n".join([before + begin, *lines, END + after]), encoding="utf-8")
 
 
-def cell(rows: Sequence[dict[str, Any]], name: str) -> str:
-    """Dice, roughness and minutes of training of one method."""
-    mine = [r for r in rows if r["method"] == name]
-    if not mine:
+def cell(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    """Dice, roughness and minutes of training of the first of these methods that was measured."""
+    mine = next((found for name in names if (found := [r for r in rows if r["method"] == name])), None)
+    if mine is None:
         return "–"
     minutes = [r["minutes"] for r in mine if "minutes" in r]
     trained = f", {np.mean(minutes):.0f} min" if minutes else ""
