@@ -100,7 +100,7 @@ def test_synthetic_training_needs_no_data_and_tells_how_far_it_is(tmp_path: Path
     told = capsys.readouterr().err
     assert "step 4 of 4" in told
     assert "endpoint" in told
-    assert "--model" in told
+    assert "--method" in told
 
 
 def test_a_network_registers_images_and_says_how_sure_it_is(run: Path, toy: Path, tmp_path: Path, capsys):
