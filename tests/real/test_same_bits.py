@@ -24,8 +24,8 @@ from warpwise.io.images import Reading
 
 KEPT = json.loads((Path(__file__).parent / "same_bits.json").read_text(encoding="utf-8"))
 CLOSE_MM = 0.01
-# On another processor some steps go otherwise: stains that say little of each other by 0.04 mm, a large motion of a heart by
-# 0.02, and the affine stage of a masked hippocampus, which has little to go by, by 0.05 (the same at earlier commits).
+# On another processor some steps go otherwise: stains that say little of each other by 0.04 mm, a large motion of a heart
+# by 0.02, and the affine stage of a masked hippocampus, which has little to go by, by 0.05 (the same at earlier commits).
 LOOSE_MM = {"histology": 0.1, "histology landmarks": 0.1, "heart 2-D": 0.05, "hippocampus masks": 0.1}
 
 
