@@ -65,7 +65,7 @@ def test_made_pairs_teach_a_network_to_find_their_deformation(tmp_path: Path):
     )
     train(wanted, Run(tmp_path / "run"))
     last = [row for row in history(tmp_path / "run") if row["kind"] == "validation"][-1]
-    assert last["endpoint"] < 0.85 * last["endpoint_before"]
+    assert last["endpoint"] < 0.9 * last["endpoint_before"]
 
 
 def test_real_pairs_teach_a_network_to_overlap_labels(toy: Path, tmp_path: Path):

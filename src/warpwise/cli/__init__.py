@@ -32,9 +32,17 @@ def interrupted(_: int, __: FrameType | None) -> NoReturn:
 def again(what: "sys.UnraisableHookArgs") -> None:
     """An interrupt that came within a destructor or a callback, where Python drops it, comes anew when that is over."""
     if issubclass(what.exc_type, KeyboardInterrupt):
-        timer = threading.Timer(0.02, _thread.interrupt_main)
+        timer = threading.Timer(0.02, interrupt)
         timer.daemon = True
         timer.start()
+
+
+def interrupt() -> None:
+    """Ctrl-C for the main thread, whatever it waits for."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def execute(arguments: list[str]) -> int:
