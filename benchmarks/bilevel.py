@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from common import machine, markdown_table
 from learned import note_in_ledger, pairs_of, parted, trained_by
-from learned_tables import averaged, content_of, put
+from learned_tables import averaged, content_of, over_seeds, put
 from protocol import DATASETS
 
 import warpwise as ww
@@ -124,33 +124,29 @@ def measure(arguments: argparse.Namespace) -> None:
     pairs = [every[k * len(every) // arguments.pairs] for k in range(arguments.pairs)]
     images = list(dict.fromkeys(fixed for fixed, _ in every))[: arguments.images]
     rows = [row for row in content_of(TASK)["rows"] if not arguments.rows or row in arguments.rows]
+    every_network = {(row, seed): trained_by(arguments, row, seed) for row in rows for seed in arguments.seeds}
+    networks = {key: trained for key, trained in every_network.items() if trained is not None}
+    out = RESULTS / f"bilevel_{arguments.on}.json"
+    found: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
+    whose = [[person(a), person(b)] for a, b in pairs]
+    if any(r["pairs"] != whose for r in found):
+        raise SystemExit(f"{out} is of other pairs: seeds and rows are compared on the same ones.")
     if arguments.on == "test":
         if not arguments.reason:
             raise SystemExit("--reason: why are test people looked at?")
-        known = [row for row in rows if any(trained_by(arguments, row, seed) for seed in arguments.seeds)]
-        note_in_ledger(TASK, f"noise and calibration: {arguments.reason}", known)
-    out = RESULTS / f"bilevel_{arguments.on}.json"
-    found: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.exists() else []
+        note_in_ledger(TASK, f"noise and calibration: {arguments.reason}", list(dict.fromkeys(row for row, _ in networks)))
     facts = {k: v for k, v in machine().items() if k in ("date", "commit", "cpu", "cores")}
-    for row in rows:
-        for seed in arguments.seeds:
-            trained = trained_by(arguments, row, seed)
-            if trained is None:
-                continue
-            method = Method.of_model(trained[0])
-            mine = {
-                "row": row, "seed": seed, "pairs": [[person(a), person(b)] for a, b in pairs],
-                "slope": slope_of(method, pairs, dataset), "images": calibration_of(method, images),
-                "load": round(os.getloadavg()[0], 1), **trained[1], **facts,
-            }  # fmt: skip
-            if any(r["pairs"] != mine["pairs"] for r in found):
-                raise SystemExit(f"{out} is of other pairs: seeds and rows are compared on the same ones.")
-            found = [r for r in found if (r["row"], r["seed"]) != (row, seed)] + [mine]
-            out.write_text(
-                json.dumps({"noise": NOISE, "on": arguments.on, "rows": found}, indent=1, ensure_ascii=False) + "\n"
-            )
-            out.with_suffix(".md").write_text(report(found, arguments.on))
-            print(row, seed, np.mean(mine["slope"]), [i["steps_that_rise"] for i in mine["images"]], flush=True)
+    for (row, seed), trained in networks.items():
+        method = Method.of_model(trained[0])
+        mine = {
+            "row": row, "seed": seed, "pairs": whose,
+            "slope": slope_of(method, pairs, dataset), "images": calibration_of(method, images),
+            "load": round(os.getloadavg()[0], 1), **trained[1], **facts,
+        }  # fmt: skip
+        found = [r for r in found if (r["row"], r["seed"]) != (row, seed)] + [mine]
+        out.write_text(json.dumps({"noise": NOISE, "on": arguments.on, "rows": found}, indent=1, ensure_ascii=False) + "\n")
+        out.with_suffix(".md").write_text(report(found, arguments.on))
+        print(row, seed, np.mean(mine["slope"]), [i["steps_that_rise"] for i in mine["images"]], flush=True)
 
 
 def report(found: Sequence[dict[str, Any]], on: str) -> str:
@@ -194,10 +190,7 @@ def table_in_docs() -> None:
             raise SystemExit(f"{name}: Dice is of other networks than noise and calibration.")
         scores = averaged(mine, [pair for pair, *_ in pairs], "dice")
         low, high = interval([(fixed, moving) for _, fixed, moving in pairs], scores)
-        by_seed = [
-            np.mean([r["dice"] for r in mine if r.get("seed") == s]) for s in sorted({r.get("seed", 0) for r in mine})
-        ]
-        spread = f" ± {np.std(by_seed, ddof=1):.3f}" if len(by_seed) > 1 else ""
+        _, spread = over_seeds(mine, digits=3)
         images = [i for r in noise for i in r["images"]]
         table.append([
             name, f"{np.mean(scores):.3f}{spread} [{low:.3f}, {high:.3f}]",

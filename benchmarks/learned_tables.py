@@ -109,9 +109,7 @@ def report(content: dict[str, Any]) -> str:
     for name, mine in of.items():
         known_here = [n for n, value in enumerate(scores[name]) if np.isfinite(value)]
         people_here, dice = [pairs_of_people[n] for n in known_here], [scores[name][n] for n in known_here]
-        seeds = sorted({r["seed"] for r in mine if "seed" in r})
-        by_seed = [np.mean([r["dice"] for r in mine if r.get("seed") == seed]) for seed in seeds]
-        spread = f" ± {np.std(by_seed, ddof=1):.4f}" if len(seeds) > 1 else ""
+        seeds, spread = over_seeds(mine, digits=4)
         low, high = interval(people_here, dice)
         part = "" if len(known_here) == len(pairs) else f" ({len(known_here)} pairs)"
         cells = [name + part, mine[0]["labels"], f"{np.mean(dice):.4f}{spread} [{low:.3f}, {high:.3f}]"]
@@ -133,15 +131,15 @@ def report(content: dict[str, Any]) -> str:
     empty = [n for n, title in enumerate(head) if title in ("p", "subcortical", TOLD) and not any(row[n] for row in table)]
     table = [[cell for n, cell in enumerate(row) if n not in empty] for row in table]
     head = [title for n, title in enumerate(head) if n not in empty]
-    return (
-        "\n".join([
-            *lines,
-            *markdown_table(head, table),
-            "",
-            "; ".join(dict.fromkeys(f"{r['cpu']}, {r['cores']} cores" for r in rows)) + ".",
-        ])
-        + "\n"
-    )
+    machines = "; ".join(dict.fromkeys(f"{r['cpu']}, {r['cores']} cores" for r in rows))
+    return "\n".join([*lines, *markdown_table(head, table), "", f"{machines}."]) + "\n"
+
+
+def over_seeds(rows: Sequence[dict[str, Any]], *, digits: int) -> tuple[list[int], str]:
+    """Seeds of one method's rows, and ± the standard deviation of its mean Dice over them; empty where there is but one."""
+    seeds = sorted({r["seed"] for r in rows if "seed" in r})
+    means = [np.mean([r["dice"] for r in rows if r.get("seed") == seed]) for seed in seeds]
+    return seeds, f" ± {np.std(means, ddof=1):.{digits}f}" if len(seeds) > 1 else ""
 
 
 def of_structures(rows: Sequence[dict[str, Any]]) -> str:

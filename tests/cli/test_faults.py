@@ -101,38 +101,39 @@ def test_ctrl_c_stops_soon_and_keeps_what_was_there(tmp_path: Path, delay: float
     assert (out / "warped.nii.gz").read_text() == "precious"
 
 
-def test_an_object_half_made_when_ctrl_c_comes_does_not_complain():
-    program = """
-import signal
-from warpwise.cli import interrupted
-signal.signal(signal.SIGINT, interrupted)
+@pytest.mark.parametrize(
+    "happens",
+    [
+        """
 class HalfMade:
     def __init__(self):
         signal.raise_signal(signal.SIGINT)
         self.pointer = 1
     def __del__(self):
         self.pointer
-try:
+def work():
     HalfMade()
-except KeyboardInterrupt:
-    print("stopped")
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("stopped\n", "")
-
-
-def test_ctrl_c_that_falls_into_a_destructor_is_not_lost():
-    program = """
-import signal, time
-from warpwise.cli import interrupted
-signal.signal(signal.SIGINT, interrupted)
+""",
+        """
 class Dying:
     def __del__(self):
         signal.raise_signal(signal.SIGINT)
         time.sleep(0)
-try:
+def work():
     Dying()
     time.sleep(60)
+""",
+    ],
+    ids=["an object half made does not complain", "one that falls into a destructor is not lost"],
+)
+def test_ctrl_c_stops_a_program_without_a_word(happens: str):
+    program = f"""
+import signal, time
+from warpwise.cli import interrupted
+signal.signal(signal.SIGINT, interrupted)
+{happens}
+try:
+    work()
 except KeyboardInterrupt:
     print("stopped")
 """

@@ -58,14 +58,14 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 def test_made_pairs_teach_a_network_to_find_their_deformation(tmp_path: Path):
     wanted = settings(
-        steps=400,
-        validate_every=400,
+        steps=500,
+        validate_every=500,
         network={"kind": "pyramid", "features": [8, 12, 16], "hidden": 16, "iterations": [1, 2, 2]},
         optimizer={"learning_rate": 3e-3},
     )
     train(wanted, Run(tmp_path / "run"))
     last = [row for row in history(tmp_path / "run") if row["kind"] == "validation"][-1]
-    assert last["endpoint"] < 0.9 * last["endpoint_before"]
+    assert last["endpoint"] < 0.85 * last["endpoint_before"]
 
 
 def test_real_pairs_teach_a_network_to_overlap_labels(toy: Path, tmp_path: Path):

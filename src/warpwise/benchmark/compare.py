@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from warpwise.data.pairs import AllPairs
 from warpwise.data.people import person
 from warpwise.errors import InputError
 from warpwise.evaluation.metrics import label_overlap, regularity
@@ -114,8 +115,7 @@ def compare(
     if on == "test":
         wanted, key = list(dataset.test_pairs), "registration_test"
     else:
-        every = [(a, b) for a in dataset.validation for b in dataset.validation if a is not b]
-        wanted, key = list(dataset.validation_pairs) or every, "registration_val"
+        wanted, key = list(dataset.validation_pairs or AllPairs(dataset.validation)), "registration_val"
     if not wanted:
         raise InputError(f"{dataset.folder}: no pairs to evaluate on ({key} is empty, or its files are not here).")
     built = {name: method.build() for name, method in methods.items()}  # refuses before hours of work

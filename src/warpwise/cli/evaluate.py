@@ -67,8 +67,7 @@ def evaluate(
     if dataset is not None:
         from warpwise.cli.comparison import compare_methods
 
-        part = "test" if on is Part.test else "validation"
-        compare_methods(dataset, asked, on=part, pairs=pairs, output=output, overwrite=overwrite)
+        compare_methods(dataset, asked, on=(on or Part.validation).value, pairs=pairs, output=output, overwrite=overwrite)
         return
     import json
 

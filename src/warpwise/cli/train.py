@@ -41,10 +41,12 @@ def train(
     from warpwise.errors import InputError
 
     if init is not None:
-        given = {"--network": network, "--spacing": spacing, "--steps": steps, "--seed": seed, "--output": output}
-        idle = [name for name, value in given.items() if value is not None]
-        if idle or resume or synthetic:
-            raise InputError(f"{', '.join(idle) or '--resume, --synthetic'}: does nothing with --init; change the file.")
+        given = {
+            "--network": network, "--spacing": spacing, "--steps": steps, "--seed": seed, "--output": output,
+            "--resume": resume or None, "--synthetic": synthetic or None,
+        }  # fmt: skip
+        if idle := [name for name, value in given.items() if value is not None]:
+            raise InputError(f"{', '.join(idle)}: does nothing with --init; change the file.")
         _write_settings(init, dataset, allow_outside=allow_outside, overwrite=overwrite)
         return
     if output is None:
