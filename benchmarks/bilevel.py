@@ -25,7 +25,7 @@ from learned_tables import averaged, content_of, over_seeds, put
 from protocol import DATASETS
 
 import warpwise as ww
-from warpwise.benchmark.compare import as_it_is, run_method
+from warpwise.levels.measurement import as_it_is, run_method
 from warpwise.data.people import person
 from warpwise.evaluation.statistics import interval
 from warpwise.image import Image, intensity_range

@@ -23,7 +23,7 @@ from common import machine
 from learned_tables import HERE, PRESETS, content_of, report, table_all
 from protocol import DATASETS, people
 
-from warpwise.benchmark.compare import run_method
+from warpwise.levels.measurement import run_method
 from warpwise.data.pairs import validation_pairs
 from warpwise.data.people import Part, parts, person
 from warpwise.errors import RunError

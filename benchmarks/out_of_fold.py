@@ -20,7 +20,7 @@ from learned import fitting, same_settings, settings_of
 from learned_tables import content_of
 from protocol import DATASETS, people
 
-from warpwise.benchmark.compare import run_method
+from warpwise.levels.measurement import run_method
 from warpwise.data.pairs import validation_pairs
 from warpwise.data.people import drawn, parts, person
 from warpwise.evaluation.statistics import interval

@@ -16,6 +16,7 @@ EXTRAS = {
     "ipyniivue": "report",
     "nitransforms": "formats",
     "ray": "cluster",
+    "optuna": "search",
 }
 
 

@@ -9,6 +9,7 @@ from warpwise.cli.features import features
 from warpwise.cli.methods import methods
 from warpwise.cli.register import register
 from warpwise.cli.report import report
+from warpwise.cli.search import search
 from warpwise.cli.train import models, train
 from warpwise.cli.transforms import convert, invert, jacobian
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (register, apply, evaluate, report, train, methods, models, features, convert, invert, jacobian, demo):
+for verb in (register, apply, evaluate, report, train, search, methods, models, features, convert, invert, jacobian, demo):
     app.command()(verb)
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import typer
 
 if TYPE_CHECKING:
-    from warpwise.benchmark.compare import Row
     from warpwise.cli.method_options import Asked
     from warpwise.io.datasets import Dataset
+    from warpwise.levels.measurement import Row
 
 FILES = ("evaluation.json", "evaluation.md", "dice.png", "dice.svg")
 

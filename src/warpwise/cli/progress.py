@@ -6,6 +6,7 @@ from typing import Any
 
 from warpwise.events import Event
 
+SEARCHES = ("study", "random")
 EVERY = 50  # steps a line, of a training without a terminal
 
 
@@ -40,6 +41,8 @@ class Progress:
             self.line(event.text)
         elif event.stage == "validation":
             self.line(f"step {event.step}: {figures(event)}{' (best)' if event.best else ''}")
+        elif event.stage in SEARCHES:
+            self.line(f"{event.stage} {event.step} of {event.steps}: {event.text or figures(event)}")
         elif sys.stderr.isatty():
             self._draw(event)
         elif event.scale is None:

@@ -1,6 +1,5 @@
 """Training images, decoded once: normalised, cut to the object, at the working spacing, kept on disk."""
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from warpwise.io.checks import whole
 from warpwise.io.images import read_geometry, read_image
 from warpwise.io.run_folder import appearing
 from warpwise.io.scan import Scan, read_both
+from warpwise.io.stamp import stamp
 from warpwise.methods import Method
 from warpwise.registrars.crop import around
 from warpwise.registrars.linear.affine import Freedom, LinearSettings
@@ -28,15 +28,6 @@ from warpwise.spacing import at_spacing, embedded_spacing, labels_at_spacing, st
 from warpwise.volume import Volume
 
 Alignment = Literal["none", "rigid", "affine"]
-
-VERSION = 2  # of what is kept on disk: another one is made anew
-
-
-def stamp(*scans: Path, **options: object) -> str:
-    """A short name for files in their present state under these options."""
-    facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in scans]
-    text = json.dumps([VERSION, facts, options], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from warpwise.registrars.deformable.energy import STAGE as ENERGY
 from warpwise.registrars.linear.stage import Aligned, align
 from warpwise.registration.deform import Deformed, deform
 from warpwise.registration.deliver import Clock, deliver
+from warpwise.registration.linear_stages import LinearStages
 from warpwise.registration.memory import affordable, predicted_memory_mb, words
 from warpwise.registration.prepare import Prepared, prepare
 from warpwise.registration.record import Choices
@@ -66,16 +67,27 @@ def register_scans(
     registrar: Registrar | None,
     *,
     initial: Transform | None = None,
+    linear_stages: LinearStages | None = None,
     on_step: OnEvent = ignore,
 ) -> Result:
-    """`register` for scans that were read; the registrar is what `method.build()` gives."""
+    """`register` for scans that were read; the registrar is what `method.build()` gives.
+
+    Args:
+        linear_stages: where the linear stage may have been kept from an earlier registration of the same files, and is
+            kept otherwise; its seconds are then those of that time.
+    """
     clock = Clock()
     reduction = affordable(scans, method)
     prepared = prepare(scans, method.images, method.terms(), initial=initial, reduction=reduction)
     unlike = () if registrar is None else registrar.fits(prepared.pair)
     clock.lap("preparing")
-    aligned = align(prepared.pair, method.linear, method.terms(), given=initial is not None, on_step=on_step)
-    clock.lap("affine")
+    if linear_stages is None or initial is not None:
+        aligned = align(prepared.pair, method.linear, method.terms(), given=initial is not None, on_step=on_step)
+        clock.lap("affine")
+    else:
+        aligned, seconds = linear_stages.aligned(scans, prepared.pair, method, reduction=reduction)
+        clock.lap("affine")
+        clock.laps["affine"] = round(seconds, 4)
     if not np.isfinite(aligned.solution.value):
         raise InputError(
             f"{scans[0].image.name} and {scans[1].image.name} do not overlap where the registration begins.",
