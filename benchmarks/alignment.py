@@ -32,8 +32,9 @@ from warpwise.io.images import read_image
 from warpwise.io.scan import Scan
 from warpwise.levels.validation import plain
 from warpwise.methods import Method
-from warpwise.networks.blocks import double_field, on_voxels, smoothed
+from warpwise.networks.blocks import smoothed
 from warpwise.objective import Objective
+from warpwise.ops.nodes import double_field, on_voxels
 from warpwise.pair import Pair
 from warpwise.registrars.learned.working import array
 from warpwise.shapes import Matrix

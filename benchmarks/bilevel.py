@@ -25,13 +25,13 @@ from learned_tables import averaged, content_of, over_seeds, put
 from protocol import DATASETS
 
 import warpwise as ww
-from warpwise.levels.measurement import as_it_is, run_method
 from warpwise.data.people import person
 from warpwise.evaluation.statistics import interval
 from warpwise.image import Image, intensity_range
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.images import read_image
 from warpwise.io.scan import Scan
+from warpwise.levels.measurement import as_it_is, run_method
 from warpwise.methods import Method
 from warpwise.ops import kernels
 from warpwise.transforms.velocity import exponential

@@ -23,7 +23,6 @@ from common import machine
 from learned_tables import HERE, PRESETS, content_of, report, table_all
 from protocol import DATASETS, people
 
-from warpwise.levels.measurement import run_method
 from warpwise.data.pairs import validation_pairs
 from warpwise.data.people import Part, parts, person
 from warpwise.errors import RunError
@@ -32,6 +31,7 @@ from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
 from warpwise.levels.history import history
 from warpwise.levels.loop import LOG_EVERY
+from warpwise.levels.measurement import run_method
 from warpwise.levels.settings import TrainingSettings, read_settings
 from warpwise.levels.training import Run, train
 from warpwise.methods import Method

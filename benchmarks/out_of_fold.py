@@ -20,12 +20,12 @@ from learned import fitting, same_settings, settings_of
 from learned_tables import content_of
 from protocol import DATASETS, people
 
-from warpwise.levels.measurement import run_method
 from warpwise.data.pairs import validation_pairs
 from warpwise.data.people import drawn, parts, person
 from warpwise.evaluation.statistics import interval
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.levels.history import history
+from warpwise.levels.measurement import run_method
 from warpwise.levels.training import Run, train
 from warpwise.methods import Method
 

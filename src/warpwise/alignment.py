@@ -17,6 +17,7 @@ class Alignment:
         fixed_labels, warped_labels: (B, K, *space), share of each label in a voxel, where labels are known.
         truth: (B, D, *space), the displacement that is right, where it is known.
         prediction: all that a network predicts, where the displacement is one's.
+        moving, moving_labels: (B, C or K, *space), before they were warped, for terms that warp them otherwise.
     """
 
     fixed: Image
@@ -27,3 +28,5 @@ class Alignment:
     warped_labels: Labels | None = None
     truth: Displacement | None = None
     prediction: Prediction | None = None
+    moving: Image | None = None
+    moving_labels: Labels | None = None

@@ -63,11 +63,19 @@ class Objective:
         return cls(evaluations, {name: term.weight for name, term in terms.items()})
 
     def values(self, alignment: "Alignment") -> "dict[str, Tensor]":
-        """Every term by itself; images and displacement are halved once for all terms of a scale."""
-        scales = [alignment]
+        """Every term by itself; images and displacement are warped once for all terms of a stage, halved once for a scale.
+
+        Raises:
+            InputError: a term looks at a stage that there is not.
+        """
+        seen: dict[int | None, list[Alignment]] = {None: [alignment]}
         out: dict[str, Tensor] = {}
         for name, term in self.terms.items():
-            scale = term.scale if isinstance(term, Loss) else 0
+            stage, scale = (term.stage, term.scale) if isinstance(term, Loss) else (None, 0)
+            if stage not in seen:
+                assert stage is not None
+                seen[stage] = [staged(alignment, stage)]
+            scales = seen[stage]
             while len(scales) <= scale:
                 scales.append(halved(scales[-1]))
             out[name] = term(scales[scale])
@@ -87,7 +95,8 @@ class Objective:
 
 
 def halved(alignment: "Alignment") -> "Alignment":
-    """Every second voxel after a Gaussian of σ 0.7; displacements in voxels of the new grid. Predictions stay."""
+    """Every second voxel after a Gaussian of σ 0.7; displacements in voxels of the new grid. Predictions stay; what was not
+    warped is left out."""
     halve = [n > 1 for n in alignment.fixed.shape[2:]]
 
     def half(x: "Tensor | None", scale: float = 1.0) -> Any:
@@ -104,6 +113,38 @@ def halved(alignment: "Alignment") -> "Alignment":
         fixed_labels=half(alignment.fixed_labels),
         warped_labels=half(alignment.warped_labels),
         truth=half(alignment.truth, 0.5),
+        moving=None,
+        moving_labels=None,
+    )
+
+
+def staged(alignment: "Alignment", stage: int) -> "Alignment":
+    """What was known after a stage of a network, 1 the first: images and labels moved by that, and its features alone.
+
+    Raises:
+        InputError: there is no such stage.
+    """
+    from warpwise.ops.nodes import on_voxels  # noqa: PLC0415 - settings are read without torch
+
+    prediction = alignment.prediction
+    stages = () if prediction is None else prediction.stages
+    if prediction is None or alignment.moving is None or not 1 <= stage <= len(stages):
+        raise InputError(
+            f"A term looks at stage {stage}, and the network has {len(stages) or 'none'}.",
+            hint="Stages belong to a cascade of one round.",
+        )
+    there = stages[stage - 1]
+    displacement = on_voxels(there.displacement, alignment.fixed.shape[2:], octave=there.octave)
+    features = prediction.features
+    if features is not None:
+        features = features._replace(octaves=tuple(one for one in features.octaves if one.octave == there.octave))
+    labels = alignment.moving_labels
+    return replace(
+        alignment,
+        warped=ops.warp(alignment.moving, displacement),
+        warped_labels=None if labels is None else ops.warp(labels, displacement),
+        displacement=displacement,
+        prediction=prediction._replace(displacement=displacement, velocity=there.velocity, features=features),
     )
 
 
@@ -145,10 +186,14 @@ class SolverTerms:
                     f"Term {name!r} ({what}) has no kernel, so a solver cannot minimise it.",
                     hint="Solvers know auto, lncc, ncc, mse, mi, mind, labels, landmarks, gaussian and diffusion.",
                 )
+            if isinstance(term, Loss) and term.stage is not None:
+                raise InputError(f"Term {name!r}: stage {term.stage}; stages are a network's.")
             if isinstance(term, Loss) and term.scale:
                 raise InputError(
                     f"Term {name!r}: scale {term.scale}; a solver looks at every term at each of its own scales."
                 )
+            if isinstance(term, Diffusion) and term.of != "displacement":
+                raise InputError(f"Term {name!r}: of {term.of}; a solver smooths the displacement.")
             if term.weight > 0:
                 parts[kind][name] = term
         similarities = [term for term in parts[Similarity].values() if isinstance(term, Similarity)]

@@ -49,6 +49,19 @@ class Features(NamedTuple):
         return (*self.before, self)
 
 
+class Stage(NamedTuple):
+    """What is known after a stage of a network that registers in several: at every 2^octave-th voxel, in those.
+
+    Attributes:
+        displacement: (B, D, *nodes), all of it so far.
+        velocity: (B, D, *nodes), whose exponential the stage brought, or all of it where that is one exponential.
+    """
+
+    octave: int
+    displacement: Tensor
+    velocity: Tensor
+
+
 class Prediction(NamedTuple):
     """What a network predicts; None where it does not.
 
@@ -61,6 +74,7 @@ class Prediction(NamedTuple):
         features: of both images.
         diffusion: 0-dim, weight of the diffusion energy in the registration of the finest octave of features.
         stiffness: (B, 1, *space), the map w(x) that weighs smoothness.
+        stages: what was known after each, first to last, of networks that register in several; of one round alone.
     """
 
     displacement: Tensor
@@ -71,6 +85,7 @@ class Prediction(NamedTuple):
     features: Features | None = None
     diffusion: Tensor | None = None
     stiffness: Tensor | None = None
+    stages: tuple[Stage, ...] = ()
 
 
 def at_octave(displacement: Tensor, octave: int) -> Tensor:
@@ -92,6 +107,6 @@ def octave_of(nodes: int, voxels: int) -> int:
     return octave
 
 
-for _kind in (Posterior, FeatureOctave, Features, Prediction):
+for _kind in (Posterior, FeatureOctave, Features, Stage, Prediction):
     # PyTorch knows every named tuple; a name lets an exported program that returns one be written to a file.
     _pytree._register_namedtuple(_kind, serialized_type_name=f"warpwise.{_kind.__name__}")  # pyright: ignore[reportPrivateUsage]

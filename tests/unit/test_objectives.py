@@ -8,8 +8,8 @@ import torch
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.errors import InputError
-from warpwise.networks.blocks import doubled
 from warpwise.objective import Objective, SolverTerms, halved
+from warpwise.ops.nodes import doubled
 from warpwise.prediction import Posterior, Prediction
 from warpwise.similarity.label import EndpointError, LabelOverlap, Segmentation, SoftDice
 from warpwise.terms import REGULARIZERS, TERMS

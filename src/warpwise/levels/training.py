@@ -205,7 +205,7 @@ def levels_of(fabric: Fabric, settings: TrainingSettings, ready: Prepared, folde
 
 def of_features(name: str) -> bool:
     """Whether a parameter belongs to the encoder or decoder of features, or to a head that reads them."""
-    return name.removeprefix("body.").split(".")[0] in ("encoder", "decoder", "heads")
+    return name.removeprefix("body.").split(".")[0] in ("encoder", "encoder_of_moving", "decoder", "heads")
 
 
 def of_registration(name: str) -> bool:

@@ -53,6 +53,8 @@ def alignment_of(batch: Batch, predict: Predict, generator: torch.Generator | No
         None if batch.moving_labels is None else warped(batch.moving_labels),
         batch.truth,
         prediction,
+        batch.moving,
+        batch.moving_labels,
     )
 
 

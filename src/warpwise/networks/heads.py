@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.blocks import conv, doubled, on_voxels, smoothed
+from warpwise.networks.blocks import conv, smoothed
 from warpwise.networks.body import Body
+from warpwise.ops.nodes import doubled, on_voxels
 from warpwise.prediction import Posterior, Prediction
 
 FIRST_LOG_VARIANCE = -10.0  # of a velocity in voxels: training begins with nearly no noise

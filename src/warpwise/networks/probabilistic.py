@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import NetworkSettings
-from warpwise.networks.blocks import block, conv, double, double_field, on_voxels, smoothed
+from warpwise.networks.blocks import block, conv, smoothed
 from warpwise.networks.body import Body
 from warpwise.networks.heads import Head, sample
+from warpwise.ops.nodes import double, double_field, on_voxels
 from warpwise.prediction import FeatureOctave, Features, Posterior, Prediction, at_octave
 
 LONGEST = 6.0  # of a log-variance, either way: exp of more would drown all other evidence
@@ -52,9 +53,18 @@ class FeatureSettings(NetworkSettings, ABC):
     decoded: bool = False
     sampled: bool = False
 
+    @property
+    def octaves(self) -> int:
+        """How many there are with features."""
+        return len(self.widths) - self.finest
+
+    def channels_at(self, octave: int) -> int:  # noqa: ARG002 - alike at all
+        """Dimensions of the features at one of them, 0 the finest."""
+        return self.features
+
     @model_validator(mode="after")
     def _octaves(self) -> Self:
-        if len(self.widths) <= self.finest:
+        if self.octaves < 1:
             raise ValueError(f"widths {self.widths} end before octave {self.finest}, where features are to begin")
         if self.variances == "fixed" and not self.uncertainty:
             raise ValueError("variances: fixed ones are an uncertainty, too, and uncertainty is off")
@@ -78,8 +88,12 @@ class GaussianFeatures(nn.Module):
             return mean
         told = self.log_variance(x).float()
         told = 0 * told if self.fixed else told
-        log_variance = LONGEST * torch.tanh((told + FIRST) / LONGEST)
-        return torch.cat([mean, log_variance], 1)
+        return torch.cat([mean, bounded(told)], 1)
+
+
+def bounded(told: Tensor) -> Tensor:
+    """A log-variance of what a head says, near `FIRST` at first and never beyond `LONGEST`."""
+    return LONGEST * torch.tanh((told + FIRST) / LONGEST)
 
 
 class FeatureEncoder(nn.Module):
@@ -140,8 +154,12 @@ class IntensityFeatures(nn.Module):
         return out
 
 
-def of_both(encoder: nn.Module, fixed: Tensor, moving: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Features of two images at every octave, fine to coarse."""
+def of_both(
+    encoder: nn.Module, fixed: Tensor, moving: Tensor, of_moving: nn.Module | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Features of two images at every octave, fine to coarse; the moving one's by an encoder of its own, if it has one."""
+    if of_moving is not None:
+        return [*zip(encoder(fixed), of_moving(moving), strict=True)]
     both = encoder(torch.cat([fixed, moving]))  # one batch: PyTorch's convolutions are slow on a batch of one
     return [(of_fixed, of_moving) for of_fixed, of_moving in (features.chunk(2) for features in both)]
 
@@ -218,8 +236,8 @@ class MatchingSettings(FeatureSettings):
 
     @model_validator(mode="after")
     def _stages(self) -> Self:
-        if len(self.stages) != len(self.widths) - self.finest:
-            raise ValueError(f"{len(self.stages)} stages for {len(self.widths) - self.finest} octaves of features")
+        if len(self.stages) != self.octaves:
+            raise ValueError(f"{len(self.stages)} stages for {self.octaves} octaves of features")
         if self.encoder == "intensity" and self.labels:
             raise ValueError("labels cannot be told from intensities: nothing is learned of them")
         return self
@@ -235,13 +253,21 @@ class FeatureBody(Body, ABC):
     Liu et al., IJCAI 2020. The φ that conditions them counts as given; the one that the answer is composed of does not.
     """
 
-    def __init__(self, settings: FeatureSettings, encoder: nn.Module, *, dim: int, channels: int) -> None:
+    def __init__(
+        self,
+        settings: FeatureSettings,
+        encoder: nn.Module,
+        *,
+        dim: int,
+        channels: int,
+        encoder_of_moving: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.shared = settings
-        self.encoder = encoder
-        count = len(settings.widths) - settings.finest
-        self.decoder = nn.ModuleList([conv(dim, settings.features, channels) for _ in range(count * settings.decoded)])
-        self.width, self.octave = settings.features, settings.finest
+        self.encoder, self.encoder_of_moving = encoder, encoder_of_moving
+        widths = [settings.channels_at(n) for n in range(settings.octaves)]
+        self.decoder = nn.ModuleList([conv(dim, width, channels) for width in widths * settings.decoded])
+        self.width, self.octave = widths[0], settings.finest
 
     @property
     def uncertain(self) -> bool:
@@ -257,7 +283,7 @@ class FeatureBody(Body, ABC):
 
     def motion(self, fixed: Tensor, moving: Tensor, generator: torch.Generator | None = None) -> tuple[Prediction, Tensor]:
         settings = self.shared
-        octaves, shown = of_both(self.encoder, fixed, moving), moving
+        octaves, shown = of_both(self.encoder, fixed, moving, self.encoder_of_moving), moving
         whole = left = None
         found: Prediction | None = None
         rounds: list[Features] = []
@@ -269,7 +295,7 @@ class FeatureBody(Body, ABC):
             whole = left if whole is None else ops.compose(whole, left)
             features = numbered(octaves, settings.finest, uncertain=self.uncertain)
             if settings.rounds > 1:
-                features, found = features._replace(left=left), found._replace(velocity=None)
+                features, found = features._replace(left=left), found._replace(velocity=None, stages=())
             if settings.decoded:
                 features = features._replace(unexplained=self.unexplained(octaves, fixed, shown, generator))
             rounds.append(features)
@@ -287,7 +313,7 @@ class FeatureBody(Body, ABC):
         """
         shown = ops.warp(moving.float(), whole).to(moving)
         if self.shared.conditioned:
-            again = self.encoder(shown)
+            again = (self.encoder_of_moving or self.encoder)(shown)
             return [(of_fixed, of_moving) for (of_fixed, _), of_moving in zip(octaves, again, strict=True)], shown
         return [
             (of_fixed, ops.warp(of_moving, at_octave(left, n)))
@@ -299,7 +325,7 @@ class FeatureBody(Body, ABC):
     ) -> tuple[Tensor, ...]:
         """What the decoder says of drawn features, less the images at each octave."""
         both = torch.cat([fixed, moving]).float()
-        images = ops.pyramid(both, octaves=len(self.shared.widths))[self.shared.finest :]
+        images = ops.pyramid(both, octaves=self.shared.finest + self.shared.octaves)[self.shared.finest :]
         out: list[Tensor] = []
         for decode, features, image in zip(self.decoder, octaves, images, strict=True):
             random = drawn(torch.cat(features), generator, uncertain=self.uncertain)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import NetworkSettings
-from warpwise.networks.blocks import block, double_field, on_voxels, smoothed, unit
+from warpwise.networks.blocks import block, smoothed, unit
 from warpwise.networks.body import Body
 from warpwise.networks.heads import GaussianHead
+from warpwise.ops.nodes import double_field, on_voxels
 from warpwise.prediction import Posterior, Prediction
 
 

@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from warpwise.networks.base import NetworkSettings
-from warpwise.networks.blocks import block, double
+from warpwise.networks.blocks import block
 from warpwise.networks.body import Body
+from warpwise.ops.nodes import double
 from warpwise.prediction import Prediction
 
 

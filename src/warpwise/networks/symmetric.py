@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from warpwise import ops
-from warpwise.networks.blocks import double_field, on_voxels, smoothed
+from warpwise.networks.blocks import smoothed
 from warpwise.networks.body import Body
 from warpwise.networks.heads import GaussianHead, sample
 from warpwise.networks.pyramid import Comparison, DualStreamSettings, Encoder
+from warpwise.ops.nodes import double_field, on_voxels
 from warpwise.prediction import Posterior, Prediction
 
 

@@ -37,9 +37,12 @@ class Loss(Term, ABC):
 
     Attributes:
         scale: how often images and displacement are halved before it looks at them.
+        stage: it looks at what is known after the so-manieth stage of a network that registers in several, 1 the first;
+            None: at the end.
     """
 
     scale: int = Field(default=0, ge=0)
+    stage: int | None = Field(default=None, ge=1)
 
     @abstractmethod
     def __call__(self, alignment: "Alignment") -> "Tensor":
@@ -50,8 +53,8 @@ def parse_term(name: str, values: Any) -> Term:
     """A term from plain data: its options, and which term it is where its name does not say so.
 
     Example:
-        >>> parse_term("half", {"term": "lncc", "scale": 1, "radius": 3})
-        LNCC(weight=1.0, scale=1, term='lncc', radius=3, signed=False, epsilon=0.005, mapped=False, faithful=False)
+        >>> parse_term("half", {"term": "diffusion", "scale": 1})
+        Diffusion(weight=1.0, scale=1, stage=None, term='diffusion', of='displacement')
 
     Raises:
         InputError: the term or one of its options is not known, or does not fit.

@@ -12,10 +12,11 @@ from warpwise import ops
 from warpwise.errors import InputError
 from warpwise.grid import Grid
 from warpwise.image import Image
-from warpwise.networks.blocks import doubled, smoothed
+from warpwise.networks.blocks import smoothed
 from warpwise.networks.heads import VelocityDecoder, sample
 from warpwise.networks.model import Model
 from warpwise.networks.probabilistic import FeatureEncoder
+from warpwise.ops.nodes import doubled
 from warpwise.prediction import Posterior, Prediction, at_octave
 from warpwise.registrars.learned.working import array, tensor, working_image
 
