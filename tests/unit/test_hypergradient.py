@@ -126,6 +126,25 @@ def test_one_step_differentiates_the_step_that_adam_makes():
     assert float((plain - expected).abs() / expected.abs()) > 0.1  # the published form is another number
 
 
+def test_a_common_factor_of_all_weights_changes_nothing():
+    """Σ λ·dU/dλ = 0 at a minimum: it does not move when the whole loss is multiplied (Euler)."""
+
+    def inner(outer: Variables, w: Variables) -> Tensor:
+        return 0.5 * outer["a"] * ((RIDGE.a @ w["w"] - RIDGE.b) ** 2).sum() + 0.5 * outer["b"] * (w["w"] ** 2).sum()
+
+    weights = {"a": torch.tensor(1.7, dtype=F64), "b": torch.tensor(0.6, dtype=F64)}
+    best = torch.linalg.solve(
+        weights["a"] * RIDGE.a.T @ RIDGE.a + weights["b"] * torch.eye(6, dtype=F64), weights["a"] * RIDGE.a.T @ RIDGE.b
+    )
+
+    def outer(_: Variables, w: Variables) -> Tensor:
+        return 0.5 * ((RIDGE.c @ w["w"] - RIDGE.d) ** 2).sum()
+
+    found = hypergradient(outer, inner, weights, {"w": best}, estimator=ConjugateGradient(12, tolerance=1e-14))
+    assert abs(float(sum(weights[name] * found[name] for name in weights))) < 1e-10
+    assert float(found["b"].abs()) > 1e-3
+
+
 def test_the_direct_term_is_part_of_it():
     without = Ridge(RIDGE.a, RIDGE.b, RIDGE.c, RIDGE.d)
     given = {"l": L}, {"w": RIDGE.best(L)}

@@ -34,6 +34,7 @@ def settings_of(
     from warpwise.data.settings import SyntheticSettings
     from warpwise.levels.settings import TrainingSettings, read_settings
     from warpwise.levels.training import CONFIG
+    from warpwise.levels.tuning_settings import TuningSettings
     from warpwise.terms.term import parse_terms
 
     given = {k: v for k, v in changes.items() if v is not None}
@@ -63,4 +64,8 @@ def settings_of(
             data[name] = given.pop(key)
     if data:
         settings = settings.replace(data=settings.data.replace(**data))
+    if patterns := given.pop("tune", None):
+        names = [pattern.removeprefix("objective.").removesuffix(".weight") for pattern in patterns]
+        tuning = settings.tuning or TuningSettings()
+        settings = settings.replace(tuning=tuning.replace(weights=tuple(names)))
     return settings.replace(**given) if given else settings

@@ -23,6 +23,10 @@ def train(
     ] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Updates of the weights.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, pairs and augmentation.")] = None,
+    tune: Annotated[
+        list[str] | None,
+        typer.Option(help="Also learn these weights, 'objective.*.weight' or so, on the people of `tune`: tuned.yaml."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in OUTPUT was stopped.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Where decoded images are kept; inside OUTPUT by default.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="That train side by side (DDP).")] = 1,
@@ -43,7 +47,7 @@ def train(
     if init is not None:
         given = {
             "--network": network, "--spacing": spacing, "--steps": steps, "--seed": seed, "--output": output,
-            "--resume": resume or None, "--synthetic": synthetic or None,
+            "--resume": resume or None, "--synthetic": synthetic or None, "--tune": tune,
         }  # fmt: skip
         if idle := [name for name, value in given.items() if value is not None]:
             raise InputError(f"{', '.join(idle)}: does nothing with --init; change the file.")
@@ -66,6 +70,7 @@ def train(
     from warpwise.ops import runtime
 
     changes: dict[str, Any] = {"dataset": dataset, "spacing": spacing, "network": network, "steps": steps, "seed": seed}
+    changes["tune"] = tune or None
     settings = settings_of(config, output, changes, synthetic=synthetic, resume=resume, allow_outside=allow_outside)
     if threads:
         runtime.set_threads(threads)
@@ -76,6 +81,8 @@ def train(
     except KeyboardInterrupt:
         typer.echo(f"Stopped. What was saved last is kept; go on with: warpwise train -o {output} --resume", err=True)
         raise typer.Exit(130) from None
+    if not quiet and settings.tuning is not None:
+        typer.echo(f"Train by what was found: warpwise train {output / 'tuned.yaml'} -o ANOTHER", err=True)
     if not quiet:
         typer.echo(f"Use it: warpwise register FIXED MOVING -o DIR {how_to_use(settings.network.kind, output)}", err=True)
 

@@ -22,6 +22,9 @@ from warpwise.shapes import Matrix, Triple, VectorField
 from warpwise.similarity.codes import Codes
 from warpwise.volume import Volume
 
+STILL = AugmentationSettings(rotation_degrees=0, scaling=0, shift_voxels=0, flip=False, noise=0, bias=0, gamma=0)
+"""Of pairs that are looked at as they are."""
+
 LOOKED_AT = 200  # images at most that are decoded before training begins
 
 PreparedPair = tuple[Volume, Volume, Matrix]
@@ -139,6 +142,29 @@ def prepare(
     kept = [(store.volume(a, spacing), store.volume(b, spacing), store.linear(a, b, data.alignment)) for a, b in validation]
     structures = codes if data.groups else Codes.apart(labels)
     return Prepared(sampler, labels, facts, kept, structures)
+
+
+def own_pairs(data: DataSettings, store: Store, ready: Prepared, part: str, *, seed: int = 0) -> Sampler:
+    """Pairs of a part of the people that a further level learns by, as they are.
+
+    Args:
+        ready: what was prepared of the same data; seed: of the pairs that are drawn.
+
+    Raises:
+        InputError: nobody is in that part.
+    """
+    assert data.dataset is not None
+    dataset = read_dataset(data.dataset, allow_outside=data.allow_outside)
+    people = parts(dataset, data.people)
+    if part not in people:
+        hint = f"They neither train nor select; two at least: people: {{train: […], select: […], {part}: […]}}."
+        raise InputError(f"data.people: nobody is in {part!r}.", hint=hint)
+    atlas, spacing = atlas_of(data, dataset) if data.pairs == "atlas" else None, ready.facts.spacing_mm
+    pairs = [
+        (store.volume(a, spacing), store.volume(b, spacing), store.linear(a, b, data.alignment))
+        for a, b in validation_pairs(dataset, atlas, part=people[part])
+    ]
+    return sampler_of(pairs, ready.labels, labels_at_once=data.labels_at_once, augmentation=STILL, seed=seed)
 
 
 def teacher_of(settings: TeacherSettings, store: Store, volumes: "Volumes") -> Callable[[int, int, Matrix], VectorField]:

@@ -122,4 +122,8 @@ def remember(optimizer: Optimizer, values: Mapping[str, Tensor]) -> None:
             if value.dim() and value.shape != parameter.shape:
                 raise InputError(f"optimizer.{n}.{name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}.")
         if state:
-            optimizer.state[parameter] = {k: v.to(parameter.device) if v.dim() else v for k, v in state.items()}
+            # In the parameter's order of memory, by which sums are rounded.
+            optimizer.state[parameter] = {
+                k: torch.empty_like(parameter, dtype=v.dtype).copy_(v) if v.shape == parameter.shape and v.dim() else v
+                for k, v in state.items()
+            }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from warpwise.errors import InputError, RunError
-from warpwise.levels.hypergradient import Gradients, Loss, Problem, Product, Pull, dot, perhaps, total
+from warpwise.levels.hypergradient import Gradients, Loss, Problem, Product, Pull, dot, norm, perhaps, total
 from warpwise.tables import Table
 
 ESTIMATORS = Table(
@@ -22,8 +22,14 @@ ESTIMATORS = Table(
 )
 
 
+CLIP_EPSILON = 1e-6  # that PyTorch adds to a norm before it divides by it
+
 Curvature = Callable[[Problem], Product]
 """What stands for the Hessian of the inner loss, at a problem's variables; `Problem.hessian` is the Hessian itself."""
+
+
+Transpose = Callable[[list[Tensor]], list[Tensor]]
+"""v ↦ (∂ω⁺/∂slope)ᵀ·v, of a step from ω to ω⁺."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,14 @@ class Descent:
 
     rate: float | Mapping[str, Tensor]
 
-    def __call__(self, problem: Problem, slopes: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Inner variables after the step, and by how much they fall as their slopes rise."""
+    def __call__(self, problem: Problem, slopes: Sequence[Tensor]) -> tuple[dict[str, Tensor], Transpose]:
+        """Inner variables after the step, and how a vector there is pulled back to their slopes."""
         rates = [
             torch.full_like(w, self.rate) if isinstance(self.rate, int | float) else self.rate[k]
             for k, w in problem.inner.items()
         ]
         moved = {k: (w - r * s).detach() for (k, w), r, s in zip(problem.inner.items(), rates, slopes, strict=True)}
-        return moved, rates
+        return moved, lambda vector: [-r * v for r, v in zip(rates, vector, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +54,14 @@ class AdamStep:
 
     Attributes:
         optimizer: its parameters are the inner variables, in their order; moments and step count are read from it.
+        clip: largest norm of all slopes together, as `torch.nn.utils.clip_grad_norm_` has it; None: they are as they are.
     """
 
     optimizer: torch.optim.Adam
+    clip: float | None = None
 
-    def __call__(self, problem: Problem, slopes: Sequence[Tensor]) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Inner variables after the step, and by how much they fall as their slopes rise.
+    def __call__(self, problem: Problem, slopes: Sequence[Tensor]) -> tuple[dict[str, Tensor], Transpose]:
+        """Inner variables after the step, and how a vector there is pulled back to their slopes.
 
         Raises:
             InputError: the optimizer has other parameters, or decays or amplifies in ways that are not differentiated.
@@ -64,9 +72,12 @@ class AdamStep:
             raise InputError(f"The optimizer has {len(owners)} parameters, the problem {len(problem.inner)} variables.")
         if any(group["weight_decay"] or group["amsgrad"] for group in groups):
             raise InputError("AdamStep knows neither weight_decay nor amsgrad.")
+        length = norm(slopes)
+        scale = 1.0 if self.clip is None else min(1.0, self.clip / (length + CLIP_EPSILON))
+        clipped = [scale * slope for slope in slopes]
         moved: dict[str, Tensor] = {}
         rates: list[Tensor] = []
-        for (name, w), slope, (owner, group) in zip(problem.inner.items(), slopes, owners, strict=True):
+        for (name, w), slope, (owner, group) in zip(problem.inner.items(), clipped, owners, strict=True):
             state: Any = self.optimizer.state.get(owner, {})
             zero = torch.zeros_like(w)
             count = int(state.get("step", 0)) + 1
@@ -75,11 +86,20 @@ class AdamStep:
             second = b2 * state.get("exp_avg_sq", zero) + (1 - b2) * slope**2
             one, two = 1 - b1**count, 1 - b2**count
             root = (second / two).sqrt()
-            scale = root + group["eps"]
-            moved[name] = (w - group["lr"] * first / one / scale).detach()
+            size = root + group["eps"]
+            moved[name] = (w - group["lr"] * first / one / size).detach()
             bend = torch.where(root > 0, (1 - b2) * slope / two / root.clamp(min=1e-30), zero)
-            rates.append((group["lr"] / one * ((1 - b1) / scale - first * bend / scale**2)).detach())
-        return moved, rates
+            rates.append((group["lr"] / one * ((1 - b1) / size - first * bend / size**2)).detach())
+
+        def transpose(vector: list[Tensor]) -> list[Tensor]:
+            adam = [-r * v for r, v in zip(rates, vector, strict=True)]
+            if scale == 1.0:
+                return adam
+            # Of s(g)·g with s = c/(‖g‖ + ε), whose slope is along g: s·(v − g·(gᵀv)/(‖g‖·(‖g‖ + ε))).
+            along = dot(slopes, adam) / (length * (length + CLIP_EPSILON))
+            return [scale * (v - along * slope.detach()) for v, slope in zip(adam, slopes, strict=True)]
+
+        return moved, transpose
 
 
 @dataclass(frozen=True)
@@ -99,10 +119,10 @@ class OneStep:
 
     def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
         slopes = problem.slope()
-        moved, rates = self.update(problem, slopes)
+        moved, transpose = self.update(problem, slopes)
 
         def pull(gradient: list[Tensor]) -> Gradients:
-            vector = [-r * g for r, g in zip(rates, gradient, strict=True)]
+            vector = transpose(gradient)
             return problem.mixed(vector) if self.mixed == "exact" else problem.differenced(vector, self.epsilon)
 
         return moved, pull

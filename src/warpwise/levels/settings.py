@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.errors import InputError
+from warpwise.levels.tuning_settings import TuningSettings
 from warpwise.networks.model import AnyNetwork
 from warpwise.networks.probabilistic import FeatureSettings
 from warpwise.networks.pyramid import PyramidSettings
@@ -73,6 +74,7 @@ class TrainingSettings(Settings):
         objective: terms by name, see `terms.TERMS`.
         registration: a level of its own above the features that a network learns; then `objective` and `optimizer` are
             those of its encoder (and decoder), which learn in turns with it.
+        tuning: the objective's weights are learned, too, on people of their own (`data.people`: `tune`).
         steps: updates of the weights.
         batch: pairs a process looks at together; accumulate: such batches an update.
         validate_every: steps between validations; validation_pairs: at most so many (0: all).
@@ -87,6 +89,7 @@ class TrainingSettings(Settings):
     network: AnyNetwork = Field(default_factory=PyramidSettings)
     objective: Terms = Field(default_factory=lambda: parse_terms({"lncc": {"radius": 3}, "diffusion": {"weight": 0.3}}))
     registration: RegistrationSettings | None = None
+    tuning: TuningSettings | None = None
     data: DataSettings = DataSettings()
     synthetic: SyntheticSettings | None = None
     augmentation: AugmentationSettings = AugmentationSettings()
@@ -117,6 +120,12 @@ class TrainingSettings(Settings):
             raise ValueError(f"registration: {self.network.kind!r} has no features to register; features and cascade have")
         if above and above.joint and set(self.objective) & set(above.objective):
             raise ValueError("registration: where both objectives are summed, their terms need names of their own")
+        if self.tuning is not None:
+            if above or self.synthetic is not None:
+                raise ValueError("tuning: is of one objective, on pairs of people; without registration or synthetic pairs")
+            opened = self.tuning.opened(self.objective)
+            self.tuning.factors(opened)
+            self.tuning.check(opened)
         if self.data.teacher is not None and not any(term.row() == "endpoint" for term in terms.values()):
             raise ValueError("data.teacher: nothing learns from it without a term 'endpoint'")
         return self

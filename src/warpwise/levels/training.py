@@ -1,7 +1,7 @@
 """Training of a network on its own: level 1 alone in the loop, on one device or in several processes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,13 +12,17 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from warpwise import __version__
-from warpwise.data.prepared import Prepared, prepare
+from warpwise.data.batches import Sampler
+from warpwise.data.prepared import Prepared, own_pairs, prepare
 from warpwise.data.volumes import Store
 from warpwise.errors import InputError, RunError
 from warpwise.events import OnEvent, ignore, note
 from warpwise.io.run_folder import appearing, claim_folder, locked
 from warpwise.levels import checkpoint, loop
+from warpwise.levels import tuning as tuning_level
 from warpwise.levels.settings import TrainingSettings
+from warpwise.levels.tuning import Lambdas, Tuning
+from warpwise.levels.tuning_settings import PART
 from warpwise.levels.validation import Judged, judge, judge_synthetic
 from warpwise.levels.weights import Weights, everything
 from warpwise.networks.base import initialise
@@ -27,8 +31,10 @@ from warpwise.objective import Objective
 from warpwise.ops.runtime import get_threads, set_threads
 from warpwise.similarity.base import Similarity
 from warpwise.similarity.label import Segmentation
+from warpwise.terms.term import Term
 
 CONFIG = "config.yaml"
+TUNED = "tuned.yaml"
 UPPER = "registration"
 EVERY = 1_000_000  # labels, in each step
 SYNTHETIC_PAIRS = 8  # pairs to validate on where pairs are made
@@ -67,8 +73,8 @@ def train(settings: TrainingSettings, run: Run) -> None:
     Objective.of(settings.objective)
     if settings.registration is not None:
         Objective.of(settings.registration.objective)
-        if run.processes > 1:
-            raise InputError("Levels that take turns learn in one process.", hint="Leave --processes out.")
+    if (settings.registration is not None or settings.tuning is not None) and run.processes > 1:
+        raise InputError("Levels that take turns learn in one process.", hint="Leave --processes out.")
     accelerator = device_of(run.device)
     if run.resume:
         if not checkpoint.exists(run.folder / loop.LAST):
@@ -133,9 +139,16 @@ def work(fabric: Fabric, settings: TrainingSettings, run: Run) -> None:
     # The first process fills the cache, the others read it.
     ready = data_of(settings, run, tell) if leads else None
     fabric.barrier()
-    levels = levels_of(fabric, settings, ready or data_of(settings, run, tell), run.folder)
+    ready = ready or data_of(settings, run, tell)
+    if settings.tuning is None:
+        levels: list[Weights | Tuning] = [*levels_of(fabric, settings, ready, run.folder)]
+    else:
+        own = own_pairs(settings.data, store_of(run), ready, PART, seed=settings.seed + 1)
+        levels = tuned_levels(fabric, settings, ready, run.folder, own)
     schedule, alone = schedule_of(settings, every_of(settings)), run.processes == 1
     loop.run(levels, schedule, run.folder, resume=run.resume, leads=leads, patient=alone, on_event=tell)
+    for word in (word for level in levels if isinstance(level, Tuning) for word in level.warnings()):
+        tell(note(word))
     fabric.barrier()
 
 
@@ -148,13 +161,18 @@ def data_of(settings: TrainingSettings, run: Run, tell: OnEvent) -> Prepared:
     every = any(isinstance(term, Segmentation) for term in settings.objective.values())
     return prepare(
         settings.data.replace(labels_at_once=EVERY) if every else settings.data,  # a channel is one structure for good
-        Store(run.cache or run.folder / "cache"),
+        store_of(run),
         synthetic=settings.synthetic,
         augmentation=settings.augmentation,
         most=settings.validation_pairs,
         seed=settings.seed,
         tell=tell,
     )
+
+
+def store_of(run: Run) -> Store:
+    """Where decoded images and linear transforms are kept."""
+    return Store(run.cache or run.folder / "cache")
 
 
 def schedule_of(settings: TrainingSettings, every: Mapping[str, int] | None = None) -> loop.Schedule:
@@ -169,8 +187,9 @@ def schedule_of(settings: TrainingSettings, every: Mapping[str, int] | None = No
 
 def every_of(settings: TrainingSettings) -> dict[str, int]:
     """Which levels do not move at each step."""
-    above = settings.registration
-    return {} if above is None or above.joint else {UPPER: above.every}
+    above, tuning = settings.registration, settings.tuning
+    every = {} if above is None or above.joint else {UPPER: above.every}
+    return every if tuning is None else {**every, tuning_level.NAME: tuning.every}
 
 
 def levels_of(fabric: Fabric, settings: TrainingSettings, ready: Prepared, folder: Path) -> list[Weights]:
@@ -201,6 +220,39 @@ def levels_of(fabric: Fabric, settings: TrainingSettings, ready: Prepared, folde
         name=UPPER,
     )
     return [lower, upper]
+
+
+def tuned_levels(
+    fabric: Fabric, settings: TrainingSettings, ready: Prepared, folder: Path, own: Sampler
+) -> list[Weights | Tuning]:
+    """Weights, and the objective that they learn by; what it has become is written at every validation, as settings.
+
+    Raises:
+        InputError: the objective has nothing to tune.
+    """
+    tuning = settings.tuning
+    assert tuning is not None
+    terms = tuning.opened(settings.objective)
+    start = Objective.of(terms)
+    values = {name: torch.tensor(float(weight)) for name, weight in start.weights.items()}
+    weights = weights_of(fabric, settings, ready, folder, objective=replace(start, weights=values))
+    lambdas = Lambdas(
+        start={name: float(weight) for name, weight in start.weights.items()},
+        factors=tuning.factors(terms),
+        mixtures=tuning.mixtures(terms),
+    )
+
+    def publish(objective: Mapping[str, Term]) -> None:
+        plain = settings.replace(objective=dict(objective), tuning=None)
+        with appearing(folder) as scratch:
+            text = yaml.safe_dump(plain.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            (scratch / TUNED).write_text(text, encoding="utf-8")
+
+    level = Tuning(
+        weights=weights, lambdas=lambdas, values=values, outer=Objective.of(tuning.outer), sampler=own,
+        settings=tuning, steps=settings.steps, terms=terms, publish=publish,
+    )  # fmt: skip
+    return [weights, level]
 
 
 def of_features(name: str) -> bool:

@@ -99,6 +99,14 @@ class Weights:
         slots = [[(turn * world + rank) * size + k for k in range(size)] for turn in range(self.settings.accumulate)]
         return [self.sampler.batch(step, some) for some in slots]
 
+    def noise(self, step: int) -> torch.Generator | None:
+        """Draws what is random in a network at a step; None where nothing is."""
+        if not self.settings.network.uncertainty:
+            return None
+        fabric = self.fabric
+        number = (self.settings.seed * 1_000_003 + step) * fabric.world_size + fabric.global_rank
+        return torch.Generator().manual_seed(number)
+
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         settings = self.optimization
@@ -109,14 +117,13 @@ class Weights:
 
     def step(self, step: int, drawn: list[Batch]) -> dict[str, float]:
         """One update; terms and loss, averaged over all processes, and the learning rate."""
-        fabric, settings = self.fabric, self.settings
+        fabric = self.fabric
         rate = self.rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self._wrapped.train()
         self.optimizer.zero_grad()
-        number = (settings.seed * 1_000_003 + step) * fabric.world_size + fabric.global_rank
-        generator = torch.Generator().manual_seed(number) if self.settings.network.uncertainty else None
+        generator = self.noise(step)
         sums: dict[str, Tensor] = {}
         for turn, batch in enumerate(drawn):
             with self._alone(), fabric.no_backward_sync(self._wrapped, enabled=turn + 1 < len(drawn)):

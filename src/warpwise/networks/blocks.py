@@ -19,9 +19,14 @@ def block(dim: int, inputs: int, outputs: int, *, kernel: int = 3, stride: int =
     return nn.Sequential(conv(dim, inputs, outputs, kernel=kernel, stride=stride), nn.LeakyReLU(SLOPE))
 
 
+def full(x: Tensor) -> Tensor:
+    """In float32 at least."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def smoothed(update: Tensor, sigma: float) -> Tensor:
-    """An update (B, D, *nodes) in float32, under a Gaussian of σ nodes."""
-    update = update.float()
+    """An update (B, D, *nodes) in float32 at least, under a Gaussian of σ nodes."""
+    update = full(update)
     return ops.gaussian(update, sigma_voxels=sigma) if sigma > 0 else update
 
 

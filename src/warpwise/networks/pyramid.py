@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from warpwise import ops
 from warpwise.networks.base import NetworkSettings
-from warpwise.networks.blocks import block, smoothed, unit
+from warpwise.networks.blocks import block, full, smoothed, unit
 from warpwise.networks.body import Body
 from warpwise.networks.heads import GaussianHead
 from warpwise.ops.nodes import double_field, on_voxels
@@ -103,7 +103,7 @@ class Comparison(nn.Module):
 
     def forward(self, fixed: Tensor, warped: Tensor) -> Tensor:
         """Hidden features (B, hidden, *space)."""
-        cost_volume = ops.cost_volume(unit(fixed).float(), unit(warped).float(), radius=self.radius)
+        cost_volume = ops.cost_volume(full(unit(fixed)), full(unit(warped)), radius=self.radius)
         return self.layers(torch.cat([cost_volume.to(fixed), fixed, warped], 1))
 
 
@@ -136,11 +136,11 @@ class Pyramid(Body):
         for scale in reversed(range(len(self.compare))):
             of_fixed, of_moving = scales[scale]
             if field is None:
-                field = torch.zeros_like(of_fixed[:, : of_fixed.dim() - 2], dtype=torch.float32)
+                field = torch.zeros_like(full(of_fixed[:, : of_fixed.dim() - 2]))
             else:
                 field = double_field(field, of_fixed.shape[2:])
             for _ in range(self.iterations[scale]):
-                warped = ops.warp(of_moving.float(), field).to(of_moving)
+                warped = ops.warp(full(of_moving), field).to(of_moving)
                 velocity, posterior = self.update[scale](self.compare[scale](of_fixed, warped), generator)
                 update = smoothed(velocity, self.fluid)
                 field = ops.compose(field, ops.exponential(update, squarings=self.squarings))

@@ -29,6 +29,7 @@ _REGULARIZERS = {
     "folding": "warpwise.regularizers.folding:Folding",
     "inverse-consistency": "warpwise.regularizers.folding:InverseConsistency",
     "kl": "warpwise.regularizers.posterior:KullbackLeibler",
+    "budget": "warpwise.regularizers.budget:Budget",
 }
 
 SIMILARITIES = Table("similarity", _SIMILARITIES)

@@ -1,0 +1,291 @@
+"""Level 3 by gradient: the weights λ of an objective, tuned while a network learns by it.
+
+λ falls along what it does, through the weights that answer to it, to another objective U on pairs of other people. U never
+contains λ. The result is plain settings, to train by from the start.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from warpwise.data.batches import Batch, Sampler
+from warpwise.levels.checkpoint import State, adopt, moments, part, remember, under
+from warpwise.levels.estimators import AdamStep, ConjugateGradient, Neumann, OneStep, Unrolled
+from warpwise.levels.hypergradient import Estimator, Loss, Variables, hypergradient
+from warpwise.levels.loop import Verdict
+from warpwise.levels.tuning_settings import TuningSettings
+from warpwise.levels.validation import alignment_of
+from warpwise.levels.weights import Weights, with_weights
+from warpwise.objective import Objective
+from warpwise.terms.term import Term
+
+NAME = "tuning"
+ONE = math.log(math.e - 1)  # softplus of it is 1
+LEAK = 0.9  # of the largest way that Adam can go: whoever goes so far never turned back
+POOR = 0.3  # a mean cosine to conjugate gradients below this is a failure
+BETAS = (0.5, 0.999)  # Liu et al., TPAMI 2022
+
+
+@dataclass(kw_only=True, eq=False)
+class Lambdas:
+    """Weights of terms as functions of free numbers: softplus factors, and softmax shares.
+
+    Attributes:
+        start: weights at the start; factors: name → terms it multiplies; mixtures: terms with shares of their sum.
+        scales: value of each mixed term at the start, by which its share is divided; 1 until it is known.
+        free: the numbers, by name of a factor, or number of a mixture.
+    """
+
+    start: Mapping[str, float]
+    factors: Mapping[str, tuple[str, ...]]
+    mixtures: Sequence[tuple[str, ...]]
+    scales: dict[str, Tensor] = field(init=False)
+    free: dict[str, Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.scales = {name: torch.ones(()) for group in self.mixtures for name in group}
+        self.free = {name: torch.full((), ONE) for name in self.factors}
+        for n, group in enumerate(self.mixtures):
+            shares = torch.tensor([max(self.start[name], 1e-6) for name in group])
+            self.free[f"shares-{n}"] = (shares / shares.sum()).log()
+
+    def of(self, free: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weight of every term, 0-dim, as a function of the free numbers."""
+        out = {name: torch.tensor(value) for name, value in self.start.items()}
+        for n, group in enumerate(self.mixtures):
+            whole = sum(self.start[name] for name in group)
+            shares = F.softmax(free[f"shares-{n}"], 0)
+            out |= {name: whole * share / self.scales[name] for name, share in zip(group, shares, strict=True)}
+        for name, terms in self.factors.items():
+            factor = F.softplus(free[name])
+            out |= {term: out[term] * factor for term in terms}
+        return out
+
+
+@dataclass(kw_only=True, eq=False)
+class Tuning:
+    """The weights of the objective by which `weights` learns.
+
+    Attributes:
+        weights: the level below, whose objective has `values` as its weights.
+        lambdas: what is free, and what it stands for.
+        values: weights of terms as they stand in that objective, 0-dim each, written after every step.
+        outer: U; sampler: of the pairs on which it is measured.
+        steps: of the run, for the learning rate.
+        terms: of the objective; publish: told of them with their weights at every validation.
+        moves: the free numbers' logarithms of weights after the last steps, for the rule that ends tuning.
+        frozen: whether it has ended; cosines: to conjugate gradients, as far as they were measured.
+    """
+
+    weights: Weights
+    lambdas: Lambdas
+    values: dict[str, Tensor]
+    outer: Objective
+    sampler: Sampler
+    settings: TuningSettings
+    steps: int
+    terms: Mapping[str, Term]
+    publish: Callable[[Mapping[str, Term]], None]
+    name: str = NAME
+    frozen: bool = False
+    moved: int = 0
+    scaled: bool = False
+    cosines: list[float] = field(default_factory=list[float])
+    optimizer: torch.optim.Adam = field(init=False)
+    moves: "deque[list[float]]" = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.moves = deque(maxlen=self.settings.patience)
+        self.optimizer = torch.optim.Adam(self.lambdas.free.values(), lr=self.settings.learning_rate, betas=BETAS)
+        self._publish()
+
+    def variables(self) -> dict[str, Tensor]:
+        return {
+            **under("free", self.lambdas.free), **under("scale", self.lambdas.scales), **under("value", self.values)
+        }  # fmt: skip
+
+    def draw(self, step: int) -> tuple[list[Batch], Batch]:
+        """The pairs by which the weights learn next, and some of its own."""
+        if 0 < step < self.settings.warmup or self.frozen:
+            return [], Batch(*[torch.zeros(0)] * 3)
+        return self.weights.draw(step + 1), self.sampler.batch(step, [*range(self.settings.batch)])
+
+    def step(self, step: int, drawn: tuple[list[Batch], Batch]) -> dict[str, float]:
+        """Move once; the weights of terms, U, and the gradients."""
+        learnt, own = drawn
+        if self.frozen or not learnt:
+            return {}
+        if not self.scaled:
+            self._scale(step, learnt)
+        if step < self.settings.warmup:
+            return {}
+        gradient = self.gradient(step, learnt, own, self.estimator())
+        outer = gradient.pop("outer")
+        for name, free in self.lambdas.free.items():
+            free.grad = gradient[name]
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate(step)
+        self.optimizer.step()
+        self._bound()
+        self._publish()
+        self.moved += 1
+        said = {f"weight.{name}": float(value) for name, value in self.values.items()}
+        said |= {"outer": float(outer), "gradient": float(sum(float((g**2).sum()) for g in gradient.values()) ** 0.5)}
+        if self.settings.check_every and self.moved % self.settings.check_every == 0:
+            said["cosine"] = self.cosine(step, learnt, own, gradient)
+        self._watch()
+        return {**said, "drift": float(self.leaks)}
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * step / max(self.steps, 1)))
+
+    def gradient(self, step: int, learnt: list[Batch], own: Batch, estimator: Estimator) -> dict[str, Tensor]:
+        """dU/d(free number) of each, and U itself as `outer`, at the weights as they stand."""
+        inner = self.inner_loss(step + 1, learnt)
+        found: list[Tensor] = []
+
+        def outer(_: Variables, weights: Variables) -> Tensor:
+            value = self.outer(alignment_of(own, with_weights(self.weights.network, weights)))
+            found.append(value.detach())
+            return value
+
+        gradient = hypergradient(outer, inner, self.lambdas.free, self.weights.variables(), estimator=estimator)
+        return {**gradient, "outer": found[0]}
+
+    def inner_loss(self, step: int, drawn: list[Batch]) -> Loss:
+        """By what the weights learn at a step, as a function of free numbers and weights: same pairs, same noise."""
+        weights = self.weights
+
+        def loss(free: Variables, inner: Variables) -> Tensor:
+            objective = replace(weights.objective, weights=self.lambdas.of(free))
+            generator = weights.noise(step)
+            values = [objective(alignment_of(batch, with_weights(weights.network, inner), generator)) for batch in drawn]
+            return torch.stack(values).mean()
+
+        return loss
+
+    def estimator(self) -> Estimator:
+        """How the weights answer."""
+        settings = self.settings
+        if settings.estimator == "unrolled":
+            return Unrolled(settings.iterations, settings.rate)
+        if settings.estimator == "neumann":
+            return Neumann(settings.iterations, settings.rate)
+        if settings.estimator == "conjugate-gradient":
+            return ConjugateGradient(settings.iterations, settings.damping)
+        return OneStep(AdamStep(self.weights.optimizer, self.weights.optimization.clip))
+
+    def cosine(self, step: int, learnt: list[Batch], own: Batch, gradient: Mapping[str, Tensor]) -> float:
+        """Of a gradient to that of a few conjugate gradients at the same place."""
+        other = self.gradient(step, learnt, own, ConjugateGradient(self.settings.iterations, self.settings.damping))
+        one, two = (torch.cat([g[name].reshape(-1) for name in self.lambdas.free]) for g in (gradient, other))
+        self.cosines.append(float(F.cosine_similarity(one, two, 0)))
+        return self.cosines[-1]
+
+    def _scale(self, step: int, learnt: list[Batch]) -> None:
+        """Divide shares by what their terms come to now."""
+        if self.lambdas.mixtures:
+            with torch.no_grad():
+                batch = learnt[0]
+                weights = self.weights.variables()
+                generator = self.weights.noise(step + 1)
+                found = alignment_of(batch, with_weights(self.weights.network, weights), generator)
+                values = self.weights.objective.values(found)
+                for name, scale in self.lambdas.scales.items():
+                    scale.copy_(values[name].abs().clamp(min=1e-6))
+            self._publish()
+        self.scaled = True
+
+    def _bound(self) -> None:
+        """No factor beyond its bounds."""
+        low, high = math.log(math.expm1(1 / self.settings.within)), math.log(math.expm1(self.settings.within))
+        with torch.no_grad():
+            for name in self.lambdas.factors:
+                self.lambdas.free[name].clamp_(low, high)
+
+    def _publish(self) -> None:
+        with torch.no_grad():
+            for name, value in self.lambdas.of(self.lambdas.free).items():
+                self.values[name].copy_(value)
+
+    def _watch(self) -> None:
+        self.moves.append([float(v) for free in self.lambdas.free.values() for v in free.reshape(-1)])
+        if len(self.moves) < self.settings.patience:
+            return
+        count = len(self.lambdas.factors)
+        before, now = (torch.tensor(row, dtype=torch.float64) for row in (self.moves[0], self.moves[-1]))
+        factors = (F.softplus(now[:count]) / F.softplus(before[:count]) - 1).abs()
+        most = float(torch.cat([factors, (now - before)[count:].abs()]).max())  # of shares, the logarithm
+        self.frozen = most < self.settings.tolerance
+
+    @property
+    def leaks(self) -> bool:
+        """Whether all free numbers, two at least, went as far of late as steps of Adam in one direction take them.
+
+        So they move when something else than U moves them, as an optimizer to which λ leaked: the slope of a loss by a
+        weight is the term, whose sign never changes.
+        """
+        if len(self.moves) < 20 or len(self.moves[0]) < 2:
+            return False
+        way = sum(
+            self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * n / max(self.steps, 1))) for n in self._numbers
+        )
+        gone = [abs(b - a) for a, b in zip(self.moves[0], self.moves[-1], strict=True)]
+        return min(gone) > LEAK * way
+
+    @property
+    def _numbers(self) -> Sequence[int]:
+        """Numbers of the steps between the first and the last that are remembered."""
+        last = self.settings.warmup + self.moved * self.settings.every
+        return [last - k * self.settings.every for k in range(len(self.moves) - 1)]
+
+    def warnings(self) -> list[str]:
+        """What a person should know of the tuning."""
+        out: list[str] = []
+        if self.leaks:
+            out.append(
+                "Every weight moved as far as its optimizer lets it, in one direction: a drift, no optimum. More steps, a "
+                "longer warm-up, or an outer objective that can tell."
+            )
+        if self.cosines and sum(self.cosines) / len(self.cosines) < POOR:
+            mean = sum(self.cosines) / len(self.cosines)
+            out.append(
+                f"The hypergradient points elsewhere than conjugate gradients do (mean cosine {mean:.2f}): tuning failed."
+            )
+        return out
+
+    def tuned(self) -> dict[str, Term]:
+        """Terms with the weights as they are now."""
+        return {name: term.replace(weight=float(f"{float(self.values[name]):.6g}")) for name, term in self.terms.items()}
+
+    def validate(self, step: int) -> Verdict | None:  # noqa: ARG002 - it is judged by U alone, at every step
+        self.publish(self.tuned())
+        return None
+
+    def state_dict(self) -> State:
+        rows: dict[str, Any] = {"moves": torch.tensor([*self.moves], dtype=torch.float64)} if self.moves else {}
+        return {
+            **self.variables(), **under("optimizer", moments(self.optimizer)), **rows,
+            "frozen": self.frozen, "moved": self.moved, "scaled": self.scaled,
+            "cosines": torch.tensor(self.cosines, dtype=torch.float64),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: State) -> None:
+        for name in ("free", "scale", "value"):
+            adopt(part(self.variables(), name), part(state, name))
+        remember(self.optimizer, part(state, "optimizer"))
+        self.moves.clear()
+        kept = state.get("moves")
+        self.moves.extend(kept.tolist() if isinstance(kept, Tensor) else [])
+        cosines = state["cosines"]
+        assert isinstance(cosines, Tensor)
+        self.cosines = cosines.tolist()
+        self.frozen, self.scaled = bool(state["frozen"]), bool(state["scaled"])
+        self.moved = int(state["moved"])  # type: ignore[arg-type]

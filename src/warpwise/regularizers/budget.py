@@ -1,0 +1,49 @@
+"""A bound on roughness: what an objective is allowed to pay for what it gets."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from warpwise.terms.term import Loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from warpwise.alignment import Alignment
+
+LEAST = 1e-3  # of a determinant in a logarithm
+
+
+class Budget(Loss):
+    """A hinge: 0 up to the bound, beyond it the squared share by which it is exceeded.
+
+    Attributes:
+        measure: sd_log_jacobian, as evaluations report it (voxels that fold count as det 1e-3); diffusion, mean ‖∇u‖²; or
+            folded, the mean of max(0, −det J).
+        at_most: the bound.
+    """
+
+    term: Literal["budget"] = "budget"
+    measure: Literal["sd_log_jacobian", "diffusion", "folded"] = "sd_log_jacobian"
+    at_most: float = Field(default=0.5, gt=0)
+
+    def __call__(self, alignment: "Alignment") -> "Tensor":
+        return (self.measured(alignment) / self.at_most - 1).clamp(min=0) ** 2
+
+    def measured(self, alignment: "Alignment") -> "Tensor":
+        """What is bounded, 0-dim, of all pairs together."""
+        from warpwise import ops  # noqa: PLC0415 - settings are read without torch
+
+        if self.measure == "diffusion":
+            return ops.diffusion(alignment.displacement).mean()
+        determinant = ops.jacobian_determinant(alignment.displacement)
+        if self.measure == "folded":
+            return (-determinant).clamp(min=0).mean()
+        logarithm = determinant.clamp(min=LEAST).log()
+        if alignment.mask is None:
+            return logarithm.flatten(1).std(1).mean()
+        weight = alignment.mask[:, 0].expand_as(logarithm)
+        total = weight.flatten(1).sum(1).clamp(min=1)
+        shape = (-1, *[1] * (logarithm.dim() - 1))
+        centred = logarithm - ((weight * logarithm).flatten(1).sum(1) / total).reshape(shape)
+        return ((weight * centred**2).flatten(1).sum(1) / total).sqrt().mean()
