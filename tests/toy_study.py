@@ -1,4 +1,4 @@
-"""A study whose trials are a formula, for tests; as a program one that can be killed: toy_study.py FOLDER SECONDS."""
+"""A study whose trials are a formula, for tests; as a program one that can be killed: toy_study.py FOLDER SECONDS TRIALS."""
 
 import math
 import sys
@@ -51,4 +51,4 @@ class Formula:
 
 
 if __name__ == "__main__":
-    search(settings(), Path(sys.argv[1]), Formula(float(sys.argv[2])))
+    search(settings(trials=int(sys.argv[3])), Path(sys.argv[1]), Formula(float(sys.argv[2])))

@@ -154,7 +154,7 @@ def test_a_journal_that_was_cut_in_a_line_is_mended(tmp_path: Path):
 def test_a_study_that_is_killed_again_and_again_accounts_for_every_proposal(tmp_path: Path):
     """Twenty kills: benchmarks/studies.py."""
     rng = random.Random(1)
-    program = [sys.executable, str(Path(toy_study.__file__)), str(tmp_path), "0.15"]
+    program = [sys.executable, str(Path(toy_study.__file__)), str(tmp_path), "0.15", "12"]
     for _ in range(3):
         process = subprocess.Popen(program)
         end = time.monotonic() + 60
