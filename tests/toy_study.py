@@ -1,4 +1,4 @@
-"""A study whose trials are a formula, for tests; as a program one that can be killed: toy_study.py FOLDER SECONDS TRIALS."""
+"""A study whose trials are a formula, for tests; as a program one that can be killed: FOLDER SECONDS TRIALS."""
 
 import math
 import sys
@@ -45,9 +45,12 @@ class Formula:
         pairs = [(a, b) for a in PEOPLE for b in PEOPLE if a != b]
         rows = [{"fixed": a, "moving": b, "dice": best + 0.001 * (PEOPLE.index(a) - 2.5)} for a, b in pairs]
         figures = {"dice": best, "sd_log_jacobian": 1 / (1.5 - best), "seconds": 1.0}
-        for step in (1, 3, 9):
+        for step in (1, 3):
             report(step, figures)
         return Outcome(figures, tuple(rows))
+
+    def of(self, search: str) -> "Formula":
+        return self
 
 
 if __name__ == "__main__":

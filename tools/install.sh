@@ -21,7 +21,7 @@ fi
 [ -x "$here/.venv/bin/python" ] || "$found" -m venv "$here/.venv"
 pip="$here/.venv/bin/python -m pip --disable-pip-version-check install --quiet"
 echo "Installing warpwise into .venv …" >&2
-case "$extra" in learn | dev) $pip "torch==2.13.0" ;; esac
+case "$extra" in *learn* | dev) $pip "torch==2.13.0" ;; esac
 if [ -n "$extra" ]; then
     $pip -e "$here[$extra]"
 else

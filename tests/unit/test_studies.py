@@ -153,14 +153,14 @@ def test_a_journal_that_was_cut_in_a_line_is_mended(tmp_path: Path):
 
 def test_a_study_that_is_killed_again_and_again_accounts_for_every_proposal(tmp_path: Path):
     """Twenty kills: benchmarks/studies.py."""
-    rng = random.Random(1)
+    rng, journal = random.Random(1), tmp_path / JOURNAL
     program = [sys.executable, str(Path(toy_study.__file__)), str(tmp_path), "0.15", "12"]
     for _ in range(3):
         process = subprocess.Popen(program)
-        end = time.monotonic() + 60
-        while not (tmp_path / JOURNAL).exists() and time.monotonic() < end:
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0.1, 0.7))
+        before, end = journal.stat().st_size if journal.exists() else 0, time.monotonic() + 60
+        while (not journal.exists() or journal.stat().st_size == before) and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.0, 0.5))  # it is at work
         process.send_signal(signal.SIGKILL)
         process.wait()
     subprocess.run(program, check=True)
@@ -175,6 +175,7 @@ def test_bad_trials_end_early_and_good_ones_do_not(tmp_path: Path):
     found, _ = search(study, tmp_path, Formula())
     states = [p.state for p in found["study"]]
     assert "pruned" in states
+    assert all(bool(p.rows) == (p.state == "complete") for p in found["study"])  # none after all of its work
     best = max(p.figures["dice"] for p in found["study"])
     assert best == max(p.figures["dice"] for p in found["study"] if p.state == "complete")
 

@@ -61,7 +61,8 @@ def settings_of(
     data: dict[str, Any] = {"allow_outside": True} if allow_outside else {}
     for key, name in (("dataset", "dataset"), ("spacing", "spacing_mm")):
         if key in given:
-            data[name] = given.pop(key)
+            value = given.pop(key)
+            data[name] = value.absolute() if isinstance(value, Path) else value
     if data:
         settings = settings.replace(data=settings.data.replace(**data))
     if patterns := given.pop("tune", None):

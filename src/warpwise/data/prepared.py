@@ -144,14 +144,17 @@ def prepare(
     return Prepared(sampler, labels, facts, kept, structures)
 
 
-def own_pairs(data: DataSettings, store: Store, ready: Prepared, part: str, *, seed: int = 0) -> Sampler:
+def own_pairs(
+    data: DataSettings, store: Store, ready: Prepared, part: str, *, labelled: bool = False, most: int = 64, seed: int = 0
+) -> Sampler:
     """Pairs of a part of the people that a further level learns by, as they are.
 
     Args:
         ready: what was prepared of the same data; seed: of the pairs that are drawn.
+        labelled: only those with label maps; most: so many.
 
     Raises:
-        InputError: nobody is in that part.
+        InputError: nobody is in that part, or there are no pairs of it.
     """
     assert data.dataset is not None
     dataset = read_dataset(data.dataset, allow_outside=data.allow_outside)
@@ -160,10 +163,13 @@ def own_pairs(data: DataSettings, store: Store, ready: Prepared, part: str, *, s
         hint = f"They neither train nor select; two at least: people: {{train: […], select: […], {part}: […]}}."
         raise InputError(f"data.people: nobody is in {part!r}.", hint=hint)
     atlas, spacing = atlas_of(data, dataset) if data.pairs == "atlas" else None, ready.facts.spacing_mm
-    pairs = [
-        (store.volume(a, spacing), store.volume(b, spacing), store.linear(a, b, data.alignment))
-        for a, b in validation_pairs(dataset, atlas, part=people[part])
-    ]
+    theirs = validation_pairs(dataset, atlas, most=most, part=people[part])
+    theirs = [pair for pair in theirs if not labelled or all(scan.labels is not None for scan in pair)]
+    if not theirs:
+        raise InputError(
+            f"data.people: {part}: no pairs{' with label maps' if labelled else ''}.", hint="Name two people at least."
+        )
+    pairs = [(store.volume(a, spacing), store.volume(b, spacing), store.linear(a, b, data.alignment)) for a, b in theirs]
     return sampler_of(pairs, ready.labels, labels_at_once=data.labels_at_once, augmentation=STILL, seed=seed)
 
 

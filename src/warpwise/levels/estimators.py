@@ -89,7 +89,8 @@ class AdamStep:
             size = root + group["eps"]
             moved[name] = (w - group["lr"] * first / one / size).detach()
             bend = torch.where(root > 0, (1 - b2) * slope / two / root.clamp(min=1e-30), zero)
-            rates.append((group["lr"] / one * ((1 - b1) / size - first * bend / size**2)).detach())
+            rate = group["lr"] / one * ((1 - b1) / size - first * bend / size**2)
+            rates.append(torch.where(root > 0, rate, zero).detach())  # in a fresh state without a slope it has none either
 
         def transpose(vector: list[Tensor]) -> list[Tensor]:
             adam = [-r * v for r, v in zip(rates, vector, strict=True)]

@@ -39,16 +39,21 @@ Product = Callable[[list[Tensor]], list[Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """An inner loss where it stands; both kinds of variables are leaves that want gradients."""
+    """An inner loss where it stands; both kinds of variables are leaves that want gradients.
+
+    Attributes:
+        lenient: whether an inner variable on which the loss does not depend has a slope of 0, or is an error.
+    """
 
     loss: Loss
     outer: dict[str, Tensor]
     inner: dict[str, Tensor]
+    lenient: bool = False
 
     @classmethod
-    def at(cls, loss: Loss, outer: Variables, inner: Variables) -> "Problem":
+    def at(cls, loss: Loss, outer: Variables, inner: Variables, *, lenient: bool = False) -> "Problem":
         """At copies of these variables."""
-        return cls(loss, leaves(outer), leaves(inner))
+        return cls(loss, leaves(outer), leaves(inner), lenient)
 
     def slope(self, inner: Variables | None = None, *, create_graph: bool = False) -> list[Tensor]:
         """∂L/∂ω.
@@ -57,7 +62,8 @@ class Problem:
             InputError: the inner loss does not depend on one of the inner variables.
         """
         at = self.inner if inner is None else inner
-        return needed(self.loss(self.outer, at), at, "inner loss", create_graph=create_graph)
+        value = self.loss(self.outer, at)
+        return needed(value, at, "inner loss", create_graph=create_graph, lenient=self.lenient)
 
     def mixed(self, vector: Sequence[Tensor]) -> Gradients:
         """(∂²L/∂ω∂λ)ᵀ·vector, by differentiating twice."""
@@ -95,7 +101,13 @@ class Estimator(Protocol):
 
 
 def hypergradient(
-    outer_loss: Loss, inner_loss: Loss, outer_variables: Variables, inner_variables: Variables, *, estimator: Estimator
+    outer_loss: Loss,
+    inner_loss: Loss,
+    outer_variables: Variables,
+    inner_variables: Variables,
+    *,
+    estimator: Estimator,
+    lenient: bool = False,
 ) -> dict[str, Tensor]:
     """dU/dλ of every outer variable λ, the direct term ∂U/∂λ included.
 
@@ -104,6 +116,7 @@ def hypergradient(
             the outer variables, nor the inner one on all of them.
         inner_variables: where they stand: before the step for `OneStep` and `Unrolled`, at a minimum of the inner loss for
             the others.
+        lenient: whether losses may leave inner variables out, as a loss without noise leaves out what makes noise.
 
     Example:
         >>> from warpwise.levels.estimators import ConjugateGradient
@@ -118,11 +131,11 @@ def hypergradient(
 
     Sources: Lorraine et al., AISTATS 2020; Liu et al. (DARTS), ICLR 2019, for the one-step form.
     """
-    problem = Problem.at(inner_loss, outer_variables, inner_variables)
+    problem = Problem.at(inner_loss, outer_variables, inner_variables, lenient=lenient)
     answer, pull = estimator.respond(problem)
     outer, inner = problem.outer, leaves(answer)
     value = outer_loss(outer, inner)
-    slopes = needed(value, inner, "outer loss", retain=True)
+    slopes = needed(value, inner, "outer loss", retain=True, lenient=lenient)
     direct = perhaps(value, outer)
     out: dict[str, Tensor] = {}
     for name, one, other in zip(outer, direct, pull(slopes), strict=True):
@@ -185,12 +198,18 @@ def leaves(variables: Variables) -> dict[str, Tensor]:
 
 
 def needed(
-    value: Tensor, variables: Variables, what: str, *, create_graph: bool = False, retain: bool = False
+    value: Tensor,
+    variables: Variables,
+    what: str,
+    *,
+    create_graph: bool = False,
+    retain: bool = False,
+    lenient: bool = False,
 ) -> list[Tensor]:
-    """Gradients that must be there.
+    """Gradients that must be there, or are 0.
 
     Raises:
-        InputError: the value does not depend on a variable.
+        InputError: the value does not depend on a variable, or, where it need not on each, on any.
     """
     # unused: looked at right below, to say which variable it is
     slopes: list[Tensor | None] = [None] * len(variables)
@@ -199,6 +218,8 @@ def needed(
         keep = retain or create_graph
         slopes = [*torch.autograd.grad(value, wanted, create_graph=create_graph, retain_graph=keep, allow_unused=True)]
     missing = [name for name, gradient in zip(variables, slopes, strict=True) if gradient is None]
+    if lenient and len(missing) < len(variables):
+        return [torch.zeros_like(v) if g is None else g for v, g in zip(variables.values(), slopes, strict=True)]
     if missing:
         raise InputError(f"The {what} does not depend on {', '.join(missing)}.")
     return [g for g in slopes if g is not None]

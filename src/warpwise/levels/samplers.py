@@ -1,6 +1,7 @@
 """How a study chooses what to try next: Optuna's samplers, and one Gaussian process for each branch of a space."""
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -137,6 +138,8 @@ def expected(trial: FrozenTrial, finished: Sequence[FrozenTrial]) -> FrozenTrial
     if not trial.intermediate_values:
         return None
     step, value = max(trial.intermediate_values.items())
+    if not math.isfinite(value):
+        return None
     beside = [t for t in finished if step in t.intermediate_values and t.values]
     if not beside:
         return None

@@ -2,14 +2,19 @@
 
 import json
 import multiprocessing
+import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, wait
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import yaml
+from filelock import FileLock, Timeout
 
 from warpwise.errors import InputError, RunError
 from warpwise.events import Event, OnEvent, ignore, note
@@ -23,6 +28,7 @@ from warpwise.ops.runtime import get_threads, set_threads
 from warpwise.settings import Settings
 
 SETTINGS, TRIALS, BEST, FINDINGS = "study.yaml", "trials.jsonl", "best.yaml", "findings.json"
+BASE_FILE, STOP, WORKER = "base.yaml", ".stop", ".worker-{}.lock"
 ANSWERED = ("complete", "pruned", "failed")
 
 
@@ -30,15 +36,17 @@ def run(
     settings: StudySettings | None,
     folder: Path,
     *,
+    trials: int | None = None,
     overwrite: bool = False,
     processes: int = 1,
     on_event: OnEvent = ignore,
 ) -> Findings:
     """Run a study to its end; the folder then holds best.yaml (a Method, or a training's settings), every trial in
-    trials.jsonl, findings.json, and the journal.
+    trials.jsonl, findings.json, the journal, and what the study began with as base.yaml.
 
     Args:
         settings: of a new study; None: go on with that of the folder.
+        trials: of a study that goes on, as many as it had and more.
         processes: that try proposals side by side.
 
     Raises:
@@ -50,29 +58,88 @@ def run(
         if not (folder / SETTINGS).exists():
             raise InputError(f"{folder}: there is no study to go on with (no {SETTINGS}).")
         settings = read_study(folder / SETTINGS)
-    settings.search_space.check(settings.base())
+        settings = settings if trials is None else settings.replace(trials=max(trials, settings.trials))
+    timed = {"seconds"} & {*settings.objectives, *settings.constraints}
+    if processes > 1 and timed:
+        raise InputError("seconds: trials that run side by side slow each other down.", hint="Leave --processes out.")
+    base = settings.base()
+    settings.search_space.check(base)
     trial = trial_of(settings, folder)
     if not resume:
         claim_folder(folder, [SETTINGS, JOURNAL], overwrite=overwrite)
-    with locked(folder):
-        if not resume:
-            (folder / JOURNAL).unlink(missing_ok=True)
-            with appearing(folder, without=[TRIALS, BEST, FINDINGS]) as scratch:
-                text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-                (scratch / SETTINGS).write_text(text, encoding="utf-8")
+    with locked(folder), ended_alike():
+        nobody_at_work(folder)
+        with appearing(folder, without=[] if resume else [TRIALS, BEST, FINDINGS]) as scratch:
+            if not resume:
+                (folder / JOURNAL).unlink(missing_ok=True)
+                (scratch / BASE_FILE).write_text(described(base), encoding="utf-8")
+            # Settings and base are the study's own from now on, whatever becomes of the files that they were read from.
+            content = settings.model_dump(mode="json")
+            content["method" if settings.method is not None else "config"] = BASE_FILE
+            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+            (scratch / SETTINGS).write_text(text, encoding="utf-8")
+        stop = folder / STOP
+        stop.unlink(missing_ok=True)
         pool = nullcontext(None) if processes == 1 else spawned(processes)
         with pool as executor:
-            proposals, before = search(
-                settings, folder, trial, executor=executor, worker=partial(share_of, folder, processes), workers=processes,
-                on_event=on_event,
-            )  # fmt: skip
-        found = findings(settings, proposals, before)
-        best = settings.search_space.applied(settings.base(), found.best.values)
-        with appearing(folder) as scratch:
-            (scratch / TRIALS).write_text(as_json(proposals), encoding="utf-8")
-            (scratch / FINDINGS).write_text(found.json(), encoding="utf-8")
-            (scratch / BEST).write_text(described(best), encoding="utf-8")
+            try:
+                shared: Callable[[Study], None] | None = None
+                if executor is not None:
+                    worker = partial(share_of, folder, max(1, get_threads() // processes))
+                    shared = partial(share, executor=executor, worker=worker, workers=processes, on_event=on_event)
+                finish = partial(leave, settings, base, folder)
+                proposals, before = search(settings, folder, trial, shared=shared, on_event=on_event, on_end=finish)
+                return finish(proposals, before)
+            except BaseException:
+                stop.touch()  # workers end after the trial that they are at
+                raise
+
+
+def leave(
+    settings: StudySettings, base: Settings, folder: Path, proposals: Mapping[str, Sequence[Proposal]], before: Outcome
+) -> Findings:
+    """Write what a study came to: all trials, what they say, and the best."""
+    with appearing(folder) as scratch:
+        (scratch / TRIALS).write_text(as_json(proposals), encoding="utf-8")
+    found = findings(settings, proposals, before)
+    best = settings.search_space.applied(base, found.best.values)
+    with appearing(folder) as scratch:
+        (scratch / FINDINGS).write_text(found.json(), encoding="utf-8")
+        (scratch / BEST).write_text(described(best), encoding="utf-8")
     return found
+
+
+@contextmanager
+def ended_alike() -> Generator[None]:
+    """Within, SIGTERM ends a study as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as `signal` calls it
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def nobody_at_work(folder: Path) -> None:
+    """Refuse a folder in which a process of an earlier search is still at its last trial.
+
+    Raises:
+        InputError: there is one.
+    """
+    for left in folder.glob(WORKER.format("*")):
+        lock = FileLock(left)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(f"{folder}: a process of an earlier search is still at work here ({left.name}).") from None
+        lock.release()
+        left.unlink(missing_ok=True)
 
 
 def spawned(processes: int) -> ProcessPoolExecutor:
@@ -80,11 +147,18 @@ def spawned(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
 
 
-def share_of(folder: Path, processes: int, name: str) -> None:
-    """A process's share of a search whose settings stand in a folder."""
-    set_threads(max(1, get_threads() // processes))
+def share_of(folder: Path, threads: int, name: str) -> None:
+    """A process's share of a search whose settings stand in a folder; it ends when its parent is gone, or says so."""
+    set_threads(threads)
+    if installed("torch"):
+        import torch  # noqa: PLC0415 - a second to import
+
+        torch.set_num_threads(threads)
+    parent = os.getppid()
     settings = read_study(folder / SETTINGS)
-    work(Study(settings, settings.base(), folder, name), trial_of(settings, folder))
+    with FileLock(folder / WORKER.format(os.getpid())):
+        study, trial = Study(settings, settings.base(), folder, name), trial_of(settings, folder).of(name)
+        work(study, trial, goes_on=lambda: os.getppid() == parent and not (folder / STOP).exists())
 
 
 def search(
@@ -92,18 +166,17 @@ def search(
     folder: Path,
     trial: Trial,
     *,
-    executor: Executor | None = None,
-    worker: Callable[[str], None] | None = None,
-    workers: int = 1,
+    shared: "Callable[[Study], None] | None" = None,
     on_event: OnEvent = ignore,
+    on_end: Callable[[dict[str, list[Proposal]], Outcome], object] | None = None,
 ) -> tuple[dict[str, list[Proposal]], Outcome]:
-    """All proposals of a study, and those of the random search that it is compared with, by name; and what the settings
-    that it changes come to by themselves.
+    """All proposals of a study, and then of the random search that it is compared with, by name; and what the settings that
+    it changes come to by themselves.
 
     Args:
         folder: of the journal, which nobody else is at work in; trial: what is tried.
-        executor: where `worker`, given the name of a search, does a share of it, as often as there are `workers`; None:
-            all is done here.
+        shared: does a search whole, in several processes; None: it is done here.
+        on_end: told of all that is there after each of the two.
 
     Raises:
         RunError: no proposal worked.
@@ -112,39 +185,65 @@ def search(
     base = settings.base()
     if settings.sampler == "gp" and not settings.faithful and not installed("torch"):
         on_event(note("A Gaussian process needs torch, which is not installed: a Parzen estimator (tpe) proposes."))
-    out: dict[str, list[Proposal]] = {}
+    proposals: dict[str, list[Proposal]] = {}
     before = Outcome({})
     for name in (MAIN, BASELINE) if settings.baseline else (MAIN,):
-        study = Study(settings, base, folder, name)
+        study, mine = Study(settings, base, folder, name), trial.of(name)
         if again := study.requeue():
-            on_event(note(f"Stopped in the middle, and tried again: {', '.join(map(str, again))}."))
+            on_event(note(f"Stopped in the middle, and tried again: {', '.join(str(n + 1) for n in again)}."))
         if name == MAIN:
-            before = study.base_outcome or attempt(trial, base, BASE, ignored)[0] or Outcome({})
-        study.base_outcome = before
-        if name == MAIN:
+            before = begun(study, mine, base)
             on_event(note(f"What it begins with: {words(before.figures)}."))
-        if executor is None or worker is None:
-            work(study, trial, on_event)
+        study.base_outcome = before
+        if shared is None:
+            work(study, mine, on_event)
         else:
-            share(study, executor, partial(worker, name), workers, on_event)
-        out[name] = study.proposals()
-    if not any(p.state == "complete" for p in out[MAIN]):
-        reasons = list(dict.fromkeys(p.why for p in out[MAIN] if p.why))
-        raise RunError(f"None of {len(out[MAIN])} proposals worked.", hint=reasons[0] if reasons else "")
-    return out, before
+            shared(study)
+        proposals[name] = study.proposals()
+        if not any(p.state == "complete" for p in proposals[MAIN]):
+            reasons = list(dict.fromkeys(p.why for p in proposals[MAIN] if p.why))
+            raise RunError(f"None of {len(proposals[MAIN])} proposals worked.", hint=reasons[0] if reasons else "")
+        if on_end is not None:
+            on_end(proposals, before)
+    return proposals, before
 
 
-def work(study: Study, trial: Trial, on_event: OnEvent = ignore) -> None:
-    """Try proposals until all were made."""
-    while (asked := study.ask()) is not None:
+def begun(study: Study, trial: Trial, base: Settings) -> Outcome:
+    """What a study begins with comes to, now or before.
+
+    Raises:
+        InputError: it does not work, and figures are bounded by it.
+    """
+    known = study.base_outcome
+    if known is not None:
+        return known
+    outcome, why = attempt(trial, base, BASE, ignored)
+    if outcome is None and any(bound.of_base for bound in study.settings.constraints.values()):
+        raise InputError(f"What the study begins with does not work, and figures are bounded by its: {why}")
+    return outcome or Outcome({})
+
+
+def always() -> bool:
+    """Go on."""
+    return True
+
+
+def work(study: Study, trial: Trial, on_event: OnEvent = ignore, *, goes_on: Callable[[], bool] = always) -> None:
+    """Try proposals until all were made, or there is a reason to end."""
+    begun_with = study.space.of(study.base)
+    while goes_on() and (asked := study.ask()) is not None:
         number, values = asked
         began = time.perf_counter()
+        before = study.base_outcome
         try:
             settings = study.space.applied(study.base, values)
         except InputError as error:
             outcome, why = None, str(error)
         else:
-            outcome, why = attempt(trial, settings, number, partial(study.report, number))
+            if values == begun_with and before is not None and before.figures:
+                outcome, why = before, ""  # it is known
+            else:
+                outcome, why = attempt(trial, settings, number, partial(study.report, number))
         study.tell(number, outcome, why=why, seconds=time.perf_counter() - began)
         tell(on_event, study, study.proposals()[number])
 
@@ -155,8 +254,8 @@ def attempt(trial: Trial, settings: Settings, number: int, report: Report) -> tu
         return trial(settings, number, report), ""
     except Pruned:
         return None, ""
-    except (InputError, RunError) as error:
-        return None, str(error)
+    except (InputError, RunError, ArithmeticError, MemoryError, RuntimeError, ValueError) as error:
+        return None, str(error) or type(error).__name__  # other settings may work
 
 
 def ignored(step: int, figures: Figures) -> None:
@@ -168,10 +267,10 @@ def words(figures: Figures) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in figures.items()) or "it does not work"
 
 
-def share(study: Study, executor: Executor, worker: Callable[[], None], workers: int, on_event: OnEvent) -> None:
+def share(study: Study, *, executor: Executor, worker: Callable[[str], None], workers: int, on_event: OnEvent) -> None:
     """Several processes at work on one search; tells of each proposal as it is answered."""
     known = {p.number for p in study.proposals() if p.state in ANSWERED}
-    jobs = [executor.submit(worker) for _ in range(workers)]
+    jobs = [executor.submit(worker, study.name) for _ in range(workers)]
     running = True
     while running:
         running = bool(wait(jobs, timeout=0.5).not_done)

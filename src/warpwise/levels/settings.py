@@ -9,11 +9,12 @@ from pydantic import Field, model_validator
 
 from warpwise.data.settings import AugmentationSettings, DataSettings, SyntheticSettings
 from warpwise.errors import InputError
-from warpwise.levels.tuning_settings import TuningSettings
+from warpwise.levels.tuning_settings import PART, TuningSettings
 from warpwise.networks.model import AnyNetwork
 from warpwise.networks.probabilistic import FeatureSettings
 from warpwise.networks.pyramid import PyramidSettings
 from warpwise.networks.segmentation import SegmentationSettings
+from warpwise.objective import Objective
 from warpwise.settings import Settings
 from warpwise.terms.term import Terms, parse_terms
 
@@ -126,6 +127,12 @@ class TrainingSettings(Settings):
             opened = self.tuning.opened(self.objective)
             self.tuning.factors(opened)
             self.tuning.check(opened)
+            Objective.of(self.tuning.outer)
+            if PART not in self.data.people:
+                raise InputError(
+                    f"data.people: nobody is in {PART!r}.",
+                    hint="Tuning needs people who neither train nor select: people: {train: […], select: […], tune: […]}.",
+                )
         if self.data.teacher is not None and not any(term.row() == "endpoint" for term in terms.values()):
             raise ValueError("data.teacher: nothing learns from it without a term 'endpoint'")
         return self

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import Any, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -117,8 +118,7 @@ class SearchSpace(Settings):
         """
         kinds: dict[str, type] = {}
         for path, parameter in self.parameters.items():
-            there = self._where_allowed(base, path)
-            for value in parameter.ends:
+            for there, value in product(self._where_allowed(base, path), parameter.ends):
                 try:
                     changed = put(there, path, value)
                     kinds[path] = type(at(changed, expanded(changed, path)[0]))
@@ -133,12 +133,15 @@ class SearchSpace(Settings):
                     )
         return kinds
 
-    def _where_allowed(self, base: Any_Settings, path: str) -> Any_Settings:
-        """Settings in which a parameter takes part: with the first value of each condition, and of theirs."""
-        parameter = self.parameters[path]
-        for other, of in parameter.when.items():
-            base = put(self._where_allowed(base, other), other, wanted(of)[0])
-        return base
+    def _where_allowed(self, base: Any_Settings, path: str) -> list[Any_Settings]:
+        """Settings in which a parameter takes part: with each value that its conditions allow, and theirs."""
+        places = [base]
+        for other, of in self.parameters[path].when.items():
+            places = [
+                put(deeper, other, value)
+                for place in places for deeper in self._where_allowed(place, other) for value in wanted(of)
+            ]  # fmt: skip
+        return places
 
     def applied(self, base: Any_Settings, values: Mapping[str, Any]) -> Any_Settings:
         """Settings with these values, put in one after the other in the space's order.

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from warpwise.errors import InputError
 from warpwise.levels.samplers import Kind, chosen, distributions, sampler
-from warpwise.levels.space import Values
+from warpwise.levels.space import Values, written
 from warpwise.levels.study_settings import Direction, StudySettings
 from warpwise.levels.trials import Figures, Outcome
 from warpwise.settings import Settings
@@ -33,6 +33,7 @@ from warpwise.settings import Settings
 JOURNAL, ASKING = "journal.log", "journal.ask.lock"
 PROPOSAL, WHY, ROWS, FIGURES, SECONDS, LOAD = "proposal", "why", "rows", "figures", "seconds", "load"
 BASE_OUTCOME = "base"
+BROKEN = 1e9  # the excess of a figure that is not finite
 MAIN, BASELINE = "study", "random"
 """Names of the two searches in a journal: the one that was asked for, and a random one of equal budget."""
 
@@ -101,6 +102,9 @@ class Study:
                 pruner=pruner(settings) if len(directions) == 1 else NopPruner(),
             )  # fmt: skip
         self._open: dict[int, optuna.Trial] = {}
+        if not self.optuna.get_trials(deepcopy=False) and (begun := self.space.of(base)) is not None:
+            text = {path: written(v) if self.space.parameters[path].choices else v for path, v in begun.items()}
+            self.optuna.enqueue_trial(text, user_attrs={PROPOSAL: 0})  # what it begins with is a proposal, too
 
     @property
     def kind(self) -> Kind:
@@ -152,9 +156,15 @@ class Study:
         """
         trial = self._open[number]
         trial.set_user_attr(FIGURES, dict(figures))
-        if len(self.settings.objectives) > 1:
+        value = self._values(figures)[0]
+        # What breaks a constraint sets no bar for others, and tells where constraints hold.
+        if (
+            len(self.settings.objectives) > 1
+            or not math.isfinite(value)
+            or max(self.excess(figures).values(), default=0) > 0
+        ):
             return
-        trial.report(self._values(figures)[0], step)
+        trial.report(value, step)
         if trial.should_prune():
             raise Pruned
 
@@ -169,21 +179,27 @@ class Study:
                 trial.set_user_attr(ROWS, [*outcome.rows])
                 values = self._values(outcome.figures)
                 if all(map(math.isfinite, values)):
-                    self._bound(trial, outcome.figures)
+                    for name, excess in self.excess(outcome.figures).items():
+                        trial.set_constraint(name, excess)
                     self.optuna.tell(trial, values)
                     return
                 why = f"not finite: {outcome.figures}"
             if why:
                 trial.set_user_attr(WHY, why)
             elif outcome is None:
-                self._bound(trial, trial.user_attrs[FIGURES])
+                for name, excess in self.excess(trial.user_attrs[FIGURES]).items():
+                    trial.set_constraint(name, excess)
             self.optuna.tell(trial, state=TrialState.FAIL if why else TrialState.PRUNED)
 
-    def _bound(self, trial: optuna.Trial, figures: Figures) -> None:
+    def excess(self, figures: Figures) -> dict[str, float]:
+        """By how much each constraint is broken; 0 or less where it holds."""
         base = None if self.base_outcome is None else self.base_outcome.figures
+        out: dict[str, float] = {}
         for name, bound in self.settings.constraints.items():
-            told = self._figure(base or {}, name) if bound.of_base else 0.0
-            trial.set_constraint(name, bound.excess(self._figure(figures, name), told))
+            unit = self._figure(base or {}, name) if bound.of_base else 1.0
+            value = bound.excess(self._figure(figures, name), unit)
+            out[name] = value if math.isfinite(value) else BROKEN
+        return out
 
     def _values(self, figures: Figures) -> list[float]:
         return [self._figure(figures, name) for name in self.settings.objectives]
@@ -208,7 +224,8 @@ class Study:
             number = trial.user_attrs.get(PROPOSAL)
             # Queued before it is closed: a kill in between leaves it running, and it is not queued a second time.
             if number is not None and number not in settled:
-                self.optuna.enqueue_trial(trial.params, user_attrs={PROPOSAL: number})
+                whole = {*self.space.active(self._chosen(trial))} <= trial.params.keys()
+                self.optuna.enqueue_trial(trial.params if whole else {}, user_attrs={PROPOSAL: number})
                 settled.add(number)
                 again.append(number)
             with quiet():
@@ -228,7 +245,7 @@ class Study:
         states = {TrialState.FAIL: "failed"}
         return Proposal(
             number=number,
-            values={path: chosen(self.space.parameters[path], value) for path, value in trial.params.items()},
+            values=self._chosen(trial),
             state=states.get(trial.state, trial.state.name.lower()),
             figures=trial.user_attrs.get(FIGURES, {}),
             rows=tuple(trial.user_attrs.get(ROWS, ())),
@@ -236,8 +253,11 @@ class Study:
             seconds=trial.user_attrs.get(SECONDS, 0.0),
             load=trial.user_attrs.get(LOAD, 0.0),
             steps=dict(trial.intermediate_values),
-            feasible=all(value <= 0 for value in trial.constraints.values()),
+            feasible=FIGURES in trial.user_attrs and max(self.excess(trial.user_attrs[FIGURES]).values(), default=0) <= 0,
         )
+
+    def _chosen(self, trial: FrozenTrial) -> Values:
+        return {path: chosen(self.space.parameters[path], value) for path, value in trial.params.items()}
 
 
 def orphan(trial: FrozenTrial) -> bool:

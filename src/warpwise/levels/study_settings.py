@@ -17,7 +17,9 @@ from warpwise.models import installed
 from warpwise.settings import Settings, nearest
 
 METRICS = ("dice", "sd_log_jacobian", "percent_folded", "percent_ndv", "seconds")
-"""What is measured of a method on a pair; a training is measured by the figures of its validation."""
+"""What is measured of a method on a pair."""
+TRAINED = ("dice", "sd_log_jacobian", "percent_folded", "percent_ndv", "loss", "segmentation", "endpoint")
+"""What a validation of a training may measure."""
 
 Direction = Literal["maximize", "minimize"]
 
@@ -56,9 +58,8 @@ class Bound(Settings):
             raise ValueError("at_least or at_most is needed")
         return self
 
-    def excess(self, value: float, base: float) -> float:
-        """By how much a value is outside; 0 or less inside."""
-        unit = base if self.of_base else 1.0
+    def excess(self, value: float, unit: float = 1.0) -> float:
+        """By how much a value is outside of so many units; 0 or less inside."""
         over = [value - self.at_most * unit] if self.at_most is not None else []
         under = [self.at_least * unit - value] if self.at_least is not None else []
         return max([*over, *under])
@@ -74,11 +75,12 @@ class StudySettings(Settings):
         objectives: figure → maximize or minimize; of several, nobody is best, and a front is found.
         constraints: figure → bounds.
         data: on whom a method is tried; a training has its own.
-        trials: so many proposals; startup: of them at random, in each branch of the space, before a model is believed.
+        trials: so many proposals, of which the first is what the study begins with, where the space holds it; startup: of
+            them at random, in each branch of the space, before a model is believed.
         sampler: gp, a Gaussian process in each branch; tpe; or random. Without torch, gp is tpe.
         faithful: as published (MedIA 2025): tpe, and pruning below the median after five trials.
-        pruning: stop trials that do badly at a third and at a ninth of the pairs, or at validations (ASHA); only where
-            there is one objective.
+        pruning: stop trials that do badly at a ninth and at a third of the pairs, or at validations before the last
+            (ASHA); only where there is one objective, and none that breaks a constraint so far.
         reduction: of such trials one in so many goes on.
         baseline: also a random search of as many trials, to see what the sampler is good for.
         folds: of people, for what the best is on people who did not choose it; 0: not asked.
@@ -115,10 +117,10 @@ class StudySettings(Settings):
             raise ValueError("objectives: there is none")
         if self.folds == 1:
             raise ValueError("folds: two at least, or 0")
-        if self.method is not None:
-            for name in (*self.objectives, *self.constraints):
-                if name not in METRICS:
-                    raise InputError(f"{name!r} is not measured of a method.", hint=f"Known: {', '.join(METRICS)}.")
+        what, known = ("method", METRICS) if self.method is not None else ("training", TRAINED)
+        for name in (*self.objectives, *self.constraints):
+            if name not in known:
+                raise InputError(f"{name!r} is not measured of a {what}.", hint=f"Known: {', '.join(known)}.")
         SearchSpace(parameters=self.space)
         return self
 

@@ -143,7 +143,8 @@ def work(fabric: Fabric, settings: TrainingSettings, run: Run) -> None:
     if settings.tuning is None:
         levels: list[Weights | Tuning] = [*levels_of(fabric, settings, ready, run.folder)]
     else:
-        own = own_pairs(settings.data, store_of(run), ready, PART, seed=settings.seed + 1)
+        asks = any(term.row() in ("dice", "labels", "segmentation") for term in settings.tuning.outer.values())
+        own = own_pairs(settings.data, store_of(run), ready, PART, labelled=asks, seed=settings.seed + 1)
         levels = tuned_levels(fabric, settings, ready, run.folder, own)
     schedule, alone = schedule_of(settings, every_of(settings)), run.processes == 1
     loop.run(levels, schedule, run.folder, resume=run.resume, leads=leads, patient=alone, on_event=tell)

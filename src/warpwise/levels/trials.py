@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,6 +23,8 @@ from warpwise.methods import Method
 from warpwise.registration.linear_stages import LinearStages
 from warpwise.settings import Settings
 
+NAMES = {"folded_percent": "percent_folded", "ndv_percent": "percent_ndv"}
+"""Figures of a validation as those of a method are called."""
 BASE = -1
 """The number of what a study begins with, which is no proposal of its."""
 
@@ -52,6 +54,10 @@ class Trial(Protocol):
         Raises:
             InputError, RunError: these settings do not work.
         """
+        ...
+
+    def of(self, search: str) -> "Trial":
+        """The same for one of several searches, whose numbers are its own."""
         ...
 
 
@@ -85,9 +91,12 @@ class Registrations:
         rows: list[Row] = []
         for n, pair in enumerate(self.pairs.pairs, start=1):
             rows.append(run_method("", settings, pair, self.pairs.labels, registrar=registrar, linear_stages=self.linear))
-            if n in stops:
+            if n in stops and n < len(self.pairs.pairs):
                 report(stops[n], figures_of(rows))
         return Outcome(figures_of(rows), tuple(plain(row) for row in rows))
+
+    def of(self, search: str) -> "Registrations":  # noqa: ARG002 - nothing is written under a number
+        return self
 
 
 def rungs(count: int, reduction: int) -> dict[int, int]:
@@ -138,14 +147,14 @@ def pairs_of(data: StudyData) -> Pairs:
         InputError: there is none with label maps.
     """
     dataset = read_dataset(data.dataset, allow_outside=data.allow_outside)
-    pairs = [pair for pair in candidates(dataset, data) if measurable(pair)]
+    pairs = candidates(dataset, data)
     if not pairs:
         raise InputError(f"{dataset.folder}: no pairs to try methods on: two images at least need label maps.")
-    return Pairs(spread(pairs, data.pairs), dataset.averaged)
+    return Pairs(pairs, dataset.averaged)
 
 
 def candidates(dataset: Dataset, data: StudyData) -> Sequence[PairOfScans]:
-    """Pairs of the people of a study, in an order in which everybody comes soon."""
+    """Pairs of the people of a study whose label maps can be compared, in an order in which everybody comes soon."""
     if data.people:
         part = parts(dataset, {"study": data.people})["study"]
         listed = [*dataset.training_pairs, *dataset.validation_pairs]
@@ -154,12 +163,16 @@ def candidates(dataset: Dataset, data: StudyData) -> Sequence[PairOfScans]:
     else:
         listed, shown = [*dataset.training_pairs], unjudged(dataset)
         scans = [scan for scan in dict.fromkeys(scans_of(dataset)) if shown(scan)]
-    mine = [pair for pair in listed if shown(pair[0]) and shown(pair[1])]
+    mine = [pair for pair in listed if all(shown(scan) and scan.labels is not None for scan in pair)]
     if mine:
-        return mine
-    one = of_one_person(scans)
-    several = balanced(scans, data.pairs or len(scans) * (len(scans) - 1))
-    return [pair for pair in several if person(pair[0]) != person(pair[1])] or one
+        return spread(mine, data.pairs)
+    labelled = [scan for scan in scans if scan.labels is not None]
+    several = [pair for pair in balanced(labelled, 0) if person(pair[0]) != person(pair[1])]
+    if not several:
+        return spread(of_one_person(labelled), data.pairs)
+    # Neighbours first, so that everybody is there as often as anybody else, as soon as there are so many pairs.
+    most = data.pairs or len(several)
+    return spread(several[: max(most, min(len(labelled), len(several)))], most)
 
 
 def spread(pairs: Sequence[PairOfScans], most: int) -> list[PairOfScans]:
@@ -170,31 +183,31 @@ def spread(pairs: Sequence[PairOfScans], most: int) -> list[PairOfScans]:
     return [kept[n] for start in range(stride) for n in range(start, count, stride)]
 
 
-def measurable(pair: PairOfScans) -> bool:
-    """Whether both scans have label maps."""
-    return all(scan.labels is not None for scan in pair)
-
-
 @dataclass(frozen=True)
 class Trainings:
     """A network trained by settings; what counts is the mean of the last validations, not the best one.
 
     Attributes:
-        folder: one folder of a run for each trial lies in it, and what all decode once.
+        folder: runs/SEARCH/NUMBER of each trial lie in it, and what all decode once.
         last: validations that count.
     """
 
     folder: Path
     last: int
+    search: str = "study"
+
+    def of(self, search: str) -> "Trainings":
+        return replace(self, search=search)
 
     def __call__(self, settings: TrainingSettings, number: int, report: Report) -> Outcome:
         seen: list[Figures] = []
-        place = self.folder / "runs" / ("base" if number == BASE else f"{number:04d}")
+        place = self.folder / "runs" / self.search / ("base" if number == BASE else f"{number:04d}")
 
         def told(event: Event) -> None:
             if event.stage == "validation":
-                seen.append(event.values)
-                report(len(seen), self.mean(seen))
+                seen.append({NAMES.get(name, name): value for name, value in event.values.items()})
+                if event.step < event.steps:
+                    report(len(seen), self.mean(seen))
 
         if (place / CONFIG).exists():
             shutil.rmtree(place)  # an orphan's: it is trained again from the start, as any other

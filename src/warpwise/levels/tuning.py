@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from warpwise.data.batches import Batch, Sampler
+from warpwise.errors import RunError
 from warpwise.levels.checkpoint import State, adopt, moments, part, remember, under
 from warpwise.levels.estimators import AdamStep, ConjugateGradient, Neumann, OneStep, Unrolled
 from warpwise.levels.hypergradient import Estimator, Loss, Variables, hypergradient
@@ -112,13 +113,13 @@ class Tuning:
 
     def draw(self, step: int) -> tuple[list[Batch], Batch]:
         """The pairs by which the weights learn next, and some of its own."""
-        if 0 < step < self.settings.warmup or self.frozen:
+        if (self.scaled and step < self.settings.warmup) or self.frozen:
             return [], Batch(*[torch.zeros(0)] * 3)
         return self.weights.draw(step + 1), self.sampler.batch(step, [*range(self.settings.batch)])
 
     def step(self, step: int, drawn: tuple[list[Batch], Batch]) -> dict[str, float]:
         """Move once; the weights of terms, U, and the gradients."""
-        learnt, own = drawn
+        learnt, own = [batch.to(self.weights.fabric.device) for batch in drawn[0]], drawn[1].to(self.weights.fabric.device)
         if self.frozen or not learnt:
             return {}
         if not self.scaled:
@@ -127,6 +128,8 @@ class Tuning:
             return {}
         gradient = self.gradient(step, learnt, own, self.estimator())
         outer = gradient.pop("outer")
+        if not all(bool(torch.isfinite(value).all()) for value in gradient.values()):
+            return {"outer": float(outer), "failed": 1.0}  # left out, as a step of the weights would be
         for name, free in self.lambdas.free.items():
             free.grad = gradient[name]
         for group in self.optimizer.param_groups:
@@ -156,7 +159,9 @@ class Tuning:
             found.append(value.detach())
             return value
 
-        gradient = hypergradient(outer, inner, self.lambdas.free, self.weights.variables(), estimator=estimator)
+        gradient = hypergradient(
+            outer, inner, self.lambdas.free, self.weights.variables(), estimator=estimator, lenient=True
+        )
         return {**gradient, "outer": found[0]}
 
     def inner_loss(self, step: int, drawn: list[Batch]) -> Loss:
@@ -183,8 +188,11 @@ class Tuning:
         return OneStep(AdamStep(self.weights.optimizer, self.weights.optimization.clip))
 
     def cosine(self, step: int, learnt: list[Batch], own: Batch, gradient: Mapping[str, Tensor]) -> float:
-        """Of a gradient to that of a few conjugate gradients at the same place."""
-        other = self.gradient(step, learnt, own, ConjugateGradient(self.settings.iterations, self.settings.damping))
+        """Of a gradient to that of a few conjugate gradients at the same place; NaN where the loss bends downwards."""
+        try:
+            other = self.gradient(step, learnt, own, ConjugateGradient(self.settings.iterations, self.settings.damping))
+        except RunError:
+            return float("nan")
         one, two = (torch.cat([g[name].reshape(-1) for name in self.lambdas.free]) for g in (gradient, other))
         self.cosines.append(float(F.cosine_similarity(one, two, 0)))
         return self.cosines[-1]
@@ -209,6 +217,9 @@ class Tuning:
         with torch.no_grad():
             for name in self.lambdas.factors:
                 self.lambdas.free[name].clamp_(low, high)
+            for n in range(len(self.lambdas.mixtures)):
+                logits = self.lambdas.free[f"shares-{n}"]
+                logits.clamp_(min=float(logits.max()) - math.log(self.settings.within))  # so no share is lost for good
 
     def _publish(self) -> None:
         with torch.no_grad():
@@ -246,9 +257,21 @@ class Tuning:
         last = self.settings.warmup + self.moved * self.settings.every
         return [last - k * self.settings.every for k in range(len(self.moves) - 1)]
 
+    @property
+    def bounded(self) -> list[str]:
+        """Factors that stand at their bound."""
+        ends = (self.settings.within, 1 / self.settings.within)
+        factors = {name: float(F.softplus(self.lambdas.free[name])) for name in self.lambdas.factors}
+        return [name for name, factor in factors.items() if any(abs(factor / end - 1) < 1e-3 for end in ends)]
+
     def warnings(self) -> list[str]:
         """What a person should know of the tuning."""
         out: list[str] = []
+        if self.bounded:
+            out.append(
+                f"{', '.join(self.bounded)}: stands at its bound, {self.settings.within:g} times more or less than it was: "
+                "start nearer, or widen tuning.within."
+            )
         if self.leaks:
             out.append(
                 "Every weight moved as far as its optimizer lets it, in one direction: a drift, no optimum. More steps, a "

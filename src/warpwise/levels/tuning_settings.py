@@ -27,12 +27,13 @@ class TuningSettings(Settings):
             or windows there is none.
         outer: what the objective is for, U: labels (`dice`) and a bound on roughness (`budget`); or, without labels, a
             similarity that is not in the objective itself.
-        learning_rate: of Adam, of the logarithms (β 0.5, 0.999, as published); cosine to 0.
+        learning_rate: of Adam (β 0.5, 0.999, as published) on what softplus makes a factor of, about a logarithm below 1;
+            cosine to 0.
         warmup: steps before weights move; every: they move at every so-manieth step.
         batch: pairs of `tune` a step.
         estimator: one-step, which differentiates the step that training makes, clip and all; or one for stationary points.
         iterations: of estimators that iterate; damping: added to the Hessian's diagonal; rate: of plain steps.
-        within: no weight becomes more than so many times larger or smaller than it was.
+        within: no factor becomes more than so many times larger or smaller, no share so much smaller than the largest.
         tolerance, patience: tuning ends when no weight has moved by more than this share in so many of its steps.
         check_every: after so many of its steps the cosine to conjugate gradients is measured; 0: never.
     """
@@ -115,6 +116,8 @@ class TuningSettings(Settings):
                 raise InputError(f"tuning.groups: {name}: the objective has none of {', '.join(members)}.")
             if both := grouped & {*found}:
                 raise InputError(f"tuning.groups: {both.pop()!r} is in two.")
+            if odd := ({gauge} | mixed) & {*found}:
+                raise InputError(f"tuning.groups: {odd.pop()!r} is what the others are measured by.", hint="Leave it out.")
             grouped |= {*found}
             out[name] = tuple(found)
         for pattern in self.weights:

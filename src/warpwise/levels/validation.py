@@ -100,8 +100,12 @@ def judge(
         if logits is not None and not field.any():
             rows.append(row)
             continue
-        row["folded_percent"] = 100 * float((kernels.determinant(field) <= 0).mean())
+        determinant = kernels.determinant(field)
+        inside = sample.weight > 0.5 if fixed.labels is None else fixed.labels > 0
+        row["folded_percent"] = 100 * float((determinant <= 0).mean())
         row["ndv_percent"] = percent_ndv(field)
+        if inside.any():
+            row["sd_log_jacobian"] = float(np.log(np.maximum(determinant[inside.reshape(determinant.shape)], 1e-9)).std())
         if fixed.labels is not None and moving.labels is not None:
             warped = kernels.resample(moving.labels[None], field, across, method="nearest")[0]
             both = shared_labels(fixed.labels, moving.labels, labels)

@@ -296,7 +296,8 @@ class Cascade(FeatureBody):
                     moved = ops.compose(before.displacement, moved)
                 passed.append(Stage(n + settings.finest, moved, velocity))
         field = passed[-1].displacement
-        whole = passed[-1].velocity if settings.motion == "velocity" or len(passed) == 1 else None
+        one = settings.exponential and (settings.motion == "velocity" or len(passed) == 1)
+        whole = passed[-1].velocity if one else None
         energy = field.new_tensor(settings.diffusion)
         return field, Prediction(field, velocity=whole, diffusion=energy, stages=tuple(passed))
 

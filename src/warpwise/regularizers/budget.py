@@ -18,8 +18,9 @@ class Budget(Loss):
     """A hinge: 0 up to the bound, beyond it the squared share by which it is exceeded.
 
     Attributes:
-        measure: sd_log_jacobian, as evaluations report it (voxels that fold count as det 1e-3); diffusion, mean ‖∇u‖²; or
-            folded, the mean of max(0, −det J).
+        measure: sd_log_jacobian, about what evaluations report: there over the voxels of the fixed label map, here over all
+            that both images show, and where det J < 1e-3 its logarithm goes on straight, so that folds can be undone;
+            diffusion, mean ‖∇u‖²; or folded, the mean of max(0, −det J).
         at_most: the bound.
     """
 
@@ -39,7 +40,8 @@ class Budget(Loss):
         determinant = ops.jacobian_determinant(alignment.displacement)
         if self.measure == "folded":
             return (-determinant).clamp(min=0).mean()
-        logarithm = determinant.clamp(min=LEAST).log()
+        least = determinant.clamp(min=LEAST)
+        logarithm = least.log() + (determinant - least) / LEAST
         if alignment.mask is None:
             return logarithm.flatten(1).std(1).mean()
         weight = alignment.mask[:, 0].expand_as(logarithm)

@@ -40,7 +40,7 @@ def page(settings: StudySettings, found: Findings, rows: Rows, best: str) -> str
     template = environment.from_string((source / "study.html.j2").read_text(encoding="utf-8"))
     return template.render(
         css=(source / "report.css").read_text(encoding="utf-8"),
-        title="Study of " + (settings.config.name if settings.config else method_name(settings)),
+        title=title(settings),
         version=__version__,
         verdict=verdict(settings, found),
         warnings=warnings(settings, found),
@@ -50,10 +50,9 @@ def page(settings: StudySettings, found: Findings, rows: Rows, best: str) -> str
     )
 
 
-def method_name(settings: StudySettings) -> str:
-    """What the study began with, in a word."""
-    base = settings.method if isinstance(settings.method, str) else (settings.method or {}).get("base", "a method")
-    return Path(str(base)).stem
+def title(settings: StudySettings) -> str:
+    """What was searched, and on what."""
+    return "Study of a training" if settings.data is None else f"Study of a method on {settings.data.dataset.name}"
 
 
 def verdict(settings: StudySettings, found: Findings) -> tuple[str, str]:
@@ -71,6 +70,10 @@ def verdict(settings: StudySettings, found: Findings) -> tuple[str, str]:
 def warnings(settings: StudySettings, found: Findings) -> list[str]:
     """What should make a reader careful."""
     out: list[str] = []
+    name, direction = next(iter(settings.objectives.items()))
+    sign = 1 if direction == "maximize" else -1
+    if name in found.base and len(settings.objectives) == 1 and sign * found.base[name] >= sign * found.best.figures[name]:
+        out.append("Nothing better than what it began with was found: keep that.")
     if len(settings.objectives) == 1 and found.guarded is None and settings.config is None:
         out.append("Four people at least are needed to say what the best is on people who did not choose it.")
     if settings.config is not None:
