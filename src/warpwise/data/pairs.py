@@ -94,7 +94,7 @@ def training_pairs(
 
 
 def balanced(scans: Sequence[Scan], most: int) -> list[PairOfScans]:
-    """At most so many (0: all) ordered pairs, in which everybody is as often fixed, and as often moving, as anybody else, or
+    """At most so many (0: all) ordered pairs, in which everybody is as often fixed, and as often moving, as anybody, or
     once more: each with the next one, then with the one after that …"""
     count = len(scans)
     turns = [(n, (n + step) % count) for step in range(1, count) for n in range(count)]
