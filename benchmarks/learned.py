@@ -36,6 +36,7 @@ from warpwise.levels.settings import TrainingSettings, read_settings
 from warpwise.levels.training import Run, train
 from warpwise.methods import Method
 from warpwise.networks.model import Model, size
+from warpwise.registration.linear_stages import LinearStages
 
 SUBCORTICAL = ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "accumbens")
 
@@ -216,6 +217,7 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     task, on = arguments.task, arguments.on
     dataset = read_dataset(arguments.data / DATASETS[parted(task)])
     methods = methods_of(arguments)
+    stages = LinearStages(arguments.runs / "linear")  # of all methods the same; its seconds are those that it took once
     if arguments.rows:
         methods = {name: found for name, found in methods.items() if name.split(" #")[0] in arguments.rows}
     if on == "test":
@@ -228,7 +230,7 @@ def evaluate_all(arguments: argparse.Namespace) -> None:
     common = {k: v for k, v in machine().items() if k in ("date", "commit", "cpu", "cores")}
     for fixed, moving in pairs_of(task, dataset, on):
         for key, (method, facts) in methods.items():
-            row = run_method(key, method, (fixed, moving), dataset.averaged)
+            row = run_method(key, method, (fixed, moving), dataset.averaged, linear_stages=stages)
             name = key.split(" #")[0]
             found = {
                 "method": name, "fixed": person(fixed), "moving": person(moving), "pair": row.pair,
