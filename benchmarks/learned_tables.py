@@ -24,10 +24,13 @@ SHOWN = {
     "energy": "solver, `energy`",
     "VoxelMorph, labels": "VoxelMorph",
     "VoxelMorph on windows, labels": "VoxelMorph, on windows",
+    "VoxelMorph on windows, labels, refined": "VoxelMorph, on windows, refined",
     "VM-diff, labels": "VM-diff",
     "VM-diff on windows, labels": "VM-diff, on windows",
+    "VM-diff on windows, labels, refined": "VM-diff, on windows, refined",
     "TransMorph, labels": "TransMorph",
     "TransMorph on windows, labels": "TransMorph, on windows",
+    "TransMorph on windows, labels, refined": "TransMorph, on windows, refined",
     "pyramid, labels": "**pyramid**",
     "pyramid, labels, refined": "**pyramid**, refined",
     "pyramid on windows, labels": "**pyramid**, on windows",
@@ -35,11 +38,13 @@ SHOWN = {
     "pyramid, no labels": "**pyramid**, without labels",
     "pyramid, no labels, refined": "**pyramid**, without labels, refined",
     "pyramid on windows, no labels": "**pyramid**, on windows, without labels",
+    "pyramid on windows, no labels, refined": "**pyramid**, on windows, without labels, refined",
     "pyramid as in 0.1, labels": "pyramid as in 0.1",
     "pyramid as in 0.1 on windows, labels": "pyramid as in 0.1, on windows",
     "pyramid as in 0.1, no labels": "pyramid as in 0.1, without labels",
     "symmetric, labels": "**symmetric** pyramid",
     "symmetric on windows, labels": "**symmetric** pyramid, on windows",
+    "symmetric on windows, labels, refined": "**symmetric** pyramid, on windows, refined",
     "features, labels": "**features** and their solver",
     "features, labels, refined": "**features**, refined",
     "features on windows, labels": "**features** and their solver, on windows",
@@ -48,6 +53,7 @@ SHOWN = {
     "features on windows, no labels": "**features**, on windows, without labels",
     "cascade, labels": "**cascade**",
     "cascade on windows, labels": "**cascade**, on windows",
+    "cascade on windows, labels, refined": "**cascade**, on windows, refined",
     "accurate, structures": "`accurate`, led by **structures**",
     "accurate, features": "`accurate`, led by **features**",
     "accurate, features on windows": "`accurate`, led by **features** of windows",
@@ -174,7 +180,9 @@ def table_all(_: argparse.Namespace) -> None:
     for task, rows in found.items():
         who = {r["fixed"] for r in rows} | {r["moving"] for r in rows}
         seeds = {r["seed"] for r in rows if "seed" in r}
-        head.append(f"{task}: {len(who)} people, {len(seeds)} seed{'s' * (len(seeds) > 1)}")
+        fewer = any(0 < len({r["seed"] for r in rows if r["method"] == n and "seed" in r}) < len(seeds) for n in names)
+        said = f"{'at most ' * fewer}{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        head.append(f"{task}: {len(who)} people, {said}")
     whole = {title: (name,) for name, title in SHOWN.items()}
     for path, titles in ((HERE.parent / "README.md", BRIEFLY), (HERE.parent / "docs" / "learning.md", whole)):
         table = [[title, *[cell(rows, names) for rows in found.values()]] for title, names in titles.items()]
@@ -197,4 +205,6 @@ def cell(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
         return "–"
     minutes = [r["minutes"] for r in mine if "minutes" in r]
     trained = f", {np.mean(minutes):.0f} min" if minutes else ""
+    seeds, most = ({r["seed"] for r in some if "seed" in r} for some in (mine, rows))
+    trained += f", {len(seeds)} seed{'s' * (len(seeds) > 1)}" if 0 < len(seeds) < len(most) else ""
     return f"{np.mean([r['dice'] for r in mine]):.3f} ({np.mean([r['sd_log_jacobian'] for r in mine]):.2f}{trained})"

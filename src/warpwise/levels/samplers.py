@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from warpwise.extras import installed
 from warpwise.levels.space import Parameter, SearchSpace, written
 
-Kind = Literal["gp", "tpe", "random"]
+Kind = Literal["gp", "tpe", "published", "random"]
 STARTUP = 8  # trials that are drawn at random before a model is believed
 
 
@@ -43,11 +43,14 @@ def sampler(
     """A sampler; with the same seed and the same finished trials it proposes the same.
 
     Args:
-        kind: gp; tpe, which the published systems use; or random. Without torch, tpe stands for gp.
+        kind: gp; tpe, of all parameters together; published, Optuna's own defaults of it, each parameter by itself; or
+            random. Without torch, tpe stands for gp.
         known: the space as Optuna has it; startup: trials drawn at random first.
     """
     if kind == "random":
         return RandomSampler(seed=seed)
+    if kind == "published":
+        return TPESampler(seed=seed)
     tree = parzen(seed=seed, startup=startup, group=True)
     if kind == "tpe" or not installed("torch"):
         return tree

@@ -111,7 +111,7 @@ class Study:
         """Which sampler proposes."""
         if self.name == BASELINE:
             return "random"
-        return "tpe" if self.settings.faithful else self.settings.sampler
+        return "published" if self.settings.faithful else self.settings.sampler
 
     @property
     def base_outcome(self) -> Outcome | None:

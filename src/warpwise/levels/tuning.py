@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +29,8 @@ from warpwise.terms.term import Term
 
 NAME = "tuning"
 ONE = math.log(math.e - 1)  # softplus of it is 1
-LEAK = 0.9  # of the largest way that Adam can go: whoever goes so far never turned back
+LEAK = 0.9  # of its way: whoever got so far hardly ever turned back
+STEADY = 20  # steps of which that is asked at least
 POOR = 0.3  # a mean cosine to conjugate gradients below this is a failure
 BETAS = (0.5, 0.999)  # Liu et al., TPAMI 2022
 
@@ -238,24 +240,18 @@ class Tuning:
 
     @property
     def leaks(self) -> bool:
-        """Whether all free numbers, two at least, went as far of late as steps of Adam in one direction take them.
+        """Whether of late all free numbers, two at least, went one way, and equally far.
 
         So they move when something else than U moves them, as an optimizer to which λ leaked: the slope of a loss by a
-        weight is the term, whose sign never changes.
+        weight is the term, whose sign never changes, and Adam then moves each by its rate a step. Whether these are the
+        steps of an honest tuning that has far to go is not known.
         """
-        if len(self.moves) < 20 or len(self.moves[0]) < 2:
+        if len(self.moves) < min(STEADY, self.settings.patience) or len(self.moves[0]) < 2:
             return False
-        way = sum(
-            self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * n / max(self.steps, 1))) for n in self._numbers
-        )
-        gone = [abs(b - a) for a, b in zip(self.moves[0], self.moves[-1], strict=True)]
-        return min(gone) > LEAK * way
-
-    @property
-    def _numbers(self) -> Sequence[int]:
-        """Numbers of the steps between the first and the last that are remembered."""
-        last = self.settings.warmup + self.moved * self.settings.every
-        return [last - k * self.settings.every for k in range(len(self.moves) - 1)]
+        steps = np.diff(np.array(self.moves), axis=0)
+        gone, way = np.abs(steps.sum(0)), np.abs(steps).sum(0)
+        one_way = bool((gone > LEAK * way).all())
+        return one_way and gone.min() > self.settings.tolerance and gone.max() < gone.min() / LEAK
 
     @property
     def bounded(self) -> list[str]:
@@ -274,8 +270,8 @@ class Tuning:
             )
         if self.leaks:
             out.append(
-                "Every weight moved as far as its optimizer lets it, in one direction: a drift, no optimum. More steps, a "
-                "longer warm-up, or an outer objective that can tell."
+                "Every weight moved one way, and equally far: a drift, or steps that are far too small. Either another "
+                "optimizer moves them, too, or give it more steps, or a larger tuning.learning_rate."
             )
         if self.cosines and sum(self.cosines) / len(self.cosines) < POOR:
             mean = sum(self.cosines) / len(self.cosines)
