@@ -274,25 +274,22 @@ def test_a_tuning_that_goes_on_ends_with_the_same_bits(toy: Path, tmp_path: Path
 
 
 def test_a_leak_of_lambda_to_the_lower_optimizer_is_told(toy: Path, tmp_path: Path):
-    """λ is an ordinary parameter that the lower Adam moves, too, by the slope of its loss: the term itself (methods.md §3)."""
+    """λ is an ordinary parameter that the lower Adam moves, too, by the slope of its loss, which is the term itself."""
     objective = {**OBJECTIVE, "bend": {"term": "bending", "weight": 0.1}}
     told = {}
     for leaky in (True, False):
         rate = 1e-6 if leaky else 0.1  # U hardly moves it, and the lower optimizer all the more
-        weights, level = levels(
-            toy,
-            tmp_path / str(leaky),
-            objective=objective,
-            tuning={"warmup": 0, "patience": 25, "learning_rate": rate},
-            steps=60,
-        )
-        free = [value.requires_grad_() for value in level.lambdas.free.values()]
-        lower = torch.optim.Adam(free, lr=1e-2)
+        tuning = {"warmup": 0, "patience": 25, "learning_rate": rate}
+        weights, level = levels(toy, tmp_path / str(leaky), objective=objective, tuning=tuning, steps=60)
+        free = level.lambdas.free
+        lower = torch.optim.Adam(free.values(), lr=1e-2)
         for step in range(26):
             said = weights.step(step, weights.draw(step))
             if leaky:
-                lower.zero_grad()
-                sum(weight * said[name] for name, weight in level.lambdas.of(level.lambdas.free).items()).backward()
+                leaked = {name: value.clone().requires_grad_() for name, value in free.items()}
+                sum(weight * said[name] for name, weight in level.lambdas.of(leaked).items()).backward()
+                for name, value in free.items():
+                    value.grad = leaked[name].grad
                 lower.step()
             level.step(step, level.draw(step))
         told[leaky] = level.warnings()
