@@ -1,22 +1,16 @@
-"""The loop that runs levels: who steps when, what is written, what is refused, and a second level beside the weights."""
+"""The loop that runs levels: who steps when, what is written, what is refused."""
 
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
-import toy_level
-from safetensors.torch import load_file
 from torch import Tensor
-from toys import toy_dataset
 
 from warpwise.errors import InputError
 from warpwise.events import Event
-from warpwise.levels import checkpoint
 from warpwise.levels.checkpoint import State, adopt
 from warpwise.levels.history import history
 from warpwise.levels.loop import Schedule, Verdict, run
@@ -143,39 +137,3 @@ def test_a_state_of_other_levels_or_shapes_is_refused_by_name(tmp_path: Path):
         run([Sum("one", torch.zeros(3))], Schedule(steps=2), tmp_path, resume=True)
     with pytest.raises(InputError, match="no such file"):
         run([Sum("one")], Schedule(steps=2), tmp_path / "nowhere", resume=True)
-
-
-@pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return toy_dataset(tmp_path_factory.mktemp("data") / "toy")
-
-
-def test_a_weight_learned_beside_the_network_ends_with_the_same_bits_after_a_kill(toy: Path, tmp_path: Path):
-    values: dict[int, float | None] = {}
-
-    def hear(event: Event) -> None:
-        if event.stage == "train":
-            values[event.step] = event.values.get("tuning/weight")
-
-    toy_level.learn(tmp_path / "whole", toy, on_event=hear)
-    assert [step for step, value in values.items() if value is not None] == [2, 4, 6, 8]
-    assert len({values[step] for step in (2, 4, 6, 8)} | {0.1}) == 5  # it moves each time
-
-    program = [sys.executable, toy_level.__file__, str(tmp_path / "parts"), str(toy), "5"]
-    killed = subprocess.run(program, capture_output=True, check=False, timeout=300)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert len(history(tmp_path / "parts")) == 1  # validated, and saved, after three of its five steps
-    toy_level.learn(tmp_path / "parts", toy, resume=True)
-
-    for name in ("last/weights", "best/weights", "last/state"):
-        one, other = (load_file(tmp_path / run / f"{name}.safetensors") for run in ("whole", "parts"))
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[k], other[k]) for k in one)
-    assert "tuning.log" in one
-    assert rows(tmp_path / "whole") == rows(tmp_path / "parts")
-    assert checkpoint.load(tmp_path / "parts" / "last")[1]["step"] == 8
-
-    toy_level.learn(tmp_path / "fixed", toy, tuned=False)
-    alone = load_file(tmp_path / "fixed" / "last" / "weights.safetensors")
-    learnt = load_file(tmp_path / "whole" / "last" / "weights.safetensors")
-    assert any(not torch.equal(alone[k], learnt[k]) for k in alone)  # the network hears of it
