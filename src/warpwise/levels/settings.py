@@ -144,15 +144,7 @@ def read_settings(path: Path) -> TrainingSettings:
     Raises:
         InputError: it is missing, is not YAML, or holds what is not known or does not fit.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds no settings.", hint="Write one with: warpwise train --init FILE --dataset FOLDER")
-    settings = TrainingSettings.parse(content)
+    settings = TrainingSettings.parse(mapping_of(path))
     changes: dict[str, Any] = {}
     for key in ("dataset", "atlas"):
         given = getattr(settings.data, key)
@@ -163,6 +155,24 @@ def read_settings(path: Path) -> TrainingSettings:
         changes["teacher"] = settings.data.teacher.replace(method=method)
     data = settings.data.replace(**changes) if changes else settings.data
     return settings.replace(data=data, init=beside(path, settings.init))
+
+
+def mapping_of(path: Path) -> dict[str, Any]:
+    """What a YAML file says.
+
+    Raises:
+        InputError: it is missing, is not YAML, or holds no settings.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}).") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path}: holds no settings.", hint="Write one with: warpwise train --init FILE --dataset FOLDER")
+    rows: Mapping[Any, Any] = content
+    return {str(key): value for key, value in rows.items()}
 
 
 def beside(path: Path, name: str) -> str:

@@ -1,6 +1,5 @@
 """Everything about a study that a person may set, as one YAML file."""
 
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -9,7 +8,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from warpwise.errors import InputError
-from warpwise.levels.settings import beside, read_settings
+from warpwise.levels.settings import beside, mapping_of, read_settings
 from warpwise.levels.space import Parameter, SearchSpace
 from warpwise.methods import Method
 from warpwise.methods.method import PRESETS, anchored
@@ -165,15 +164,7 @@ def read_study(path: Path) -> StudySettings:
     Raises:
         InputError: it is missing, is not YAML, or holds what is not known or does not fit.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not YAML: {str(error).splitlines()[0]}.") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{path}: holds no study.")
-    study = StudySettings.parse({str(key): value for key, value in content.items()})
+    study = StudySettings.parse(mapping_of(path))
     changes: dict[str, Any] = {}
     if study.config is not None and not study.config.is_absolute():
         changes["config"] = (path.parent / study.config).resolve()
