@@ -267,6 +267,7 @@ def test_the_similarity_flag_replaces_the_one_similarity_whatever_it_is_called(t
         "term": "mi",
         "weight": 3,
         "scale": 0,
+        "stage": None,
         "bins": 32,
     }
 
