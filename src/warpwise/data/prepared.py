@@ -139,9 +139,16 @@ def prepare(
         intensities=tuple(round(float(v), 3) for v in np.percentile(values, range(10, 100, 10))),
         field_mm=tuple(round(n * s, 1) for n, s in zip((x, y, z) if dim == 3 else (x, z), spacing, strict=True)),
     )
-    kept = [(store.volume(a, spacing), store.volume(b, spacing), store.linear(a, b, data.alignment)) for a, b in validation]
+    kept = decoded_pairs(validation, store, spacing, data)
     structures = codes if data.groups else Codes.apart(labels)
     return Prepared(sampler, labels, facts, kept, structures)
+
+
+def decoded_pairs(
+    pairs: Sequence[PairOfScans], store: Store, spacing: Sequence[float], data: DataSettings
+) -> list[PreparedPair]:
+    """Pairs in memory, and how they lie."""
+    return [(store.volume(a, spacing), store.volume(b, spacing), store.linear(a, b, data.alignment)) for a, b in pairs]
 
 
 def own_pairs(
@@ -150,26 +157,22 @@ def own_pairs(
     """Pairs of a part of the people that a further level learns by, as they are.
 
     Args:
-        ready: what was prepared of the same data; seed: of the pairs that are drawn.
+        ready: what was prepared of the same data; part: one that `data.people` names; seed: of the pairs that are drawn.
         labelled: only those with label maps; most: so many.
 
     Raises:
-        InputError: nobody is in that part, or there are no pairs of it.
+        InputError: there are no pairs of that part.
     """
     assert data.dataset is not None
     dataset = read_dataset(data.dataset, allow_outside=data.allow_outside)
-    people = parts(dataset, data.people)
-    if part not in people:
-        hint = f"They neither train nor select; two at least: people: {{train: […], select: […], {part}: […]}}."
-        raise InputError(f"data.people: nobody is in {part!r}.", hint=hint)
-    atlas, spacing = atlas_of(data, dataset) if data.pairs == "atlas" else None, ready.facts.spacing_mm
-    theirs = validation_pairs(dataset, atlas, most=most, part=people[part])
+    atlas = atlas_of(data, dataset) if data.pairs == "atlas" else None
+    theirs = validation_pairs(dataset, atlas, most=most, part=parts(dataset, data.people)[part])
     theirs = [pair for pair in theirs if not labelled or all(scan.labels is not None for scan in pair)]
     if not theirs:
         raise InputError(
             f"data.people: {part}: no pairs{' with label maps' if labelled else ''}.", hint="Name two people at least."
         )
-    pairs = [(store.volume(a, spacing), store.volume(b, spacing), store.linear(a, b, data.alignment)) for a, b in theirs]
+    pairs = decoded_pairs(theirs, store, ready.facts.spacing_mm, data)
     return sampler_of(pairs, ready.labels, labels_at_once=data.labels_at_once, augmentation=STILL, seed=seed)
 
 

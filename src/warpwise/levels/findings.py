@@ -13,8 +13,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from warpwise.data.people import drawn
 from warpwise.errors import RunError
 from warpwise.evaluation.statistics import interval
-from warpwise.levels.samplers import distributions
-from warpwise.levels.space import written
+from warpwise.levels.samplers import distributions, texts
 from warpwise.levels.study import MAIN, Proposal, quiet
 from warpwise.levels.study_settings import StudySettings
 from warpwise.levels.trials import Outcome
@@ -101,8 +100,7 @@ def findings(settings: StudySettings, proposals: Mapping[str, Sequence[Proposal]
 
 def value(settings: StudySettings, proposal: Proposal, name: str | None = None) -> float:
     """An objective (the first), turned so that more is better."""
-    name = next(iter(settings.objectives)) if name is None else name
-    return proposal.figures[name] * (1 if settings.objectives[name] == "maximize" else -1)
+    return proposal.figures[settings.leading if name is None else name] * settings.sign(name)
 
 
 def dominates(settings: StudySettings, one: Proposal, other: Proposal) -> bool:
@@ -126,7 +124,7 @@ def so_far(settings: StudySettings, proposals: Sequence[Proposal]) -> list[float
     for p in proposals:
         if p.state == "complete" and p.feasible and (best is None or value(settings, p) > value(settings, best)):
             best = p
-        out.append(None if best is None else best.figures[next(iter(settings.objectives))])
+        out.append(None if best is None else best.figures[settings.leading])
     return out
 
 
@@ -138,8 +136,7 @@ def counted(proposals: Sequence[Proposal]) -> dict[str, int]:
 
 def guard(settings: StudySettings, proposals: Sequence[Proposal], best: Proposal, base: Outcome) -> Guarded | None:
     """The best on people who did not choose it; None of fewer than four people, or where pairs were not measured."""
-    name = next(iter(settings.objectives))
-    sign = 1 if settings.objectives[name] == "maximize" else -1
+    name, sign = settings.leading, settings.sign()
     whole = [p for p in proposals if len(p.rows) == len(best.rows)]
     pairs = [(row["fixed"], row["moving"]) for row in best.rows]
     people = sorted({who for pair in pairs for who in pair})
@@ -179,7 +176,7 @@ def importance(settings: StudySettings, proposals: Sequence[Proposal]) -> dict[s
     with quiet():
         study = optuna.create_study(direction="maximize")
         for p in done:
-            params = {path: written(v) if space.parameters[path].choices else v for path, v in p.values.items()}
+            params = texts(space, p.values)
             study.add_trial(
                 optuna.trial.create_trial(
                     params=params, distributions={path: known[path] for path in params}, value=value(settings, p)

@@ -21,7 +21,7 @@ STARTUP = 8  # trials that are drawn at random before a model is believed
 
 
 def distribution(parameter: Parameter, kind: type) -> BaseDistribution:
-    """A parameter as Optuna has it; choices are numbered, for they may be any data."""
+    """A parameter as Optuna has it; choices are texts, for they may be any data."""
     if parameter.choices:
         return CategoricalDistribution(tuple(written(choice) for choice in parameter.choices))
     low, high, step = parameter.low, parameter.high, parameter.step
@@ -151,6 +151,11 @@ def expected(trial: FrozenTrial, finished: Sequence[FrozenTrial]) -> FrozenTrial
     told.state = TrialState.COMPLETE
     told.value = value + gained
     return told
+
+
+def texts(space: SearchSpace, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as Optuna has them: choices as texts."""
+    return {path: written(value) if space.parameters[path].choices else value for path, value in values.items()}
 
 
 def chosen(parameter: Parameter, value: Any) -> Any:

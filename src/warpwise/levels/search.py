@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-import yaml
 from filelock import FileLock, Timeout
 
 from warpwise.errors import InputError, RunError
@@ -21,6 +20,7 @@ from warpwise.events import Event, OnEvent, ignore, note
 from warpwise.extras import installed
 from warpwise.io.run_folder import appearing, claim_folder, locked
 from warpwise.levels.findings import Findings, findings
+from warpwise.levels.settings import yaml_of
 from warpwise.levels.study import BASELINE, JOURNAL, MAIN, Proposal, Pruned, Study, mend
 from warpwise.levels.study_settings import StudySettings, read_study
 from warpwise.levels.trials import BASE, Figures, Outcome, Report, Trial, described, trial_of
@@ -74,10 +74,8 @@ def run(
                 (folder / JOURNAL).unlink(missing_ok=True)
                 (scratch / BASE_FILE).write_text(described(base), encoding="utf-8")
             # Settings and base are the study's own from now on, whatever becomes of the files that they were read from.
-            content = settings.model_dump(mode="json")
-            content["method" if settings.method is not None else "config"] = BASE_FILE
-            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-            (scratch / SETTINGS).write_text(text, encoding="utf-8")
+            own = settings.replace(**{"method" if settings.method is not None else "config": BASE_FILE})
+            (scratch / SETTINGS).write_text(yaml_of(own), encoding="utf-8")
         stop = folder / STOP
         stop.unlink(missing_ok=True)
         pool = nullcontext(None) if processes == 1 else spawned(processes)
@@ -166,7 +164,7 @@ def search(
     folder: Path,
     trial: Trial,
     *,
-    shared: "Callable[[Study], None] | None" = None,
+    shared: Callable[[Study], None] | None = None,
     on_event: OnEvent = ignore,
     on_end: Callable[[dict[str, list[Proposal]], Outcome], object] | None = None,
 ) -> tuple[dict[str, list[Proposal]], Outcome]:

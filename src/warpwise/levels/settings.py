@@ -175,6 +175,11 @@ def mapping_of(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in rows.items()}
 
 
+def yaml_of(settings: Settings) -> str:
+    """Settings as the text that is read back."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
 def beside(path: Path, name: str) -> str:
     """A name, or where it leads from the folder of a file if it leads anywhere."""
     place = path.parent / name

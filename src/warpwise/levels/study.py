@@ -24,8 +24,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from warpwise.errors import InputError
-from warpwise.levels.samplers import Kind, chosen, distributions, sampler
-from warpwise.levels.space import Values, written
+from warpwise.levels.samplers import Kind, chosen, distributions, sampler, texts
+from warpwise.levels.space import Values
 from warpwise.levels.study_settings import Direction, StudySettings
 from warpwise.levels.trials import Figures, Outcome
 from warpwise.settings import Settings
@@ -103,8 +103,9 @@ class Study:
             )  # fmt: skip
         self._open: dict[int, optuna.Trial] = {}
         if not self.optuna.get_trials(deepcopy=False) and (begun := self.space.of(base)) is not None:
-            text = {path: written(v) if self.space.parameters[path].choices else v for path, v in begun.items()}
-            self.optuna.enqueue_trial(text, user_attrs={PROPOSAL: 0})  # what it begins with is a proposal, too
+            self.optuna.enqueue_trial(
+                texts(self.space, begun), user_attrs={PROPOSAL: 0}
+            )  # what it begins with is a proposal, too
 
     @property
     def kind(self) -> Kind:
@@ -193,10 +194,11 @@ class Study:
 
     def excess(self, figures: Figures) -> dict[str, float]:
         """By how much each constraint is broken; 0 or less where it holds."""
-        base = None if self.base_outcome is None else self.base_outcome.figures
+        bounded = any(bound.of_base for bound in self.settings.constraints.values())
+        base = self.base_outcome if bounded else None  # read from the journal: not for nothing
         out: dict[str, float] = {}
         for name, bound in self.settings.constraints.items():
-            unit = self._figure(base or {}, name) if bound.of_base else 1.0
+            unit = self._figure({} if base is None else base.figures, name) if bound.of_base else 1.0
             value = bound.excess(self._figure(figures, name), unit)
             out[name] = value if math.isfinite(value) else BROKEN
         return out

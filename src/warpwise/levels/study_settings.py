@@ -128,6 +128,15 @@ class StudySettings(Settings):
         """The space, whose conditions were checked."""
         return SearchSpace(parameters=self.space)
 
+    @property
+    def leading(self) -> str:
+        """The first objective."""
+        return next(iter(self.objectives))
+
+    def sign(self, name: str | None = None) -> int:
+        """By what an objective (the first) is multiplied for more to be better."""
+        return 1 if self.objectives[self.leading if name is None else name] == "maximize" else -1
+
     def base(self) -> Settings:
         """What the space changes: a method, or a training's settings.
 

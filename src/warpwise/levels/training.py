@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import yaml
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessRaisedException
@@ -20,7 +19,7 @@ from warpwise.events import OnEvent, ignore, note
 from warpwise.io.run_folder import appearing, claim_folder, locked
 from warpwise.levels import checkpoint, loop
 from warpwise.levels import tuning as tuning_level
-from warpwise.levels.settings import TrainingSettings
+from warpwise.levels.settings import TrainingSettings, yaml_of
 from warpwise.levels.tuning import Lambdas, Tuning
 from warpwise.levels.tuning_settings import PART
 from warpwise.levels.validation import Judged, judge, judge_synthetic
@@ -124,8 +123,7 @@ def begin(settings: TrainingSettings, folder: Path) -> None:
     """A fresh run: its settings, and nothing left of one before it."""
     loop.forget(folder)
     with appearing(folder) as scratch:
-        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        (scratch / CONFIG).write_text(text, encoding="utf-8")
+        (scratch / CONFIG).write_text(yaml_of(settings), encoding="utf-8")
 
 
 def work(fabric: Fabric, settings: TrainingSettings, run: Run) -> None:
@@ -246,8 +244,7 @@ def tuned_levels(
     def publish(objective: Mapping[str, Term]) -> None:
         plain = settings.replace(objective=dict(objective), tuning=None)
         with appearing(folder) as scratch:
-            text = yaml.safe_dump(plain.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-            (scratch / TUNED).write_text(text, encoding="utf-8")
+            (scratch / TUNED).write_text(yaml_of(plain), encoding="utf-8")
 
     level = Tuning(
         weights=weights, lambdas=lambdas, values=values, outer=Objective.of(tuning.outer), sampler=own,

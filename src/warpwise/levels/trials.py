@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import yaml
 
 from warpwise.data.pairs import PairOfScans, balanced, of_one_person
 from warpwise.data.people import parts, person, scans_of, unjudged
@@ -16,7 +15,7 @@ from warpwise.events import Event
 from warpwise.io.datasets import Dataset, read_dataset
 from warpwise.io.scan import Scan
 from warpwise.levels.measurement import Row, run_method
-from warpwise.levels.settings import TrainingSettings
+from warpwise.levels.settings import TrainingSettings, yaml_of
 from warpwise.levels.study_settings import StudyData, StudySettings
 from warpwise.levels.training import CONFIG, Run, train
 from warpwise.methods import Method
@@ -224,6 +223,4 @@ class Trainings:
 
 def described(settings: Settings) -> str:
     """Settings as the YAML that `register --method` or `train` reads."""
-    if isinstance(settings, Method):
-        return settings.yaml()
-    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return settings.yaml() if isinstance(settings, Method) else yaml_of(settings)

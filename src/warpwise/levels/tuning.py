@@ -82,7 +82,7 @@ class Tuning:
         outer: U; sampler: of the pairs on which it is measured.
         steps: of the run, for the learning rate.
         terms: of the objective; publish: told of them with their weights at every validation.
-        moves: the free numbers' logarithms of weights after the last steps, for the rule that ends tuning.
+        moves: the free numbers after the last steps, for the rule that ends tuning, and for `leaks`.
         frozen: whether it has ended; cosines: to conjugate gradients, as far as they were measured.
     """
 

@@ -2,21 +2,19 @@
 
 import base64
 from collections.abc import Sequence
-from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from matplotlib.image import imsave
 
-from warpwise import __version__
 from warpwise.registration.record import Record
 from warpwise.report import FIGURES
 from warpwise.report.figures import drawn
 from warpwise.report.material import Material
 from warpwise.report.planes import grey, views
+from warpwise.report.rendering import address, rendered, text_of
 from warpwise.report.viewer import bundle, layers
 
 CAPTIONS = {
@@ -35,16 +33,12 @@ SVG = ("convergence", "labels", "landmarks")  # lines and words; the others are 
 
 def page(material: Material) -> str:
     """report.html as text."""
-    source = files("warpwise.report") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((source / "report.html.j2").read_text(encoding="utf-8"))
     module, volumes = bundle(), layers(material)
-    return template.render(
-        css=(source / "report.css").read_text(encoding="utf-8"),
-        flicker_js=(source / "flicker.js").read_text(encoding="utf-8"),
-        viewer_js=(source / "viewer.js").read_text(encoding="utf-8"),
+    return rendered(
+        "report.html.j2",
+        flicker_js=text_of("flicker.js"),
+        viewer_js=text_of("viewer.js"),
         title=f"{named(material.record.moving, 'moving')} → {named(material.record.fixed, 'fixed')}",
-        version=__version__,
         verdict=verdict(material.record),
         warnings=[*material.record.warnings, *material.notes],
         tables=[(title, rows) for title, rows in tables(material) if rows],
@@ -65,8 +59,7 @@ def figures(material: Material) -> list[tuple[str, str]]:
     for name in FIGURES:
         figure = FIGURES[name](material)
         if figure is not None:
-            kind, media = ("svg", "image/svg+xml") if name in SVG else ("png", "image/png")
-            out.append((name, f"data:{media};base64,{base64.b64encode(drawn(name, figure, kind)).decode('ascii')}"))
+            out.append((name, address(name, figure, "svg" if name in SVG else "png")))
     return out
 
 

@@ -1,25 +1,22 @@
 """The page of a study: whether it found something, where, and what it cost."""
 
-import base64
 import json
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from warpwise import __version__
 from warpwise.levels.findings import Findings
 from warpwise.levels.search import BEST, TRIALS
 from warpwise.levels.space import written
 from warpwise.levels.study_settings import StudySettings
-from warpwise.report.figures import STYLE, drawn
+from warpwise.report.figures import STYLE
+from warpwise.report.rendering import address, rendered
 
-COLOURS = {"study": "#81c784", "random": "#9aa6b2", "pruned": "#ffb74d", "front": "#64b5f6"}
+COLOURS = {"study": "#81c784", "random": "#9aa6b2", "front": "#64b5f6"}
 Rows = Sequence[Mapping[str, Any]]
 """Proposals, as they stand in trials.jsonl."""
 
@@ -35,13 +32,9 @@ def write_page(settings: StudySettings, found: Findings, folder: Path) -> Path:
 
 def page(settings: StudySettings, found: Findings, rows: Rows, best: str) -> str:
     """The page as text."""
-    source = files("warpwise.report") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((source / "study.html.j2").read_text(encoding="utf-8"))
-    return template.render(
-        css=(source / "report.css").read_text(encoding="utf-8"),
+    return rendered(
+        "study.html.j2",
         title=title(settings),
-        version=__version__,
         verdict=verdict(settings, found),
         warnings=warnings(settings, found),
         tables=tables(settings, found),
@@ -60,7 +53,7 @@ def verdict(settings: StudySettings, found: Findings) -> tuple[str, str]:
     guarded = found.guarded
     if guarded is None:
         return ("not tested on others", "doubt")
-    sign = 1 if next(iter(settings.objectives.values())) == "maximize" else -1
+    sign = settings.sign()
     low, high = sorted((sign * guarded.gain_low, sign * guarded.gain_high))
     if low > 0:
         return ("better than before", "good")
@@ -70,8 +63,7 @@ def verdict(settings: StudySettings, found: Findings) -> tuple[str, str]:
 def warnings(settings: StudySettings, found: Findings) -> list[str]:
     """What should make a reader careful."""
     out: list[str] = []
-    name, direction = next(iter(settings.objectives.items()))
-    sign = 1 if direction == "maximize" else -1
+    name, sign = settings.leading, settings.sign()
     if name in found.base and len(settings.objectives) == 1 and sign * found.base[name] >= sign * found.best.figures[name]:
         out.append("Nothing better than what it began with was found: keep that.")
     if len(settings.objectives) == 1 and found.guarded is None and settings.config is None:
@@ -94,7 +86,7 @@ def ahead(settings: StudySettings, found: Findings) -> bool:
     if ends[1] is None:
         return True
     assert ends[0] is not None
-    sign = 1 if next(iter(settings.objectives.values())) == "maximize" else -1
+    sign = settings.sign()
     return sign * ends[0] > sign * ends[1]
 
 
@@ -112,7 +104,7 @@ def tables(settings: StudySettings, found: Findings) -> list[tuple[str, list[tup
     out = [(f"Best: proposal {found.best.number + 1} of {settings.trials}", [*goals, *bounds]), ("Before → best", rest)]
     if found.guarded is not None:
         g = found.guarded
-        name = next(iter(settings.objectives))
+        name = settings.leading
         title = f"On people who did not choose it ({g.people} people, {g.folds} folds)"
         out.append((
             title,
@@ -141,8 +133,7 @@ Draw = Callable[[StudySettings, Findings, Rows], Figure]
 def picture(name: str, draw: Draw, settings: StudySettings, found: Findings, rows: Rows) -> str:
     """A figure as a data address."""
     with mpl.rc_context(STYLE):
-        figure = draw(settings, found, rows)
-    return f"data:image/svg+xml;base64,{base64.b64encode(drawn(name, figure, 'svg')).decode('ascii')}"
+        return address(name, draw(settings, found, rows), "svg")
 
 
 def wanted(title: str, found: Findings) -> bool:
@@ -155,7 +146,7 @@ def best_so_far(settings: StudySettings, found: Findings, rows: Rows) -> Figure:
     """The best objective after each proposal, beside a random search and what it began with."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axis: Any = figure.subplots()
-    name = next(iter(settings.objectives))
+    name = settings.leading
     for search, values in found.so_far.items():
         curve = [np.nan if v is None else v for v in values]
         axis.step(range(1, len(curve) + 1), curve, where="post", color=COLOURS[search], label=search, lw=1.8)
@@ -171,9 +162,7 @@ def best_so_far(settings: StudySettings, found: Findings, rows: Rows) -> Figure:
     if name in found.base:
         axis.axhline(found.base[name], color="#e8ecf0", ls=":", lw=1, label="before")
     settled = [r["figures"][name] for r in rows if r["state"] == "complete" and name in r["figures"]]
-    low, high = (
-        np.quantile(settled, [0.1, 1]) if settings.objectives[name] == "maximize" else np.quantile(settled, [0, 0.9])
-    )
+    low, high = np.quantile(settled, [0.1, 1]) if settings.sign() > 0 else np.quantile(settled, [0, 0.9])
     ends = [low, high, *([found.base[name]] if name in found.base else [])]
     margin = 0.15 * (max(ends) - min(ends)) or 0.01
     axis.set_ylim(min(ends) - margin, max(ends) + margin)
@@ -196,7 +185,7 @@ def importance(settings: StudySettings, found: Findings, rows: Rows) -> Figure: 
 
 def slices(settings: StudySettings, found: Findings, rows: Rows) -> Figure:
     """The first objective over each parameter."""
-    paths, name = [*settings.space], next(iter(settings.objectives))
+    paths, name = [*settings.space], settings.leading
     columns = min(3, len(paths))
     lines = -(-len(paths) // columns)
     figure = Figure(figsize=(9, 2.4 * lines), layout="constrained")
