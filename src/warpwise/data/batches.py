@@ -265,18 +265,19 @@ class PairSampler:
         truth = None
         if self.teacher is not None:
             truth = carried(self.teacher(n, m, world), shape, to_fixed, to_moving, across, undone)
-        images = self.coloured(still, rng), self.coloured(moved, rng)
+        plain = settings.contrast if settings.contrast_of == "both" else 0.0
+        images = self.coloured(still, rng, contrast=plain), self.coloured(moved, rng, contrast=settings.contrast)
         if settings.judge_clean:
             return Sample(still, moved, weight, still_labels, moved_labels, truth, seen=images)
         return Sample(*images, weight, still_labels, moved_labels, truth)
 
-    def coloured(self, image: Array, rng: np.random.Generator) -> Array:
-        """Other intensities of the same image (C, X, Y, Z)."""
+    def coloured(self, image: Array, rng: np.random.Generator, *, contrast: float) -> Array:
+        """Other intensities of the same image (C, X, Y, Z), at times through a random curve."""
         settings = self.augmentation
         out: list[Array] = []
         for channel in image:
             one = channel
-            if settings.contrast > 0 and rng.random() < settings.contrast:
+            if contrast > 0 and rng.random() < contrast:
                 one = remapped(one, rng)
             if settings.gamma > 0:
                 one = curved(one, rng, most=settings.gamma)
