@@ -273,7 +273,9 @@ def note_in_ledger(task: str, reason: str, methods: Sequence[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["train", "evaluate", "table"])
-    parser.add_argument("task", nargs="?", choices=["hippocampus", "heart", "brains", "bilevel", "propagation"], default="hippocampus")
+    parser.add_argument(
+        "task", nargs="?", choices=["hippocampus", "heart", "brains", "bilevel", "propagation"], default="hippocampus"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--rows", nargs="*", default=[])

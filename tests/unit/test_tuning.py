@@ -27,9 +27,10 @@ from warpwise.io.images import read_image, write_image
 from warpwise.levels.estimators import AdamStep, OneStep
 from warpwise.levels.history import history
 from warpwise.levels.hypergradient import hypergradient
+from warpwise.levels.lambdas import Lambdas
 from warpwise.levels.settings import TrainingSettings
 from warpwise.levels.training import TUNED, Run, data_of, store_of, train, tuned_levels
-from warpwise.levels.tuning import Lambdas, Tuning
+from warpwise.levels.tuning import Tuning
 from warpwise.levels.tuning_settings import PART, TuningSettings
 from warpwise.levels.weights import Weights
 from warpwise.networks import parse_network

@@ -184,30 +184,44 @@ class ConjugateGradient:
         damping: added to H's diagonal, for minima that are flat in some direction.
         tolerance: ends when the residual has fallen by so much.
         curvature: in place of the Hessian, which must be positive definite: `GaussNewton` always is, with some damping.
+        mixed: v ↦ (∂²L/∂ω∂λ)ᵀ·v of a problem; None: by differentiating twice. Where L = Σ λ_i·ℓ_i it is known by slopes.
+        precondition: about H⁻¹·v, positive definite; it may end after a few iterations of its own.
+        truncated: where the loss bends downwards, what was found until then is taken, at least the preconditioned vector:
+            it goes the right way, if not all of it.
 
     Raises:
-        RunError: the loss bends downwards somewhere, so its variables are at no minimum.
+        RunError: the loss bends downwards somewhere, so its variables are at no minimum; not where `truncated`.
     """
 
     iterations: int
     damping: float = 0.0
     tolerance: float = 1e-8
     curvature: Curvature = Problem.hessian
+    mixed: Callable[[Problem, list[Tensor]], Gradients] | None = None
+    precondition: Product | None = None
+    truncated: bool = False
 
     def respond(self, problem: Problem) -> tuple[dict[str, Tensor], Pull]:
-        return problem.inner, lambda gradient: problem.mixed([-v for v in self.inverse(problem, gradient)])
+        def pull(gradient: list[Tensor]) -> Gradients:
+            vector = [-v for v in self.inverse(problem, gradient)]
+            return problem.mixed(vector) if self.mixed is None else self.mixed(problem, vector)
+
+        return problem.inner, pull
 
     def inverse(self, problem: Problem, vector: list[Tensor]) -> list[Tensor]:
         """H⁻¹·vector, nearly."""
         product = self.curvature(problem)
         solution = [torch.zeros_like(g) for g in vector]
-        residual = p = vector
-        first = now = dot(residual, residual)
-        for _ in range(self.iterations):
-            if now <= self.tolerance**2 * first:
+        residual = vector
+        p = z = residual if self.precondition is None else self.precondition(residual)
+        first, now = dot(residual, residual), dot(residual, z)
+        for k in range(self.iterations):
+            if dot(residual, residual) <= self.tolerance**2 * first:
                 break
             q = [h + self.damping * v for h, v in zip(product(p), p, strict=True)]
             curve = dot(p, q)
+            if not curve > 0 and self.truncated:
+                return p if k == 0 else solution
             if not curve > 0:
                 raise RunError(
                     f"The inner loss bends by {curve:.3g} along a direction: its variables are at no minimum.",
@@ -215,10 +229,38 @@ class ConjugateGradient:
                 )
             alpha = now / curve
             solution = [s + alpha * v for s, v in zip(solution, p, strict=True)]
-            residual = [r - alpha * v for r, v in zip(residual, q, strict=True)]
-            before, now = now, dot(residual, residual)
-            p = [r + now / before * v for r, v in zip(residual, p, strict=True)]
+            last, residual = residual, [r - alpha * v for r, v in zip(residual, q, strict=True)]
+            z = residual if self.precondition is None else self.precondition(residual)
+            before, now = now, dot(residual, z)
+            # Where what preconditions is not the same at each step, directions stay apart only so (Polak and Ribière).
+            turned = now if self.precondition is None else now - dot(last, z)
+            p = [r + turned / before * v for r, v in zip(z, p, strict=True)]
         return solution
+
+
+@dataclass(frozen=True)
+class DifferencedHessian:
+    """v ↦ H·v by a central difference of slopes, for losses that can be differentiated once.
+
+    Attributes:
+        length: of the difference, in the largest of the inner variables' numbers.
+    """
+
+    length: float
+
+    def __call__(self, problem: Problem) -> Product:
+        def product(vector: list[Tensor]) -> list[Tensor]:
+            most = max(float(v.abs().max()) for v in vector)
+            if most == 0:
+                return [torch.zeros_like(v) for v in vector]
+            step = self.length / most
+            ends: list[list[Tensor]] = []
+            for sign in (1, -1):
+                moved = {k: (w + sign * step * v).detach() for (k, w), v in zip(problem.inner.items(), vector, strict=True)}
+                ends.append(problem.slope({k: w.requires_grad_() for k, w in moved.items()}))
+            return [(a - b) / (2 * step) for a, b in zip(*ends, strict=True)]
+
+        return product
 
 
 @dataclass(frozen=True)

@@ -145,12 +145,34 @@ class StudySettings(Settings):
         """
         if self.config is not None:
             return read_settings(self.config)
-        if isinstance(self.method, str):
-            return Method.named(self.method)
         assert self.method is not None
-        rest = dict(self.method)
-        base = rest.pop("base", None)
-        return Method.parse(rest) if base is None else Method.named(str(base)).merged(rest)
+        return method_of(self.method)
+
+
+def method_of(said: str | dict[str, Any]) -> Method:
+    """A method that settings name, or spell out, with `base` as changes of another.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if isinstance(said, str):
+        return Method.named(said)
+    rest = dict(said)
+    base = rest.pop("base", None)
+    return Method.parse(rest) if base is None else Method.named(str(base)).merged(rest)
+
+
+def settled_paths(path: Path, method: str | dict[str, Any] | None, data: StudyData | None) -> dict[str, Any]:
+    """Changes by which a method and a dataset, said relative to the folder of a file, lead to the same place from
+    everywhere."""
+    changes: dict[str, Any] = {}
+    if data is not None and not data.dataset.is_absolute():
+        changes["data"] = data.replace(dataset=(path.parent / data.dataset).resolve())
+    if isinstance(method, str) and method not in (*PRESETS, *installed()):
+        changes["method"] = beside(path, method)
+    elif isinstance(method, dict):
+        changes["method"] = anchored(method, path.absolute().parent)
+    return changes
 
 
 def ready_study(name: str, dataset: Path) -> StudySettings:
@@ -174,13 +196,7 @@ def read_study(path: Path) -> StudySettings:
         InputError: it is missing, is not YAML, or holds what is not known or does not fit.
     """
     study = StudySettings.parse(mapping_of(path))
-    changes: dict[str, Any] = {}
+    changes = settled_paths(path, study.method, study.data)
     if study.config is not None and not study.config.is_absolute():
         changes["config"] = (path.parent / study.config).resolve()
-    if study.data is not None and not study.data.dataset.is_absolute():
-        changes["data"] = study.data.replace(dataset=(path.parent / study.data.dataset).resolve())
-    if isinstance(study.method, str) and study.method not in (*PRESETS, *installed()):
-        changes["method"] = beside(path, study.method)
-    elif isinstance(study.method, dict):
-        changes["method"] = anchored(study.method, path.absolute().parent)
     return study.replace(**changes) if changes else study

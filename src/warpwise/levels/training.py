@@ -18,9 +18,10 @@ from warpwise.errors import InputError, RunError
 from warpwise.events import OnEvent, ignore, note
 from warpwise.io.run_folder import appearing, claim_folder, locked
 from warpwise.levels import checkpoint, loop
-from warpwise.levels import tuning as tuning_level
+from warpwise.levels.lambdas import NAME as TUNING
+from warpwise.levels.lambdas import Lambdas
 from warpwise.levels.settings import TrainingSettings, yaml_of
-from warpwise.levels.tuning import Lambdas, Tuning
+from warpwise.levels.tuning import Tuning
 from warpwise.levels.tuning_settings import PART
 from warpwise.levels.validation import Judged, judge, judge_synthetic
 from warpwise.levels.weights import Weights, everything
@@ -188,7 +189,7 @@ def every_of(settings: TrainingSettings) -> dict[str, int]:
     """Which levels do not move at each step."""
     above, tuning = settings.registration, settings.tuning
     every = {} if above is None or above.joint else {UPPER: above.every}
-    return every if tuning is None else {**every, tuning_level.NAME: tuning.every}
+    return every if tuning is None else {**every, TUNING: tuning.every}
 
 
 def levels_of(fabric: Fabric, settings: TrainingSettings, ready: Prepared, folder: Path) -> list[Weights]:

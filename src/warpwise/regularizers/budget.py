@@ -18,9 +18,9 @@ class Budget(Loss):
     """A hinge: 0 up to the bound, beyond it the squared share by which it is exceeded.
 
     Attributes:
-        measure: sd_log_jacobian, about what evaluations report: there over the voxels of the fixed label map, here over all
-            that both images show, and where det J < 1e-3 its logarithm goes on straight, so that folds can be undone;
-            diffusion, mean ‖∇u‖²; or folded, the mean of max(0, −det J).
+        measure: sd_log_jacobian, as evaluations report it: over the voxels of the fixed image's labels, where labels are
+            known, else over all that both images show; where det J < 1e-3 its logarithm goes on straight, so that folds
+            can be undone; diffusion, mean ‖∇u‖²; or folded, the mean of max(0, −det J).
         at_most: the bound.
     """
 
@@ -42,10 +42,13 @@ class Budget(Loss):
             return (-determinant).clamp(min=0).mean()
         least = determinant.clamp(min=LEAST)
         logarithm = least.log() + (determinant - least) / LEAST
-        if alignment.mask is None:
-            return logarithm.flatten(1).std(1).mean()
-        weight = alignment.mask[:, 0].expand_as(logarithm)
+        weight = logarithm.new_ones(()) if alignment.mask is None else alignment.mask[:, 0]
+        weight = weight.expand_as(logarithm)
+        if alignment.fixed_labels is not None:
+            inside = weight * alignment.fixed_labels.abs().sum(1).clamp(max=1)
+            some = inside.flatten(1).sum(1) >= 1  # a window may show none of them
+            weight = inside.where(some.reshape(-1, *[1] * (inside.dim() - 1)), weight)
         total = weight.flatten(1).sum(1).clamp(min=1)
         shape = (-1, *[1] * (logarithm.dim() - 1))
         centred = logarithm - ((weight * logarithm).flatten(1).sum(1) / total).reshape(shape)
-        return ((weight * centred**2).flatten(1).sum(1) / total).sqrt().mean()
+        return ((weight * centred**2).flatten(1).sum(1) / total).clamp(min=1e-12).sqrt().mean()

@@ -1,5 +1,6 @@
 """The energy solver: second-order steps down to a stationary point of the objective as it is stated."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -139,6 +140,23 @@ class Problem:
         return gradient, matrix
 
 
+@dataclass(frozen=True, eq=False)
+class Ended:
+    """One scale at its end.
+
+    Attributes:
+        found: the field on the problem's nodes; kept: the same without folds, at rest at sides that were cut.
+        why: it ended; first, last: how steep the energy was where it began, and is for what is kept.
+    """
+
+    problem: Problem
+    found: VectorField
+    kept: VectorField
+    why: str
+    first: float
+    last: float
+
+
 @dataclass(frozen=True)
 class EnergyDescent:
     """The energy solver, ready for any pair."""
@@ -163,8 +181,22 @@ class EnergyDescent:
         """
         recorder = Recorder(on_step, self.stage, tolerance=-1.0)
         part = Part.of(pair, start)
-        field, reach = part.begun(), (1, 1, 1)
+        end: Ended | None = None
         stops: list[str] = []
+        for end in self._scaled(part, recorder):
+            stops.append(f"{end.why}, gradient {end.last / max(end.first, 1e-30):.2g} of its start")
+        assert end is not None
+        return part.solution(end.kept, end.problem.work.reach, history=recorder.steps, stops=stops)
+
+    def descended(self, pair: Pair) -> tuple[Problem, VectorField]:
+        """The energy of a pair's finest scale, and the field on its nodes at which its descent ends, whether that folds or
+        not: for whoever asks how a minimum moves with the energy."""
+        *_, end = self._scaled(Part.of(pair, None), Recorder(ignore, self.stage, tolerance=-1.0))
+        return end.problem, end.found
+
+    def _scaled(self, part: Part, recorder: Recorder) -> Generator[Ended]:
+        """What becomes of one scale after the other."""
+        field, reach = part.begun(), (1, 1, 1)
         scales = [ScaleSettings(field=s.image, **s.model_dump()) for s in self.settings.scales]
         for scale in usable_scales(part.pair, tuple(scales)):
             mapped = mapped_for(self.terms, part.pair, field, reach)
@@ -177,9 +209,7 @@ class EnergyDescent:
             if not np.array_equal(field, found):
                 problem.value(field)
                 last = steepness(problem.normal_equations()[0])
-            stops.append(f"{why}, gradient {last / max(first, 1e-30):.2g} of its start")
-        assert field is not None
-        return part.solution(field, reach, history=recorder.steps, stops=stops)
+            yield Ended(problem, found, field, why, first, last)
 
     def _descend(
         self, problem: Problem, field: VectorField, recorder: Recorder
