@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -329,4 +330,12 @@ def test_a_budget_is_what_evaluations_report():
     assert measured == pytest.approx(expected, rel=1e-3)
     assert float(Budget(at_most=2 * measured)(alignment)) == 0
     assert float(Budget(at_most=measured / 2)(alignment)) == pytest.approx(1.0, rel=1e-4)
+    labels = torch.zeros(1, 2, 40, 36)
+    labels[:, 0, 8:15, 9:20], labels[:, 1, 15:22, 9:20] = 1, 1
+    told = replace(alignment, fixed_labels=labels)
+    within = regularity(DisplacementField(field[0].numpy(), grid), grid, labels[0].sum(0).numpy() > 0).sd_log_jacobian
+    assert float(Budget().measured(told)) == pytest.approx(within, rel=1e-3)
+    assert abs(within - expected) > 0.01 * expected
+    none = replace(alignment, fixed_labels=torch.zeros_like(labels))  # a window without any of them
+    assert float(Budget().measured(none)) == pytest.approx(measured)
     assert json.loads(Budget().model_dump_json())["measure"] == "sd_log_jacobian"

@@ -12,6 +12,7 @@ from warpwise.cli.report import report
 from warpwise.cli.search import search
 from warpwise.cli.train import models, train
 from warpwise.cli.transforms import convert, invert, jacobian
+from warpwise.cli.tune import tune
 
 app = typer.Typer(
     name="warpwise",
@@ -23,7 +24,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for verb in (register, apply, evaluate, report, train, search, methods, models, features, convert, invert, jacobian, demo):
+VERBS = (
+    register, apply, evaluate, report, train, tune, search, methods, models, features, convert, invert, jacobian, demo
+)  # fmt: skip
+for verb in VERBS:
     app.command()(verb)
 
 

@@ -150,8 +150,9 @@ class SolverTuning(LambdaLevel):
 
 def tune(
     settings: SolverTuningSettings | None, folder: Path, *, overwrite: bool = False, on_event: OnEvent = ignore
-) -> Method:
-    """Tune a method's objective; the folder then holds tuned.yaml, which `register --method` takes, and history.jsonl.
+) -> tuple[Method, Method]:
+    """Tune a method's objective; the method before, and now. The folder then holds tuned.yaml, which `register --method`
+    takes, and history.jsonl.
 
     Args:
         settings: of a new run; None: go on with that of the folder.
@@ -176,7 +177,7 @@ def tune(
         loop.run([level], schedule, folder, resume=resume, on_event=on_event)
         for word in level.warnings():
             on_event(note(word))
-        return level.method.replace(objective=level.tuned())
+        return level.method, level.method.replace(objective=level.tuned())
 
 
 def level_of(settings: SolverTuningSettings, pairs: Pairs, folder: Path) -> SolverTuning:

@@ -50,6 +50,8 @@ class SolverTuningSettings(Settings):
             )
         if self.tuning.windows:
             raise InputError("tuning.windows: are of networks; list several similarities with radii, and tune.shares.")
+        if self.tuning.estimator not in ("one-step", "conjugate-gradient"):  # the first is what nobody chose
+            raise InputError("tuning.estimator: a solver's is the implicit gradient, by conjugate gradients.")
         objective = dict(method.objective)
         self.tuning.factors(objective)
         self.tuning.check(objective)
