@@ -4,8 +4,25 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from warpwise.events import Event, OnEvent, ignore
+from warpwise.grid import Grid
 from warpwise.pair import Pair
 from warpwise.shapes import Map, VectorField
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What was known on the way: after a scale of a solver, or a stage of a network.
+
+    Attributes:
+        name: for people.
+        field: (3, *nodes), voxels of the nodes; nodes: where they lie.
+        energy: in the end, of a solver.
+    """
+
+    name: str
+    field: VectorField
+    nodes: Grid
+    energy: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +36,7 @@ class Solution:
         stops: why each scale ended, coarse to fine.
         uncertainty: (X, Y, Z), mm: standard deviation of where a voxel goes, where it is known.
         feature_uncertainty: (X, Y, Z): standard deviation of the fixed image's learned features, where they have one.
+        passed: what was known before, coarse to fine.
     """
 
     field: VectorField
@@ -27,6 +45,7 @@ class Solution:
     stops: tuple[str, ...] = ()
     uncertainty: Map | None = None
     feature_uncertainty: Map | None = None
+    passed: tuple[Passed, ...] = ()
 
 
 PREDICTED = "predicted"

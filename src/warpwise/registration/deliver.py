@@ -50,6 +50,7 @@ class Delivered:
     velocity: VelocityField | None = None
     uncertainty: Image | None = None
     feature_uncertainty: Image | None = None
+    passed: tuple[tuple[str, Transform, float | None], ...] = ()
 
 
 def deliver(scans: Scans, prepared: Prepared, pair: Pair, solution: Solution | None, clock: Clock) -> Delivered:
@@ -67,6 +68,7 @@ def deliver(scans: Scans, prepared: Prepared, pair: Pair, solution: Solution | N
     linear = Affine(pair.world[np.ix_(keep, keep)])
     after: tuple[Transform, ...] = (linear,) if prepared.applied is None else (linear, prepared.applied)
     certificate, velocity, maps = Certificate(), None, {}
+    passed: list[tuple[str, Transform, float | None]] = []
     if solution is None:
         transform: Transform = linear if prepared.applied is None else Composite(after)
         inverse = on_grid = transform.inverse()
@@ -86,11 +88,25 @@ def deliver(scans: Scans, prepared: Prepared, pair: Pair, solution: Solution | N
             velocity = VelocityField(v.vectors, v.grid)
         for name in ("uncertainty", "feature_uncertainty"):
             maps[name] = on_fixed(name.replace("_", " "), getattr(solution, name), voxels, grid)
+        for one in solution.passed:
+            way = in_plane(in_mm(one.field, one.nodes), one.nodes, grid.dim)
+            passed.append((one.name, Composite((way, *after)), one.energy))
     clock.lap("inverse and certificate")
     displacement = transform.displacement(grid)
     warped = resample(moving, grid, transform, displacement=displacement)
     clock.lap("resampling")
-    return Delivered(transform, inverse, on_grid, warped, displacement, linear.matrix, certificate, velocity, **maps)
+    return Delivered(
+        transform,
+        inverse,
+        on_grid,
+        warped,
+        displacement,
+        linear.matrix,
+        certificate,
+        velocity,
+        **maps,
+        passed=tuple(passed),
+    )
 
 
 def on_fixed(name: str, values: NDArray[np.float32] | None, voxels: Grid, grid: Grid) -> Image | None:

@@ -53,6 +53,8 @@ class Result:
         similarity: energy before and after (on the finest images of each stage; lower is better).
         timings_s: seconds a stage; warnings: reasons not to trust the result.
         velocity: of the svf and symmetric solvers.
+        passed: what was known on the way, after every scale of a solver or stage of a network but the last: its name, the
+            whole transform, and the energy of a solver.
         uncertainty: standard deviation of where a voxel goes, mm, on the fixed grid; of networks that know it.
         feature_uncertainty: standard deviation of the fixed image's learned features, of networks whose features have one.
         scores: overlap of the labels and distance of the landmarks that were given.
@@ -85,6 +87,7 @@ class Result:
     velocity: VelocityField | None = None
     uncertainty: Image | None = None
     feature_uncertainty: Image | None = None
+    passed: tuple[tuple[str, Transform, float | None], ...] = ()
     scores: Scores | None = None
     sources: tuple[str, str] = ("", "")
     geometry: Geometry | None = None

@@ -10,6 +10,7 @@ FIGURES = Table(
         "checkerboard": "warpwise.report.figures:checkerboard",
         "difference": "warpwise.report.figures:difference",
         "deformation": "warpwise.report.figures:deformation",
+        "evolution": "warpwise.report.figures:evolution",
         "jacobian": "warpwise.report.figures:jacobian",
         "uncertainty": "warpwise.report.figures:uncertainty",
         "convergence": "warpwise.report.figures:convergence",

@@ -102,6 +102,32 @@ def deformation(material: Material) -> Figure | None:
 
 
 @styled
+def evolution(material: Material) -> Figure | None:
+    """The warped image and the deformed grid after every scale of a solver, or stage of a network, in one plane."""
+    steps = material.evolution
+    if not steps:
+        return None
+    shape = steps[0].view.cut(steps[0].fixed).shape
+    width = 9.0 / len(steps)
+    ratio = shape[0] * steps[0].view.pixel_mm[1] / (shape[1] * steps[0].view.pixel_mm[0])
+    figure = Figure(figsize=(9.0, min(2 * width * ratio + 0.6, 9.0)), layout="compressed")
+    axes: Any = figure.subplots(2, len(steps), squeeze=False)
+    limits = intensity_range(material.warped)
+    for column, step in zip(axes.T, steps, strict=True):
+        planes = step.view.cut(step.fixed), step.view.cut(step.warped)
+        show(column[0], step.view, planes[1], limits, "gray")
+        show(column[1], step.view, planes[0], intensity_range(material.fixed), "gray")
+        draw_grid(column[1], step.view, step.nonlinear_mm, material)
+        words = [] if step.energy is None else [f"energy {step.energy:.3f}"]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            words.append(f"r {np.corrcoef(planes[0].ravel(), planes[1].ravel())[0, 1]:.3f}")
+        column[0].set_title(f"{step.name}\n{', '.join(words)}")
+    axes[0][0].set_ylabel("warped")
+    axes[1][0].set_ylabel("deformation")
+    return figure
+
+
+@styled
 def jacobian(material: Material) -> Figure | None:
     """Logarithm of the Jacobian determinant: red where the moving image is larger."""
     values = material.log_jacobian

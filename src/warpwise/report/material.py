@@ -16,11 +16,30 @@ from warpwise.io.images import Reading, read_image
 from warpwise.io.transforms import read_transform
 from warpwise.registration.record import Record, find
 from warpwise.registration.result import MAPS, Result
+from warpwise.report.planes import View, views
 from warpwise.resampling import resample
 from warpwise.transforms.affine import Affine
 from warpwise.transforms.base import Transform
 
 Volume = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What was known after a part of the way, on one slice of the fixed grid.
+
+    Attributes:
+        name: of the scale or stage; energy: of a solver, where it ended.
+        view: the slice, its `at` counted on the slice's own grid; fixed, warped: (X, Y[, Z]) of one voxel across it.
+        nonlinear_mm: (dim, X, Y[, Z]), the displacement without the linear part.
+    """
+
+    name: str
+    energy: float | None
+    view: View
+    fixed: Volume
+    warped: Volume
+    nonlinear_mm: Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +56,7 @@ class Material:
         record: result.json.
         uncertainty, feature_uncertainty: (X, Y[, Z]), of networks that know theirs.
         notes: what could not be shown.
+        evolution: what was known on the way, and in the end; of a registration that has just been made.
     """
 
     grid: Grid
@@ -51,13 +71,15 @@ class Material:
     notes: tuple[str, ...] = ()
     uncertainty: Volume | None = None
     feature_uncertainty: Volume | None = None
+    evolution: tuple[Known, ...] = ()
 
     @classmethod
     def of_result(cls, result: Result, images: tuple[Image, Image], record: Record) -> "Material":
         """From a registration that has just been made."""
         made = cls.built(images[0], result.warped, images[1], result.transform, record, result.displacement_mm)
         known = {name: getattr(result, name) for name in MAPS}
-        return replace(made, **{name: _shown(map_) for name, map_ in known.items() if map_ is not None})
+        maps = {name: _shown(map_) for name, map_ in known.items() if map_ is not None}
+        return replace(made, **maps, evolution=evolution(result, images[1], made.fixed))
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Material":
@@ -118,6 +140,32 @@ class Material:
             record,
             notes,
         )
+
+
+def evolution(result: Result, moving: Image, fixed: Volume) -> tuple[Known, ...]:
+    """What was known after every scale or stage, on the first plane of a report; nothing where there was one only."""
+    if not result.passed:
+        return ()
+    grid = result.warped.grid
+    view = views(grid, fixed)[0]
+    slab, here, picture = grid, view, fixed
+    if grid.dim == 3:
+        across = view.axes[2]
+        start = [view.at if axis == across else 0 for axis in range(3)]
+        slab = grid.cropped(start, [1 if axis == across else n for axis, n in enumerate(grid.shape)])
+        here, picture = replace(view, at=0), np.take(fixed, [view.at], axis=across)
+    linear = Affine(np.array(result.affine_only)).displacement(slab)
+    energies = [step.energy for step in result.history]
+    stage = result.history[-1].stage if result.history else ""
+    deformed = result.passed[-1][2] is not None and stage != ""
+    ways = [*result.passed, ("in the end", result.transform, energies[-1] if deformed else None)]
+    return tuple(
+        Known(
+            name, energy, here, picture, _shown(resample(moving, slab, way)),
+            np.asarray(way.displacement(slab) - linear, np.float32),
+        )
+        for name, way, energy in ways
+    )  # fmt: skip
 
 
 def located(path: Path, folder: Path) -> Path | None:

@@ -22,6 +22,7 @@ CAPTIONS = {
     "checkerboard": "Checkerboard",
     "difference": "Difference",
     "deformation": "Deformation grid",
+    "evolution": "Scale by scale",
     "jacobian": "Volume change (log Jacobian)",
     "uncertainty": "Uncertainty",
     "convergence": "Convergence",

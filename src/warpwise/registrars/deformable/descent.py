@@ -10,7 +10,7 @@ from warpwise.events import OnEvent, ignore
 from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
 from warpwise.pair import Pair
-from warpwise.registrars.base import Recorder, Registrar, Solution
+from warpwise.registrars.base import Passed, Recorder, Registrar, Solution
 from warpwise.registrars.deformable import MOTIONS, fold
 from warpwise.registrars.deformable.contrast import mapped_for
 from warpwise.registrars.deformable.landmarks import Pull
@@ -72,6 +72,7 @@ class Descent:
         motion: type[Motion] = MOTIONS[self.stage]
         recorder = Recorder(on_step, self.stage, self.settings.tolerance)
         stops: list[str] = []
+        passed: list[Passed] = []
         reach: Triple = (1, 1, 1)
         part = Part.of(pair, start)
         moved = part.begun()
@@ -84,10 +85,11 @@ class Descent:
             reach = work.reach
             stops.append(stop)
             field, moved = unfold(work.rested(field), moves)
+            passed.append(part.passed(f"scale {scale.image}", moved, reach, recorder.steps))
         assert field is not None
         assert moved is not None
         velocity = None if moved is field else field
-        return part.solution(moved, reach, velocity=velocity, history=recorder.steps, stops=stops)
+        return part.solution(moved, reach, velocity=velocity, history=recorder.steps, stops=stops, passed=passed[:-1])
 
 
 def unfold(field: VectorField, moves: Motion) -> tuple[VectorField, VectorField]:

@@ -12,7 +12,7 @@ from warpwise.events import OnEvent, ignore
 from warpwise.objective import SolverTerms
 from warpwise.ops import kernels
 from warpwise.pair import Pair
-from warpwise.registrars.base import Recorder, Registrar, Solution
+from warpwise.registrars.base import Passed, Recorder, Registrar, Solution
 from warpwise.registrars.deformable import fold
 from warpwise.registrars.deformable.contrast import mapped_for
 from warpwise.registrars.deformable.part import Part
@@ -183,10 +183,14 @@ class EnergyDescent:
         part = Part.of(pair, start)
         end: Ended | None = None
         stops: list[str] = []
+        passed: list[Passed] = []
         for end in self._scaled(part, recorder):
             stops.append(f"{end.why}, gradient {end.last / max(end.first, 1e-30):.2g} of its start")
+            work = end.problem.work
+            passed.append(part.passed(f"scale {work.settings.image}", end.kept, work.reach, recorder.steps))
         assert end is not None
-        return part.solution(end.kept, end.problem.work.reach, history=recorder.steps, stops=stops)
+        reach = end.problem.work.reach
+        return part.solution(end.kept, reach, history=recorder.steps, stops=stops, passed=passed[:-1])
 
     def descended(self, pair: Pair) -> tuple[Problem, VectorField]:
         """The energy of a pair's finest scale, and the field on its nodes at which its descent ends, whether that folds or

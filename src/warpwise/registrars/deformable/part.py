@@ -1,13 +1,15 @@
 """The part of a pair that deformable solvers work on, and the way back to the whole grid."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from warpwise.events import Event
+from warpwise.grid import Grid
 from warpwise.ops import kernels
 from warpwise.pair import Pair
-from warpwise.registrars.base import Solution
+from warpwise.registrars.base import Passed, Solution
 from warpwise.registrars.crop import Box, anchored, foreground
 from warpwise.shapes import Triple, VectorField, VectorFieldElsewhere
 
@@ -46,6 +48,11 @@ class Part:
         fine = scaled if reach == (1, 1, 1) else kernels.upsample(scaled, self.box.shape, reach)
         return self.box.embed(fine, self.full)
 
+    def passed(self, name: str, moved: VectorField, reach: Triple, history: Sequence[Event]) -> Passed:
+        """What is known after a scale: a displacement, voxels of its own nodes, and the energy that it ended with."""
+        nodes = Grid(moved.shape[1:], self.pair.fixed.grid.affine @ np.diag([*reach, 1.0]))
+        return Passed(name, moved, nodes, history[-1].energy if history else None)
+
     def solution(
         self,
         moved: VectorField,
@@ -54,10 +61,11 @@ class Part:
         velocity: VectorField | None = None,
         history: list[Event],
         stops: list[str],
+        passed: Sequence[Passed] = (),
     ) -> Solution:
         """What a solver answers, with what is known of its start."""
         whole = None if velocity is None else self.whole(velocity, reach)
-        found = Solution(self.whole(moved, reach), whole, history=tuple(history), stops=tuple(stops))
+        found = Solution(self.whole(moved, reach), whole, history=tuple(history), stops=tuple(stops), passed=tuple(passed))
         if self.start is None:
             return found
         return replace(found, uncertainty=self.start.uncertainty, feature_uncertainty=self.start.feature_uncertainty)

@@ -7,15 +7,17 @@ import torch
 
 from warpwise.errors import InputError
 from warpwise.events import OnEvent, ignore
+from warpwise.grid import Grid
 from warpwise.image import DARK
 from warpwise.networks.model import Model, ModelCard
 from warpwise.pair import Pair
-from warpwise.registrars.base import PREDICTED, Registrar, Solution
+from warpwise.prediction import Stage
+from warpwise.registrars.base import PREDICTED, Passed, Registrar, Solution
 from warpwise.registrars.crop import foreground
 from warpwise.registrars.deformable import fold
 from warpwise.registrars.learned.certainty import certainty, deviation
 from warpwise.registrars.learned.working import array, scalar, tensor, working_pair
-from warpwise.shapes import Array, VectorField
+from warpwise.shapes import Array, Matrix4, VectorField
 from warpwise.spacing import embedded_spacing, finer, on_all_voxels
 
 THICK = 1.6  # voxels this many times as large as the network's hold less than it was trained on
@@ -82,7 +84,18 @@ class Predicted:
             mm = float(np.mean(card.spacing_mm)) if card.dim == 3 else card.spacing_mm[0]
             uncertainty = embedded(mm * scalar(sure.match))
             features = None if sure.features is None else embedded(scalar(sure.features))
-        return Solution(field, uncertainty=uncertainty, feature_uncertainty=features, stops=("one pass",))
+        affine = part.fixed.grid.affine
+        passed = tuple(known(stage, n, affine @ np.diag([*working.step, 1.0])) for n, stage in enumerate(prediction.stages))
+        return Solution(
+            field, uncertainty=uncertainty, feature_uncertainty=features, stops=("one pass",), passed=passed[:-1]
+        )
+
+
+def known(stage: Stage, number: int, affine: Matrix4) -> Passed:
+    """What a network knew after a stage; affine: index of its working voxels → mm."""
+    nodes = array(stage.displacement[0])
+    there = Grid(nodes.shape[1:], affine @ np.diag([*[2.0**stage.octave] * 3, 1.0]))
+    return Passed(f"stage {number + 1}", nodes, there)
 
 
 @dataclass(frozen=True)
