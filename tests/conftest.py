@@ -10,6 +10,12 @@ import pytest
 
 enforcement.install()  # before anything of warpwise is imported
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # beside others of its kind: threads of all would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from warpwise.ops.runtime import set_threads
+
+    set_threads(1)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 hypothesis.settings.register_profile("ci", derandomize=True, max_examples=25, deadline=None)

@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 import warpwise as ww
 from warpwise.methods import Method
+from warpwise.ops.runtime import get_threads
 from warpwise.registration.result import FILES
 
 
@@ -45,6 +46,7 @@ def test_register_apply_evaluate_is_one_journey(files: Path, warpwise, tmp_path:
 
 
 def test_result_json_holds_what_was_done(files: Path, warpwise, tmp_path: Path):
+    before = get_threads()
     code, _, err = warpwise(
         "register",
         files / "fixed.nii.gz",
@@ -60,7 +62,7 @@ def test_result_json_holds_what_was_done(files: Path, warpwise, tmp_path: Path):
     assert code == 0
     assert err == ""
     result = json.loads((tmp_path / "result.json").read_text())
-    ww.set_threads(2)
+    ww.set_threads(before)
     assert Method.named(tmp_path / "result.json") == Method.named("fast")
     assert result["choices"]["threads"] == 1
     assert result["choices"]["similarity"] == "lncc"
