@@ -1,10 +1,10 @@
 """Objectives that tune themselves: by task, by budget of roughness, from several starts; against fixed weights and studies.
 
-    python benchmarks/tuning.py run --runs DIR --data DATA [--parts tasks starts fixed studies encoders]
+    python benchmarks/tuning.py run --runs DIR --data DATA [--parts tasks starts fixed studies encoders against]
     python benchmarks/tuning.py evaluate --on select|test --runs DIR --data DATA [--reason WHY]
     python benchmarks/tuning.py table
 
-Settings stand in benchmarks/learned/tuning.yaml. A tuning ends with weights; by them a network is trained anew. The last
+Settings stand in benchmarks/learned/tuning.yaml. A tuning ends with weights; by them hearts are trained anew. The last
 weights of every training are measured, not the best ones, so that all rows have equal steps. U: soft Dice of the people of
 `objective`, and a hinge on the SD of log det J. Across contrasts each moving image goes through a curve of its own: random
 ones through knots in training, powers, waves and either upside down in the test.
@@ -46,7 +46,7 @@ from warpwise.networks.model import Model
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 CONTENT: dict[str, Any] = yaml.safe_load((HERE / "learned" / "tuning.yaml").read_text(encoding="utf-8"))
-PARTS = ("tasks", "starts", "fixed", "studies", "encoders")
+PARTS = ("tasks", "starts", "fixed", "studies", "encoders", "against")
 TRIED = 6  # proposals of a study, most of which are pruned: in all about the cost of a tuning and a training
 # λ of Liu et al., TPAMI 2022 (released code: 10, 15, 3.2 at half resolution), a slope's square summed and not averaged over
 # D² components: 15/10/D² of diffusion, 3.2/10 of the half.
@@ -146,9 +146,12 @@ def run(arguments: argparse.Namespace) -> None:
             trained(settings_of(task, arguments.data, job["weights"], network=job.get("network")), folder, cache)
             continue
         trained(settings_of(task, arguments.data, {smooth(task): job["start"]}, budget=job["budget"]), folder, cache)
-        trained(read_settings(folder / "tuned.yaml"), again(folder), cache)
+        if task == "heart":
+            trained(read_settings(folder / "tuned.yaml"), again(folder), cache)
     for sampler in ("gp", "random") if "studies" in arguments.parts else ():
-        study(sampler, arguments)
+        study(sampler, sampler, arguments)
+    for name in CONTENT["against"] if "against" in arguments.parts else ():
+        study(name, "gp", arguments)
 
 
 def again(folder: Path) -> Path:
@@ -156,14 +159,20 @@ def again(folder: Path) -> Path:
     return folder.with_name(folder.name + "-again")
 
 
-def study(sampler: str, arguments: argparse.Namespace) -> None:
-    """Trainings of the heart with weights that are proposed, within the first budget."""
-    folder = arguments.runs / f"study-{sampler}"
+def study(name: str, sampler: str, arguments: argparse.Namespace) -> None:
+    """Trainings of the heart with weights that are proposed, within the first budget: of the network that is tuned, or of
+    another, whose objective may have terms of its own."""
+    folder = arguments.runs / f"study-{name.replace(' ', '_')}"
     if (folder / BEST).exists():
         return
     arguments.runs.mkdir(parents=True, exist_ok=True)
-    config = arguments.runs / "study-begins.yaml"
-    config.write_text(yaml_of(settings_of("heart", arguments.data, {})))
+    config = arguments.runs / f"{folder.name}-begins.yaml"
+    begins = settings_of("heart", arguments.data, {})
+    if other := CONTENT["against"].get(name):
+        content = {**begins.model_dump(mode="json"), "network": other["network"]}
+        content["objective"] = {**content["objective"], **other.get("objective", {})}
+        begins = TrainingSettings.parse(content)
+    config.write_text(yaml_of(begins))
     settings = None if (folder / "study.yaml").exists() else StudySettings.parse({
         "config": str(config), "sampler": sampler, "trials": TRIED, "startup": 3, "baseline": False, "folds": 0,
         "space": {"objective.diffusion.weight": {"low": 0.01, "high": 10.0, "log": True},
@@ -172,7 +181,7 @@ def study(sampler: str, arguments: argparse.Namespace) -> None:
     })  # fmt: skip
     search(settings, folder, on_event=told)
     cache = arguments.runs / "cache" / "heart"
-    trained(read_settings(folder / BEST), folder_of(arguments.runs, f"heart, {sampler}"), cache)
+    trained(read_settings(folder / BEST), folder_of(arguments.runs, f"heart, {name}"), cache)
 
 
 def curved(image: Image, *, seed: int) -> Image:
@@ -222,7 +231,8 @@ def rows_of(arguments: argparse.Namespace) -> dict[str, tuple[str, Path]]:
         out[name_of(job)] = job["task"], folder
         if "budget" in job:
             out[name_of(job) + ", again"] = job["task"], again(folder)
-    out |= {f"heart, {sampler}": ("heart", folder_of(arguments.runs, f"heart, {sampler}")) for sampler in ("gp", "random")}
+    for found in ("gp", "random", *CONTENT["against"]):
+        out[f"heart, {found}"] = "heart", folder_of(arguments.runs, f"heart, {found}")
     return {name: found for name, found in out.items() if (found[1] / "done.json").exists()}
 
 
@@ -254,9 +264,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
         })  # fmt: skip
         print(name, found[-1]["weights"], np.mean([p["dice"] for p in measured]), flush=True)
     studies = {}
-    for sampler in ("gp", "random"):
-        if (file := arguments.runs / f"study-{sampler}" / TRIALS).exists():
-            studies[sampler] = [json.loads(line) for line in file.read_text().splitlines()]
+    for name in ("gp", "random", *CONTENT["against"]):
+        if (file := arguments.runs / f"study-{name.replace(' ', '_')}" / TRIALS).exists():
+            studies[name] = [json.loads(line) for line in file.read_text().splitlines()]
     facts = machine()
     content = {"command": facts.pop("command"), "on": arguments.on, "rows": found, "studies": studies, "measured": facts}
     out.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
