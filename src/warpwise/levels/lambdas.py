@@ -104,11 +104,17 @@ class LambdaLevel:
 
     def moves_by(self, step: int, gradient: Mapping[str, Tensor]) -> dict[str, float]:
         """Move once along dU/d(free number); what is to be said of it. A gradient that is not finite is left out, as a step
-        of weights would be."""
+        of weights would be.
+
+        Its direction alone counts: a budget that is exceeded by far makes gradients thousands of times as long as overlap
+        does, after which Adam, whose memory is long, would stand still; and those of one step of training shrink with its
+        learning rate.
+        """
+        length = float(sum(float((g.double() ** 2).sum()) for g in gradient.values()) ** 0.5)
         if not all(bool(torch.isfinite(value).all()) for value in gradient.values()):
             return {"failed": 1.0}
         for name, free in self.lambdas.free.items():
-            free.grad = gradient[name].to(free.dtype)
+            free.grad = gradient[name].to(free.dtype) / max(length, 1e-30)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(step)
         self.optimizer.step()
@@ -117,8 +123,7 @@ class LambdaLevel:
         self.moved += 1
         self._watch()
         said = {f"weight.{name}": float(value) for name, value in self.values.items()}
-        said["gradient"] = float(sum(float((g**2).sum()) for g in gradient.values()) ** 0.5)
-        return {**said, "drift": float(self.leaks)}
+        return {**said, "gradient": length, "drift": float(self.leaks)}
 
     def _bound(self) -> None:
         """No factor beyond its bounds."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from warpwise.alignment import Alignment
 
-LEAST = 1e-3  # of a determinant in a logarithm
+LEAST = 0.02  # of a determinant in a logarithm
 
 
 class Budget(Loss):
@@ -19,7 +19,7 @@ class Budget(Loss):
 
     Attributes:
         measure: sd_log_jacobian, as evaluations report it: over the voxels of the fixed image's labels, where labels are
-            known, else over all that both images show; where det J < 1e-3 its logarithm goes on straight, so that folds
+            known, else over all that both images show; where det J < 0.02 its logarithm goes on straight, so that folds
             can be undone; diffusion, mean ‖∇u‖²; or folded, the mean of max(0, −det J).
         at_most: the bound.
     """
