@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from warpwise.data.pairs import training_pairs, validation_pairs
-from warpwise.data.people import drawn, parts, person
+from warpwise.data.people import Part, drawn, parts, person
 from warpwise.data.settings import DataSettings
 from warpwise.errors import InputError
 from warpwise.io.datasets import Dataset, Scan, read_dataset
@@ -124,3 +124,12 @@ def test_parts_are_drawn_by_name_and_seed_alone():
     assert len({name for part in found.values() for name in part}) == 18
     with pytest.raises(InputError, match="21 people are asked for, and there are 20"):
         drawn(people, {"train": 21})
+
+
+def test_pairs_to_select_by_show_one_person_where_pairs_that_train_do(tmp_path: Path):
+    scans = tuple(Scan(image=tmp_path / f"{n}.nii", subject="abc"[n // 2]) for n in range(6))
+    dataset = Dataset("d", tmp_path, scans, (), (), (), {}, (), "", "")
+    part = Part(frozenset("ab"), scans[:4])
+    pairs = validation_pairs(dataset, part=part, one_person=True)
+    assert [(a.title, b.title) for a, b in pairs] == [("0", "1"), ("1", "0"), ("2", "3"), ("3", "2")]
+    assert len(validation_pairs(dataset, part=part)) == 12

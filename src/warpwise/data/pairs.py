@@ -112,17 +112,24 @@ def of_one_person(scans: Iterable[Scan]) -> list[PairOfScans]:
 
 
 def validation_pairs(
-    dataset: Dataset, atlas: Scan | None = None, *, most: int = 0, part: Part | None = None
+    dataset: Dataset,
+    atlas: Scan | None = None,
+    *,
+    most: int = 0,
+    part: Part | None = None,
+    one_person: bool = False,
 ) -> list[PairOfScans]:
     """(fixed, moving), at most so many (0: all), evenly drawn.
 
-    Of a part of the people: the pairs that are listed anywhere between two of them, else all ordered ones. Otherwise those
-    that are listed to validate on, else the atlas with each image, else neighbours in the list.
+    Of a part of the people: the pairs that are listed anywhere between two of them, else all ordered ones, or with
+    `one_person` those that show one person twice. Otherwise those that are listed to validate on, else the atlas with each
+    image, else neighbours in the list.
     """
     pairs: Sequence[PairOfScans] = dataset.validation_pairs
     if part is not None:
         listed = (*dataset.training_pairs, *dataset.validation_pairs)
-        pairs = [pair for pair in listed if part.shows(pair[0]) and part.shows(pair[1])] or AllPairs(part.scans)
+        pairs = [pair for pair in listed if part.shows(pair[0]) and part.shows(pair[1])]
+        pairs = pairs or (of_one_person(part.scans) if one_person else AllPairs(part.scans))
         if atlas is not None:
             pairs = [(atlas, scan) for scan in part.scans]
         if most and isinstance(pairs, AllPairs):

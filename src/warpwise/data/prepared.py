@@ -100,7 +100,7 @@ def prepare(
     atlas = atlas_of(data, dataset) if data.pairs == "atlas" else None
     people = parts(dataset, data.people)
     pairs = training_pairs(data, dataset, atlas, part=people.get(TRAIN))
-    validation = validation_pairs(dataset, atlas, most=most, part=people.get(SELECT))
+    validation = validation_pairs(dataset, atlas, most=most, part=people.get(SELECT), one_person=data.pairs == "subject")
     learnt = pairs.scans if isinstance(pairs, AllPairs) else list(dict.fromkeys(scan for pair in pairs for scan in pair))
     judged = list(dict.fromkeys(scan for pair in validation for scan in pair))
     if left_out := len(set(dataset.training) - set(learnt)) if data.pairs == "all" and not people else 0:
@@ -166,7 +166,8 @@ def own_pairs(
     assert data.dataset is not None
     dataset = read_dataset(data.dataset, allow_outside=data.allow_outside)
     atlas = atlas_of(data, dataset) if data.pairs == "atlas" else None
-    theirs = validation_pairs(dataset, atlas, most=most, part=parts(dataset, data.people)[part])
+    people = parts(dataset, data.people)[part]
+    theirs = validation_pairs(dataset, atlas, most=most, part=people, one_person=data.pairs == "subject")
     theirs = [pair for pair in theirs if not labelled or all(scan.labels is not None for scan in pair)]
     if not theirs:
         raise InputError(
