@@ -109,8 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
         folder = arguments.runs / f"start-{start:g}"
         name = f"tuned from {start:g}"
         if not (folder / "done.json").exists():
-            tuning = {"learning_rate": 0.2, "warmup": 0, "iterations": 30, "outer": {"dice": {}, "budget": hinge}}
-            tune(settings_of(dataset, start, tuning=tuning, steps=40), folder, overwrite=True, on_event=told)
+            tuning = {"learning_rate": 0.3, "warmup": 0, "iterations": 30, "outer": {"dice": {}, "budget": hinge}}
+            tune(settings_of(dataset, start, tuning=tuning, steps=30), folder, overwrite=True, on_event=told)
             (folder / "done.json").write_text(json.dumps(machine()))
         methods[name] = Method.named(folder / TUNED)
         lines = [r for r in history(folder) if r["kind"] == "train"]

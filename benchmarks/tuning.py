@@ -295,9 +295,49 @@ def table(arguments: argparse.Namespace) -> None:
         ])  # fmt: skip
     head = ["run", "λ diffusion", "λ half", "Dice", "SDlogJ", "% NDV", "% folded before repair, select", "people",
             "steps", "minutes", "load", "commit"]  # fmt: skip
-    lines += [*markdown_table(head, body), "", "![λ by task](tuning.png)", ""]
+    lines += [*markdown_table(head, body), "", "![λ by task](tuning.png)", "", *compared(content)]
     (RESULTS / f"tuning_{arguments.on}.md").write_text("\n".join(lines))
     drawn(content["rows"], RESULTS / "tuning.png")
+
+
+def compared(content: dict[str, Any]) -> list[str]:
+    """Hearts within the first budget: the tuned cascade against fixed weights, studies and other networks, on equal pairs.
+
+    The fixed weight is the best by Dice of those within the budget, both on people who select.
+    """
+    rows = {row["name"]: row for row in content["rows"]}
+    budget, start = CONTENT["budgets"][0], CONTENT["common"]["objective"]["diffusion"]["weight"]
+    name = f"heart, budget {budget:g}, start {start:g}"
+    if name + ", again" not in rows:
+        return []
+    base = rows[name + ", again"]
+    fixed = [row for key, row in rows.items() if key.startswith("heart, fixed")]
+    within = [row for row in fixed if row["on_select"]["sd_log_jacobian"] <= budget]
+    cost = {name + ", again": rows[name]["minutes"] + base["minutes"]}
+    others: dict[str, str] = {}
+    if within:
+        best = max(within, key=lambda row: row["on_select"]["dice"])
+        others[f"best of {len(fixed)} fixed ({best['weights']['diffusion']:g})"] = best["name"]
+        cost[best["name"]] = sum(row["minutes"] for row in fixed)
+    for found in ("published λ", "gp", "random", *CONTENT["against"]):
+        if f"heart, {found}" in rows:
+            others[found] = f"heart, {found}"
+            trials = content["studies"].get(found, [])
+            cost[f"heart, {found}"] = sum(t["seconds"] for t in trials) / 60 + rows[f"heart, {found}"]["minutes"]
+    table: list[list[str]] = []
+    for title, key in {"tuned, then trained": name + ", again", **others}.items():
+        row = rows[key]
+        gaps = [a["dice"] - b["dice"] for a, b in zip(row["pairs"], base["pairs"], strict=True)]
+        low, high = interval([(p["fixed"], p["moving"]) for p in row["pairs"]], gaps)
+        table.append([
+            title, f"{np.mean([p['dice'] for p in row['pairs']]):.4f}",
+            "" if row is base else f"{np.mean(gaps):+.4f} [{low:+.3f}, {high:+.3f}]",
+            f"{np.mean([p['sd_log_jacobian'] for p in row['pairs']]):.3f}",
+            f"{row['on_select']['dice']:.4f} ({row['on_select']['sd_log_jacobian']:.3f})", f"{cost[key]:.1f}",
+        ])  # fmt: skip
+    head = ["hearts", "Dice", "against tuned [95 %, people]", "SDlogJ", "on select: Dice (SDlogJ)", "minutes in all"]
+    about = f"Hearts, SDlogJ ≤ {budget:g} on people who tune or select; minutes: of all trainings that it took, one core."
+    return [about, "", *markdown_table(head, table), ""]
 
 
 def drawn(rows: Sequence[dict[str, Any]], path: Path) -> None:

@@ -27,7 +27,7 @@ class TuningSettings(Settings):
             or windows there is none.
         outer: what the objective is for, U: labels (`dice`) and a bound on roughness (`budget`); or, without labels, a
             similarity that is not in the objective itself.
-        learning_rate: of Adam (β 0.5, 0.999, as published) on what softplus makes a factor of, about a logarithm below 1;
+        learning_rate: of Adam (β 0.5, 0.999, as published) on logarithms of factors and shares, by a gradient's direction;
             cosine to 0.
         warmup: steps before weights move; every: they move at every so-manieth step.
         batch: pairs of `tune` a step.
