@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from warpwise.methods import Method
 
@@ -16,6 +17,12 @@ def solver(preset: str = "balanced", *, transform: str = "greedy", similarity: s
     if transform in ("rigid", "affine"):
         return Method.named(transform).changed(changes)
     return Method.named(preset).changed({"registrar.kind": transform, **changes})
+
+
+def shortened(word: str) -> str:
+    """A word of a command, without where things lie on this machine."""
+    path = Path(word)
+    return path.name if path.is_absolute() else word
 
 
 def machine() -> dict:
@@ -43,7 +50,7 @@ def machine() -> dict:
     return {
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "commit": commit.strip() + ("+" if dirty.strip() else ""),
-        "command": "python " + " ".join(sys.argv),
+        "command": "python " + " ".join(shortened(word) for word in sys.argv),
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),

@@ -94,12 +94,14 @@ def smooth(task: str) -> str:
     return "smooth" if task == "contrasts" else "diffusion"
 
 
-def jobs_of(chosen: Sequence[str], tasks: Sequence[str]) -> list[dict[str, Any]]:
+def jobs_of(
+    chosen: Sequence[str], tasks: Sequence[str], budgets: Sequence[float] = CONTENT["budgets"]
+) -> list[dict[str, Any]]:
     """What is trained: tuned runs, and runs with fixed weights, by name."""
     out: list[dict[str, Any]] = []
     start = CONTENT["common"]["objective"]["diffusion"]["weight"]
     for task in tasks if "tasks" in chosen else ():
-        out += [{"task": task, "budget": budget, "start": start} for budget in CONTENT["budgets"]]
+        out += [{"task": task, "budget": budget, "start": start} for budget in budgets]
     if "starts" in chosen:
         out += [{"task": "heart", "budget": CONTENT["budgets"][0], "start": s} for s in CONTENT["starts"] if s != start]
     if "fixed" in chosen:
@@ -139,7 +141,7 @@ def told(event: Event) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Everything that is not trained yet."""
-    for job in jobs_of(arguments.parts, arguments.tasks):
+    for job in jobs_of(arguments.parts, arguments.tasks, arguments.budgets):
         folder, task = folder_of(arguments.runs, name_of(job)), job["task"]
         cache = arguments.runs / "cache" / CONTENT["tasks"][task]["people"]
         if "weights" in job:
@@ -365,6 +367,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--parts", nargs="*", default=PARTS)
     parser.add_argument("--tasks", nargs="*", default=[*CONTENT["tasks"]])
+    parser.add_argument("--budgets", nargs="*", type=float, default=CONTENT["budgets"])
     parser.add_argument("--on", choices=["select", "test"], default="test")
     parser.add_argument("--reason", default="")
     arguments = parser.parse_args()

@@ -14,9 +14,11 @@ from toys import toy_dataset
 from warpwise import ops
 from warpwise.alignment import Alignment
 from warpwise.cli import execute
-from warpwise.errors import InputError
+from warpwise.errors import InputError, RunError
 from warpwise.levels.checkpoint import load
+from warpwise.levels.estimators import ConjugateGradient, DifferencedHessian
 from warpwise.levels.history import history
+from warpwise.levels.hypergradient import Problem as Inner
 from warpwise.levels.hypergradient import hypergradient
 from warpwise.levels.solved import Solved, nearer
 from warpwise.levels.solver_tuning import TUNED, SolverTuning, level_of, tune
@@ -24,7 +26,7 @@ from warpwise.levels.solver_tuning_settings import SolverTuningSettings, read_so
 from warpwise.levels.trials import pairs_of
 from warpwise.methods import Method
 from warpwise.objective import Objective
-from warpwise.registrars.deformable.energy import Problem
+from warpwise.registrars.deformable.energy import Energy, Problem
 from warpwise.terms.term import parse_terms
 
 SCALES = [{"image": 1, "iterations": 10}, {"image": 0, "iterations": 10, "radius": 2}]
@@ -74,6 +76,81 @@ def test_terms_and_slopes_are_those_of_tensors(toy: Path, tmp_path: Path, term: 
         gap = (slope[[0, 2], :, 0] - reference[0]).norm() / reference.norm()
         assert float(gap) < 2e-3
         assert not slope[1].any()
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        {"similarity": {"term": "mind"}},
+        {"similarity": {"term": "lncc", "mapped": True}},
+        {"similarity": {"term": "lncc"}, "other": {"term": "mse", "weight": 0.3}},
+    ],
+)
+@pytest.mark.parametrize("finest", [0, 1])
+def test_the_sum_of_terms_is_the_energy_that_is_solved(objective: dict[str, Any], finest: int, tmp_path: Path):
+    """In 3-D, under a mask of both fields of view, to the finest scale or short of it."""
+    toy = toy_dataset(tmp_path / "toy", people=4, shape=(24, 28, 20))
+    one = level(toy, tmp_path, objective=objective, newton_steps=0)
+    registrar = one.method.registrar
+    assert isinstance(registrar, Energy)
+    one.method = one.method.replace(registrar=registrar.replace(scales=registrar.scales[: 2 - finest]))
+    pair = one.ready(0, 0)
+    far = pair.pair.moved(pair.pair.to_moving @ np.array([[1, 0, 0, 4.0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    solved = one.solved(replace(pair, pair=far))
+    assert solved.problem.work.weight is not None
+    assert solved.problem.work.settings.image == finest
+    assert float(solved.problem.value(solved.field)) == pytest.approx(solved.valued(solved.field)[0], rel=1e-5)
+    slope = solved.problem.normal_equations()[0] / solved.problem.voxels
+    assert np.allclose(slope, solved.valued(solved.field)[1], atol=1e-4 * np.abs(slope).max())
+    assert np.isfinite(float(one.gradient(solved)["smoothness"]))
+
+
+def test_conjugate_gradients_with_a_preconditioner_and_differences_solve_a_quadratic():
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(30, 30, generator=generator, dtype=torch.float64)
+    matrix = root @ root.T + torch.diag(torch.logspace(0, 4, 30, dtype=torch.float64))
+    wanted = torch.randn(30, generator=generator, dtype=torch.float64)
+
+    def loss(_: Any, at: Any) -> torch.Tensor:
+        return 0.5 * at["w"] @ matrix @ at["w"]
+
+    problem = Inner.at(loss, {}, {"w": torch.zeros(30, dtype=torch.float64)})
+    gaps: dict[str, float] = {}
+    for name, precondition in {"none": None, "diagonal": lambda v: [v[0] / matrix.diagonal()]}.items():
+        estimator = ConjugateGradient(20, curvature=DifferencedHessian(0.01), precondition=precondition)
+        found = estimator.inverse(problem, [matrix @ wanted])[0]
+        gaps[name] = float((found - wanted).norm() / wanted.norm())
+    assert gaps["diagonal"] < 1e-2 < gaps["none"]
+    bent = Inner.at(lambda _, at: -loss(_, at), {}, {"w": torch.zeros(30, dtype=torch.float64)})
+    with pytest.raises(RunError, match="at no minimum"):
+        ConjugateGradient(5).inverse(bent, [wanted])
+    taken = ConjugateGradient(5, truncated=True).inverse(bent, [wanted])[0]
+    assert torch.equal(taken, wanted)  # the right way, if not all of it
+
+
+def test_what_is_judged_is_what_a_registration_delivers(toy: Path, tmp_path: Path):
+    one = level(toy, tmp_path, objective={"smoothness": {"weight": 0.0005}}, newton_steps=0)
+    solved = one.solved(one.ready(0, 0))
+    assert solved.mended is not None
+    assert np.abs(solved.mended).max() > 0.01  # so little smoothness folds
+    fields = [here.alignment(here.inner()).displacement for here in (solved, replace(solved, mended=None))]
+    least = [float(ops.digital_determinants(field).min()) for field in fields]
+    assert least[0] > 0 > least[1]
+
+
+def test_shares_are_divided_by_what_their_terms_come_to(toy: Path, tmp_path: Path):
+    objective = {"similarity": {"term": "lncc", "weight": 1.0}, "other": {"term": "mse", "weight": 1.0}}
+    one = level(toy, tmp_path, objective=objective, newton_steps=0, tuning={"shares": ["similarity", "other"]})
+    before = {name: float(value) for name, value in one.values.items()}
+    one.step(0, [one.ready(0, 0)])
+    solved = one.solved(one.ready(0, 0))
+    assert one.scaled
+    scales = {name: float(scale) for name, scale in one.lambdas.scales.items()}
+    assert scales["similarity"] > 10 * scales["other"] > 0
+    weighed = {name: float(one.values[name]) * scales[name] for name in scales}
+    assert sum(weighed.values()) == pytest.approx(2.0, rel=1e-4)
+    assert before["smoothness"] != float(one.values["smoothness"])
+    assert solved.names == ("similarity", "other")
 
 
 def minimum(solved: Solved, weight: float) -> Solved:
@@ -146,6 +223,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(toy: Path, tmp_path: Pa
     assert free[0].keys() == free[1].keys()
     assert all(torch.equal(value, free[1][name]) for name, value in free[0].items())
     assert (tmp_path / "whole" / TUNED).read_text() == (tmp_path / "stopped" / TUNED).read_text()
+    assert len(states[1]["residuals"]) == 4  # by which it is judged in the end
 
 
 @pytest.mark.parametrize(
@@ -155,7 +233,12 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(toy: Path, tmp_path: Pa
         ({"method": "affine"}, "registrar is 'none'"),
         ({"tuning": {"windows": {"similarity": [1, 2]}}}, "are of networks"),
         ({"tuning": {"weights": ["stiffness"]}}, "no 'stiffness'"),
+        ({"tuning": {"weights": ["labels"]}}, "no 'labels'"),
         ({"tuning": {"estimator": "unrolled"}}, "implicit"),
+        ({"tuning": {"outer": {"kl": {}}}}, "is for networks"),
+        ({"tuning": {"warmup": 5}}, "less than or equal to 0"),
+        ({"method": {"base": "energy", "objective": {"similarity": {"term": "mi"}}}}, "second-order"),
+        ({"method": {"base": "energy", "objective": {"smoothness": {"weight": 0.0}}}}, "needs a"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused_before_work(toy: Path, changes: dict[str, Any], message: str):
@@ -167,6 +250,8 @@ def test_the_command_learns_says_and_leaves_a_method(toy: Path, tmp_path: Path, 
     file = tmp_path / "tune.yaml"
     content = settings(toy, tuning={"learning_rate": 0.3, "warmup": 0}, steps=2, newton_steps=0).model_dump(mode="json")
     content["data"]["dataset"] = "toy"
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content["method"]))
+    content["method"] = "mine.yaml"  # beside the settings, wherever the command is given
     file.write_text(yaml.safe_dump(content))
     (tmp_path / "toy").symlink_to(toy)
     assert read_solver_tuning(file).data.dataset == (tmp_path / "toy").resolve()
@@ -179,4 +264,8 @@ def test_the_command_learns_says_and_leaves_a_method(toy: Path, tmp_path: Path, 
     assert execute(["tune", "-o", str(run), "--resume", "--quiet"]) == 0  # it is done already
     assert execute(["tune", str(file), "-o", str(run), "--resume"]) == 2
     assert execute(["tune", "-o", str(tmp_path / "other")]) == 2
+    other = str(tmp_path / "usual")  # the method as it comes
+    roughly = ["--roughness", "0.4", "--steps", "1", "--tune", "objective.*.weight", "--quiet"]
+    assert execute(["tune", "--dataset", str(toy), "-o", other, *roughly]) == 0
+    assert "objective.smoothness.weight: 0.1 before" in capsys.readouterr().out
     assert json.loads((run / "history.jsonl").read_text().splitlines()[-1])["step"] == 2

@@ -97,8 +97,8 @@ class AugmentationSettings(Settings):
         noise: up to this standard deviation, of intensities 0 … 1.
         bias: largest relative change of a smooth shading.
         gamma: exponent up to 1 + gamma, or its inverse.
-        contrast: probability that intensities of an image are mapped through a random curve, each image by its own;
-        contrast_of: both images, or the moving one alone, where the fixed one always shows tissue as it is.
+        contrast: probability that intensities of an image are mapped through a random curve, each image by its own.
+        contrast_of: of both images, or of the moving one alone, where the fixed one always shows tissue as it is.
         judge_clean: the objective looks at intensities without these changes, the network alone sees them: so it learns
             to register through noise, shading and contrast what would be registered without.
     """

@@ -109,7 +109,8 @@ class LambdaLevel:
 
         Its direction alone counts: a budget that is exceeded by far makes gradients thousands of times as long as overlap
         does, after which Adam, whose memory is long, would stand still; and those of one step of training shrink with its
-        learning rate.
+        learning rate. So weights end where as many steps pull one way as the other, at a median, and few odd pairs do not
+        outvote the others.
         """
         length = float(sum(float((g.double() ** 2).sum()) for g in gradient.values()) ** 0.5)
         if not all(bool(torch.isfinite(value).all()) for value in gradient.values()):

@@ -7,6 +7,7 @@ the solver's way is stored, and no term needs a second derivative.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from warpwise.levels.estimators import ConjugateGradient, DifferencedHessian
 from warpwise.levels.hypergradient import Gradients, Product, Variables, perhaps
 from warpwise.levels.hypergradient import Problem as Inner
 from warpwise.ops import kernels
+from warpwise.registrars.deformable import fold
 from warpwise.registrars.deformable.energy import Problem, steepness
 from warpwise.shapes import Array, VectorField
 from warpwise.similarity.base import Fused
@@ -26,6 +28,7 @@ from warpwise.similarity.base import Fused
 LENGTH = 0.02  # voxels: of the differences of slopes
 LONGEST = 0.5  # voxels: of a Newton step
 HALVINGS = 6  # of a Newton step
+SAME = 1e-6  # of an energy: rounding
 SOLVES = 8  # conjugate gradients of the preconditioner
 
 
@@ -37,12 +40,14 @@ class Solved:
         problem: of the finest scale, by the weights that it was solved with.
         names: of the similarities that take part, in the problem's order; smoothness: of the diffusion.
         field: (3, X, Y, Z), voxels of the problem's nodes.
+        mended: what is added to it where a registration would undo folds and rest at sides that were cut; None: nothing.
     """
 
     problem: Problem
     names: tuple[str, ...]
     smoothness: str
     field: VectorField
+    mended: VectorField | None = None
 
     def inner(self) -> dict[str, Tensor]:
         """Where the solver stands, as the inner variable of the engine."""
@@ -67,14 +72,26 @@ class Solved:
         ]
         return torch.stack(parts).sum()
 
+    def kept(self) -> "Solved":
+        """The same with what a registration would mend."""
+        x, y, z = self.field.shape[1:]
+        kept, _ = fold.repair(self.problem.work.rested(self.field), (1, 1, 1), (x, y, z))
+        return replace(self, mended=kept - self.field)
+
     def energy(self, u: Tensor) -> Tensor:
         """The energy at a displacement, by the weights that it was solved with; it can be differentiated once."""
         return _Energy.apply(u, self)
 
     def slope(self, field: VectorField) -> VectorField:
         """Of the energy at a displacement, by the weights that it was solved with."""
-        self.problem.value(field)
-        return self.problem.normal_equations()[0] / np.float32(self.problem.voxels)
+        return self.valued(field)[1]
+
+    def valued(self, field: VectorField) -> tuple[float, VectorField]:
+        """Energy and slope at a displacement, by the weights that it was solved with."""
+        weights = [*(term.weight for term in self.problem.work.terms.similarities), self.problem.weight]
+        values, slopes = self.terms(field)
+        slope = sum((np.float32(w) * s for w, s in zip(weights, slopes, strict=True)), np.zeros_like(field))
+        return float(np.dot(weights, values)), np.asarray(slope, np.float32)
 
     def residual(self) -> float:
         """How steep the energy is where the solver stands, as a share of how steep it is at rest."""
@@ -103,13 +120,13 @@ class Solved:
         estimator = self.estimator(dict, iterations=solves, tolerance=0.1)
         step = estimator.inverse(inner, [torch.from_numpy(slope)])[0].numpy()
         step = step * np.float32(min(1.0, LONGEST / max(float(np.abs(step).max()), 1e-30)))
-        energy = self.problem.value(self.field)
+        energy = self.valued(self.field)[0]
         for halving in range(HALVINGS):
             field = np.asarray(self.field - np.float32(0.5**halving) * step, np.float32)
-            if self.problem.value(field) < energy:
-                return field
+            now, there = self.valued(field)
             # Near the end energies cannot be told apart, and slopes still can.
-            if halving == 0 and steepness(self.slope(field)) < steepness(slope):
+            alike = abs(now - energy) < SAME * abs(energy)
+            if now < energy or (alike and steepness(there) < steepness(slope)):
                 return field
         return None
 
@@ -132,7 +149,7 @@ class Solved:
         return precondition
 
     def alignment(self, inner: Variables) -> Alignment:
-        """The pair under a displacement, with labels where it has them, for an outer objective."""
+        """The pair under a displacement, mended, with labels where it has them, for an outer objective."""
         pair, weight = self.problem.work.pair, self.problem.work.weight
         planar = pair.planar
 
@@ -141,6 +158,7 @@ class Solved:
             return tensor[..., 0, :] if planar else tensor
 
         u = inner["u"][None]
+        u = u if self.mended is None else u + torch.from_numpy(self.mended)
         u = u[:, [0, 2], :, 0] if planar else u
         fixed, moving = batch(pair.fixed.data), batch(pair.moving.data)
         labels: list[Tensor | None] = [None, None]
@@ -167,7 +185,7 @@ class Solved:
         kernels.warp_cubic(coefficients, field, out=warped, slopes=slopes)
         values: list[float] = []
         gradients: list[VectorField] = []
-        for at, evaluate in self._evaluations():
+        for at, evaluate in self._evaluations:
             derivative = np.empty_like(warped[at])
             values.append(evaluate(warped[at], derivative))
             gradients.append(np.einsum("cxyz,caxyz->axyz", derivative, slopes[at]))
@@ -176,6 +194,7 @@ class Solved:
         gradients.append(np.float32(2 / self.problem.voxels) * edges)
         return values, gradients
 
+    @cached_property
     def _evaluations(self) -> list[tuple[slice, Fused]]:
         work = self.problem.work
         terms = work.terms.similarities
@@ -202,9 +221,9 @@ class _Terms(torch.autograd.Function):
 class _Energy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, solved: Solved) -> Tensor:
-        field = np.ascontiguousarray(u.detach().numpy())
-        ctx.save_for_backward(torch.from_numpy(solved.slope(field)))
-        return torch.tensor(solved.problem.value(field), dtype=torch.float64)
+        value, slope = solved.valued(np.ascontiguousarray(u.detach().numpy()))
+        ctx.save_for_backward(torch.from_numpy(slope))
+        return torch.tensor(value, dtype=torch.float64)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -17,9 +17,11 @@ from torch import Tensor
 from warpwise.errors import RunError
 from warpwise.events import OnEvent, ignore, note
 from warpwise.image import upright
+from warpwise.io.checks import whole
 from warpwise.io.run_folder import appearing, claim_folder, locked
 from warpwise.io.scan import read_both
 from warpwise.levels import loop
+from warpwise.levels.checkpoint import State
 from warpwise.levels.hypergradient import Variables, hypergradient
 from warpwise.levels.lambdas import LambdaLevel, Lambdas
 from warpwise.levels.settings import yaml_of
@@ -29,8 +31,9 @@ from warpwise.levels.trials import Pairs, described, pairs_of
 from warpwise.methods import Method
 from warpwise.objective import Objective
 from warpwise.pair import Pair
-from warpwise.registrars.deformable.contrast import seen, without_shading
+from warpwise.registrars.deformable.contrast import without_shading
 from warpwise.registrars.deformable.energy import Energy, EnergyDescent
+from warpwise.registration.deform import comparable
 from warpwise.registration.linear_stages import LinearStages
 from warpwise.registration.prepare import prepare
 from warpwise.resampling import brought
@@ -89,9 +92,12 @@ class SolverTuning(LambdaLevel):
         for one in drawn:
             try:
                 solved = self.solved(one)
-                found.append({**self.gradient(solved), "residual": torch.tensor(solved.residual())})
             except RunError:
-                failed += 1  # it stands at no minimum, so nothing is known of how it answers
+                failed += 1  # its energy is not finite
+                continue
+            if not self.scaled:
+                self._scale(solved)
+            found.append({**self.gradient(solved), "residual": torch.tensor(solved.residual())})
         if not found:
             return {"failed": 1.0}
         means = {name: torch.stack([one[name] for one in found]).mean(0) for name in found[0]}
@@ -101,8 +107,7 @@ class SolverTuning(LambdaLevel):
 
     def solved(self, one: LabelledPair) -> Solved:
         """A pair registered by the weights as they stand."""
-        terms = replace(self.method.replace(objective=self.tuned()).terms(), labels=None, landmarks=None)
-        terms = terms.settled(alike=one.alike)
+        terms = replace(self.whole().terms(), labels=None, landmarks=None).settled(alike=one.alike)
         registrar = self.method.registrar
         assert isinstance(registrar, Energy)
         exact = registrar.replace(sampling="cubic")
@@ -111,7 +116,19 @@ class SolverTuning(LambdaLevel):
         problem, found = descent.descended(one.pair)
         there = problem.work.terms.similarities
         names = tuple(name for name, term in zip(self.names, terms.similarities, strict=True) if term in there)
-        return nearer(Solved(problem, names, self.smoothness, found), steps=self.newton_steps)
+        return nearer(Solved(problem, names, self.smoothness, found), steps=self.newton_steps).kept()
+
+    def _scale(self, solved: Solved) -> None:
+        """Divide shares by what their terms come to now."""
+        for name, value in solved.values(solved.inner()).items():
+            if name in self.lambdas.scales:
+                self.lambdas.scales[name].copy_(value.detach().abs().clamp(min=1e-6))
+        self.scaled = True
+        self._publish()
+
+    def whole(self) -> Method:
+        """The method with the weights as they are now."""
+        return self.method.replace(objective={**self.method.objective, **self.tuned()})
 
     @property
     def smoothness(self) -> str:
@@ -121,8 +138,8 @@ class SolverTuning(LambdaLevel):
     def gradient(self, solved: Solved) -> dict[str, Tensor]:
         """dU/d(free number) of each, and U itself as `outer`.
 
-        Raises:
-            RunError: the energy bends downwards where the solver stands.
+        U is of the field that a registration would deliver; what that mends is taken for a constant. Where the energy bends
+        downwards, conjugate gradients go as far as it bends upwards.
         """
         value: list[Tensor] = []
 
@@ -137,13 +154,22 @@ class SolverTuning(LambdaLevel):
         gradient = hypergradient(outer, inner, self.lambdas.free, solved.inner(), estimator=estimator, lenient=True)
         return {**gradient, "outer": value[-1].detach()}
 
+    def state_dict(self) -> State:
+        return {**super().state_dict(), "residuals": torch.tensor(self.residuals, dtype=torch.float64)}
+
+    def load_state_dict(self, state: State) -> None:
+        super().load_state_dict(state)
+        kept = state["residuals"]
+        assert isinstance(kept, Tensor)
+        self.residuals[:] = kept.tolist()
+
     def warnings(self) -> list[str]:
         """What a person should know of the tuning."""
         out = super().warnings()
         if self.residuals and (steep := float(np.median(self.residuals))) > STEEP:
             out.append(
-                f"The solver ended where the energy still had {100 * steep:.0f} % of its slope at rest, in the median: its "
-                "gradient by λ belongs to a minimum. Raise newton_steps."
+                f"The solver ended where the energy still had {100 * steep:.0f} % of its slope at rest, in the median; a "
+                "gradient by λ is exact at a minimum alone, which more newton_steps come nearer to."
             )
         return out
 
@@ -162,8 +188,8 @@ def tune(
         KeyboardInterrupt: it was asked to end, and wrote its state first.
     """
     resume = settings is None
-    if settings is None:
-        settings = read_solver_tuning(folder / CONFIG)
+    # Its own from now on, whatever becomes of the file of the method.
+    settings = read_solver_tuning(folder / CONFIG) if settings is None else settings.settled()
     pairs = pairs_of(settings.data)
     if not resume:
         claim_folder(folder, [CONFIG, loop.LAST], overwrite=overwrite)
@@ -177,19 +203,20 @@ def tune(
         loop.run([level], schedule, folder, resume=resume, on_event=on_event)
         for word in level.warnings():
             on_event(note(word))
-        return level.method, level.method.replace(objective=level.tuned())
+        return level.method, level.whole()
 
 
 def level_of(settings: SolverTuningSettings, pairs: Pairs, folder: Path) -> SolverTuning:
     """The level at its first step."""
     method, tuning = settings.base(), settings.tuning
-    terms = dict(method.objective)
+    terms = settings.terms
     start = {name: float(term.weight) for name, term in terms.items()}
     lambdas = Lambdas(start=start, factors=tuning.factors(terms), mixtures=tuning.mixtures(terms))
 
     def publish(objective: Mapping[str, Term]) -> None:
         with appearing(folder) as scratch:
-            (scratch / TUNED).write_text(described(method.replace(objective=dict(objective))), encoding="utf-8")
+            whole = {**method.objective, **objective}
+            (scratch / TUNED).write_text(described(method.replace(objective=whole)), encoding="utf-8")
 
     ready = partial(made_ready, pairs, method, LinearStages(folder / LINEAR), settings)
     return SolverTuning(
@@ -208,17 +235,17 @@ def made_ready(
     blind = (scans[0].replaced(labels=None, landmarks=None), scans[1].replaced(labels=None, landmarks=None))
     prepared = prepare(blind, method.images, method.terms())
     aligned, _ = stages.aligned(blind, prepared.pair, method)
-    pair = aligned.applied(prepared.pair)
-    alike, _, uneven = seen(pair)
-    pair = without_shading(pair) if uneven else pair
+    pair, found = comparable(aligned.applied(prepared.pair), method.terms())
+    pair = without_shading(pair) if found.uneven else pair
     maps: list[np.ndarray] = []
     for scan, volume in zip(scans, (pair.fixed, pair.moving), strict=True):
         assert scan.labels is not None
-        maps.append(brought(scan.labels, upright(scan.image)).data[0].reshape(volume.shape))
+        there = brought(scan.labels, upright(scan.image)).data[0]
+        maps.append(whole(there, name=scan.labels.name).reshape(volume.shape))
     both = sorted(set(np.unique(maps[0]).tolist()) & set(np.unique(maps[1]).tolist()) & set(pairs.labels))
     chosen = np.random.default_rng([settings.seed, turn]).permutation(both)[: settings.labels_at_once]
     codes = Codes.apart(sorted(int(value) for value in chosen))
     fixed, moving = (
         replace(volume, codes=codes.of(map_)) for volume, map_ in zip((pair.fixed, pair.moving), maps, strict=True)
     )
-    return LabelledPair(replace(pair, fixed=fixed, moving=moving), alike)
+    return LabelledPair(replace(pair, fixed=fixed, moving=moving), found.alike)

@@ -12,8 +12,26 @@ from warpwise.levels.tuning_settings import TuningSettings
 from warpwise.methods import Method
 from warpwise.objective import Objective
 from warpwise.registrars.deformable.energy import Energy
+from warpwise.regularizers.smoothness import Diffusion
 from warpwise.settings import Settings
 from warpwise.similarity.base import Similarity
+from warpwise.terms.term import Term
+
+OUTER = ("dice", "labels", "budget")
+"""What U may hold beside similarities: what is known of a displacement without a network."""
+
+
+class Moves(TuningSettings):
+    """How weights of a solver's energy move: `TuningSettings`, with numbers for few and expensive steps.
+
+    `windows`, `warmup`, `every`, `damping`, `rate` and `check_every` are of networks, and the estimator is the implicit
+    gradient at the solver's stationary point, by conjugate gradients of at most `iterations`.
+    """
+
+    learning_rate: float = Field(default=0.2, gt=0)
+    warmup: int = Field(default=0, ge=0, le=0)
+    iterations: int = Field(default=30, ge=1)
+    patience: int = Field(default=20, ge=10)
 
 
 class SolverTuningSettings(Settings):
@@ -21,21 +39,19 @@ class SolverTuningSettings(Settings):
 
     Attributes:
         method: what is tuned: a preset, a file, or settings (with `base`: changes of those); its registrar is `energy`.
-        tuning: which weights, by what they are judged, and how they move. Its estimator is the implicit gradient at the
-            solver's stationary point, by conjugate gradients of at most `iterations`; `every`, `damping` and `rate` are of
-            networks.
+        tuning: which weights, of similarities and of the diffusion, by what they are judged, and how they move.
         data: from whom it is learned.
-        steps: of the weights; each registers `tuning.batch` pairs.
+        steps: of the weights, each of which registers `tuning.batch` pairs.
         newton_steps: at most so many after the solver has ended, for the gradient belongs to a stationary point.
         labels_at_once: so many labels, drawn at random, are looked at in a step.
         seed: of pairs and labels.
     """
 
     method: str | dict[str, Any] = "energy"
-    tuning: TuningSettings = TuningSettings(learning_rate=0.1, warmup=0, iterations=30)
+    tuning: Moves = Moves()
     data: StudyData
     steps: int = Field(default=60, ge=1)
-    newton_steps: int = Field(default=6, ge=0)
+    newton_steps: int = Field(default=10, ge=0)
     labels_at_once: int = Field(default=16, ge=1)
     seed: int = 0
 
@@ -48,11 +64,15 @@ class SolverTuningSettings(Settings):
                 f"method: its registrar is {kind!r}; a gradient by λ exists where a solver ends at a stationary point.",
                 hint="Take registrar: {kind: energy}, or look for settings by trying them: warpwise search.",
             )
+        method.build()
         if self.tuning.windows:
-            raise InputError("tuning.windows: are of networks; list several similarities with radii, and tune.shares.")
+            raise InputError("tuning.windows: are of networks; list several similarities with radii, and tuning.shares.")
         if self.tuning.estimator not in ("one-step", "conjugate-gradient"):  # the first is what nobody chose
             raise InputError("tuning.estimator: a solver's is the implicit gradient, by conjugate gradients.")
-        objective = dict(method.objective)
+        odd = [n for n, t in self.tuning.outer.items() if t.row() not in OUTER and not isinstance(t, Similarity)]
+        if odd:
+            raise InputError(f"tuning.outer: {odd[0]} is for networks.", hint=f"Known: {', '.join(OUTER)}, similarities.")
+        objective = self.terms
         self.tuning.factors(objective)
         self.tuning.check(objective)
         Objective.of(self.tuning.outer)
@@ -66,11 +86,23 @@ class SolverTuningSettings(Settings):
         """
         return method_of(self.method)
 
+    def settled(self) -> "SolverTuningSettings":
+        """The same with the method whole, and the dataset where it lies."""
+        data = self.data.replace(dataset=self.data.dataset.absolute())
+        return self.replace(method=self.base().model_dump(mode="json"), data=data)
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """What may be tuned: the similarities and the diffusion that count, in their order."""
+        terms = self.base().objective.items()
+        mixed = {*self.tuning.shares}
+        counts = {name: term for name, term in terms if term.weight > 0 or name in mixed}
+        return {name: term for name, term in counts.items() if isinstance(term, Similarity | Diffusion)}
+
     @property
     def names(self) -> tuple[str, ...]:
         """The similarities that count, in their order."""
-        terms = self.base().objective.items()
-        return tuple(name for name, term in terms if isinstance(term, Similarity) and term.weight > 0)
+        return tuple(name for name, term in self.terms.items() if isinstance(term, Similarity))
 
 
 def read_solver_tuning(path: Path) -> SolverTuningSettings:
@@ -79,6 +111,6 @@ def read_solver_tuning(path: Path) -> SolverTuningSettings:
     Raises:
         InputError: it is missing, is not YAML, or holds what is not known or does not fit.
     """
-    settings = SolverTuningSettings.parse(mapping_of(path))
-    changes = settled_paths(path, settings.method, settings.data)
-    return settings.replace(**changes) if changes else settings
+    content = mapping_of(path)
+    data = StudyData.parse(content["data"]) if isinstance(content.get("data"), dict) else None
+    return SolverTuningSettings.parse({**content, **settled_paths(path, content.get("method"), data)})

@@ -50,10 +50,10 @@ class Tuning(LambdaLevel):
         if step < self.settings.warmup:
             return {}
         gradient = self.gradient(step, learnt, own, self.estimator())
-        said = {"outer": float(gradient.pop("outer")), **self.moves_by(step, gradient)}
-        if "failed" not in said and self.settings.check_every and self.moved % self.settings.check_every == 0:
+        said = {"outer": float(gradient.pop("outer"))}
+        if self.settings.check_every and (self.moved + 1) % self.settings.check_every == 0:
             said["cosine"] = self.cosine(step, learnt, own, gradient)
-        return said
+        return {**said, **self.moves_by(step, gradient)}
 
     def gradient(self, step: int, learnt: list[Batch], own: Batch, estimator: Estimator) -> dict[str, Tensor]:
         """dU/d(free number) of each, and U itself as `outer`, at the weights as they stand."""

@@ -1,7 +1,10 @@
 """What solvers take and give."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from warpwise.events import Event, OnEvent, ignore
 from warpwise.grid import Grid
@@ -23,6 +26,16 @@ class Passed:
     field: VectorField
     nodes: Grid
     energy: float | None = None
+
+    @classmethod
+    def between(
+        cls, name: str, field: VectorField, grid: Grid, reach: Sequence[float], *, energy: float | None = None
+    ) -> "Passed":
+        """A field whose nodes are so many voxels of a grid apart, the first at voxel 0; it goes on beyond the last one, as
+        solvers have it, as far as there are voxels."""
+        beyond = [(0, 0)] + [(0, int(n > 1)) for n in field.shape[1:]]
+        field = np.pad(field, beyond, mode="edge")
+        return cls(name, field, Grid(field.shape[1:], grid.affine @ np.diag([*reach, 1.0])), energy)
 
 
 @dataclass(frozen=True, eq=False)

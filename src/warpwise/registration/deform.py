@@ -8,7 +8,7 @@ from warpwise.methods import Method
 from warpwise.objective import SolverTerms
 from warpwise.pair import Pair
 from warpwise.registrars.base import PREDICTED, Registrar, Solution
-from warpwise.registrars.deformable.contrast import EVIDENT, evidence, seen, without_shading
+from warpwise.registrars.deformable.contrast import EVIDENT, Seen, evidence, seen, without_shading
 from warpwise.registrars.deformable.work import typical
 from warpwise.registrars.learned.settings import Network, Refined
 from warpwise.similarity.auto import Auto
@@ -76,11 +76,7 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
     """
     asked = method.terms()
     wanted = [term for term in asked.similarities if isinstance(term, LearnedFeatures)]
-    if wanted:
-        from warpwise.registrars.learned.described import described  # noqa: PLC0415 - imports torch
-
-        pair = described(pair, wanted)
-    alike, agreement, uneven = seen(pair)
+    pair, (alike, agreement, uneven) = comparable(pair, asked)
     terms = asked.settled(alike=alike)
     if registrar is None or (not alike and registrar.stage != PREDICTED):
         registrar = method.build(alike=alike)
@@ -100,6 +96,16 @@ def deform(pair: Pair, method: Method, registrar: Registrar | None = None, *, on
         return found
     registrar = method.cautious.build(terms)
     return replace(found, solution=registrar.solve(pair, on_step=on_step), stage=registrar.stage, cautious=True)
+
+
+def comparable(pair: Pair, terms: SolverTerms) -> tuple[Pair, Seen]:
+    """A pair with what its similarities look at beside intensities, and how it shows tissue."""
+    wanted = [term for term in terms.similarities if isinstance(term, LearnedFeatures)]
+    if wanted:
+        from warpwise.registrars.learned.described import described  # noqa: PLC0415 - imports torch
+
+        pair = described(pair, wanted)
+    return pair, seen(pair)
 
 
 def unused(pair: Pair, method: Method, terms: Sequence[LearnedFeatures]) -> tuple[str, ...]:

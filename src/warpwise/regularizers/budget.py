@@ -18,9 +18,9 @@ class Budget(Loss):
     """A hinge: 0 up to the bound, beyond it the squared share by which it is exceeded.
 
     Attributes:
-        measure: sd_log_jacobian, as evaluations report it: over the voxels of the fixed image's labels, where labels are
-            known, else over all that both images show; where det J < 0.02 its logarithm goes on straight, so that folds
-            can be undone; diffusion, mean ‖∇u‖²; or folded, the mean of max(0, −det J).
+        measure: sd_log_jacobian, as evaluations report it: over the voxels of those of the fixed image's labels that take
+            part, where labels are known, else over all that both images show; where det J < 0.02 its logarithm goes on
+            straight, so that folds can be undone; diffusion, mean ‖∇u‖²; or folded, the mean of max(0, −det J).
         at_most: the bound.
     """
 

@@ -103,7 +103,10 @@ def deformation(material: Material) -> Figure | None:
 
 @styled
 def evolution(material: Material) -> Figure | None:
-    """The warped image and the deformed grid after every scale of a solver, or stage of a network, in one plane."""
+    """The warped image and the deformed grid after every scale of a solver, or stage of a network, in one plane.
+
+    Energies are of the images of each scale, and so not of one kind; r is of the plane that is shown.
+    """
     steps = material.evolution
     if not steps:
         return None

@@ -22,7 +22,7 @@ CAPTIONS = {
     "checkerboard": "Checkerboard",
     "difference": "Difference",
     "deformation": "Deformation grid",
-    "evolution": "Scale by scale",
+    "evolution": "On the way",
     "jacobian": "Volume change (log Jacobian)",
     "uncertainty": "Uncertainty",
     "convergence": "Convergence",

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from warpwise.events import Event
-from warpwise.grid import Grid
 from warpwise.ops import kernels
 from warpwise.pair import Pair
 from warpwise.registrars.base import Passed, Solution
@@ -50,8 +49,7 @@ class Part:
 
     def passed(self, name: str, moved: VectorField, reach: Triple, history: Sequence[Event]) -> Passed:
         """What is known after a scale: a displacement, voxels of its own nodes, and the energy that it ended with."""
-        nodes = Grid(moved.shape[1:], self.pair.fixed.grid.affine @ np.diag([*reach, 1.0]))
-        return Passed(name, moved, nodes, history[-1].energy if history else None)
+        return Passed.between(name, moved, self.pair.fixed.grid, reach, energy=history[-1].energy if history else None)
 
     def solution(
         self,
@@ -68,4 +66,5 @@ class Part:
         found = Solution(self.whole(moved, reach), whole, history=tuple(history), stops=tuple(stops), passed=tuple(passed))
         if self.start is None:
             return found
+        found = replace(found, passed=(*self.start.passed, *found.passed))
         return replace(found, uncertainty=self.start.uncertainty, feature_uncertainty=self.start.feature_uncertainty)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from warpwise.errors import InputError
 from warpwise.events import OnEvent, ignore
@@ -17,7 +18,7 @@ from warpwise.registrars.crop import foreground
 from warpwise.registrars.deformable import fold
 from warpwise.registrars.learned.certainty import certainty, deviation
 from warpwise.registrars.learned.working import array, scalar, tensor, working_pair
-from warpwise.shapes import Array, Matrix4, VectorField
+from warpwise.shapes import Array, VectorField
 from warpwise.spacing import embedded_spacing, finer, on_all_voxels
 
 THICK = 1.6  # voxels this many times as large as the network's hold less than it was trained on
@@ -84,18 +85,15 @@ class Predicted:
             mm = float(np.mean(card.spacing_mm)) if card.dim == 3 else card.spacing_mm[0]
             uncertainty = embedded(mm * scalar(sure.match))
             features = None if sure.features is None else embedded(scalar(sure.features))
-        affine = part.fixed.grid.affine
-        passed = tuple(known(stage, n, affine @ np.diag([*working.step, 1.0])) for n, stage in enumerate(prediction.stages))
+        passed = tuple(known(stage, n, part.fixed.grid, working.step) for n, stage in enumerate(prediction.stages))
         return Solution(
             field, uncertainty=uncertainty, feature_uncertainty=features, stops=("one pass",), passed=passed[:-1]
         )
 
 
-def known(stage: Stage, number: int, affine: Matrix4) -> Passed:
-    """What a network knew after a stage; affine: index of its working voxels → mm."""
-    nodes = array(stage.displacement[0])
-    there = Grid(nodes.shape[1:], affine @ np.diag([*[2.0**stage.octave] * 3, 1.0]))
-    return Passed(f"stage {number + 1}", nodes, there)
+def known(stage: Stage, number: int, grid: Grid, step: NDArray[np.float64]) -> Passed:
+    """What a network knew after a stage; step: voxels of the grid a working voxel."""
+    return Passed.between(f"stage {number + 1}", array(stage.displacement[0]), grid, (step * 2**stage.octave).tolist())
 
 
 @dataclass(frozen=True)
