@@ -5,14 +5,23 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 import warpwise as ww
 from warpwise.grid import Grid
 from warpwise.image import Image
+from warpwise.networks import parse_network
+from warpwise.networks.base import initialise
+from warpwise.networks.model import Model, ModelCard
+from warpwise.ops import kernels
+from warpwise.pair import Pair
+from warpwise.registrars.learned.predicted import Predicted
 from warpwise.report import figures
 from warpwise.report.material import Material
 from warpwise.report.planes import views
 from warpwise.transforms.affine import Affine
+from warpwise.transforms.displacement import DisplacementField
+from warpwise.volume import Volume
 
 
 @pytest.mark.parametrize("spacing", [0.7, 0.88, 0.9, 0.94, 1.2, 3.0])
@@ -62,3 +71,35 @@ def test_what_goes_one_way_has_no_way_to_show():
     material = Material.of_result(result, (pair.fixed, pair.moving), result.record())
     assert material.evolution == ()
     assert figures.evolution(material) is None
+
+
+@pytest.mark.parametrize("shape", [(27, 30, 25), (43, 38)])
+def test_the_way_of_a_cascade_lies_where_its_field_does(shape: tuple[int, ...]):
+    """The last of its stages adds nothing, so the one before is the answer: in mm, to the far border."""
+    dim = len(shape)
+    settings = {
+        "kind": "cascade",
+        "widths": [4, 6],
+        "features": 3,
+        "matching": [4],
+        "context": [],
+        "stages": 2,
+        "finest": 1,
+    }
+    network = parse_network(settings)
+    made = initialise(network.build(dim=dim, channels=1), torch.Generator().manual_seed(0)).eval()
+    last = next(name for name, _ in made.named_modules() if name.endswith("stages.0-1"))
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if ".velocity." in name:
+                parameter.mul_(0.0 if name.startswith(last) else 3e3)
+    card = ModelCard(network=network, dim=dim, spacing_mm=(1.5,) * dim)
+    rng = np.random.default_rng(0)
+    space = shape if dim == 3 else (shape[0], 1, shape[1])
+    volumes = [Volume(0.2 + 0.8 * rng.random((1, *space), np.float32), Grid(space, np.eye(4)), dim=dim) for _ in range(2)]
+    found = Predicted(Model(card, made), samples=0).solve(Pair(volumes[0], volumes[1], np.eye(4)))
+    assert [one.name for one in found.passed] == ["stage 1"]
+    before = found.passed[-1]
+    there = DisplacementField(kernels.map_vectors(before.field, before.nodes.affine[:3, :3]), before.nodes)
+    assert np.abs(found.field).max() > 0.2
+    assert np.allclose(there.displacement(volumes[0].grid), found.field, atol=0.05 * np.abs(found.field).max())
