@@ -39,8 +39,8 @@ RESULTS = Path(__file__).parent / "results"
 TASK = "hippocampus"
 WEIGHT = 3.0  # of the diffusion, where gradients are checked
 STEP = 0.02  # of the central differences, in its logarithm
-STARTS = (0.03, 0.3, 3.0)
-GRID = tuple(round(float(w), 4) for w in np.geomspace(0.01, 10.0, 9))
+STARTS = (0.3, 3.0, 30.0)
+GRID = tuple(round(float(w), 4) for w in np.geomspace(0.03, 30.0, 9))
 BUDGET = 0.4
 
 
@@ -110,7 +110,9 @@ def run(arguments: argparse.Namespace) -> None:
         name = f"tuned from {start:g}"
         if not (folder / "done.json").exists():
             tuning = {"learning_rate": 0.3, "warmup": 0, "iterations": 30, "outer": {"dice": {}, "budget": hinge}}
-            tune(settings_of(dataset, start, tuning=tuning, steps=24, newton_steps=3), folder, overwrite=True, on_event=told)
+            tune(
+                settings_of(dataset, start, tuning=tuning, steps=24, newton_steps=4), folder, overwrite=True, on_event=told
+            )
             (folder / "done.json").write_text(json.dumps(machine()))
         methods[name] = Method.named(folder / TUNED)
         lines = [r for r in history(folder) if r["kind"] == "train"]

@@ -36,6 +36,7 @@ from warpwise.registrars.deformable.energy import Energy, EnergyDescent
 from warpwise.registration.deform import comparable
 from warpwise.registration.linear_stages import LinearStages
 from warpwise.registration.prepare import prepare
+from warpwise.regularizers.budget import Budget
 from warpwise.resampling import brought
 from warpwise.similarity.codes import Codes
 from warpwise.terms.term import Term
@@ -138,13 +139,17 @@ class SolverTuning(LambdaLevel):
     def gradient(self, solved: Solved) -> dict[str, Tensor]:
         """dU/d(free number) of each, and U itself as `outer`.
 
-        U is of the field that a registration would deliver; what that mends is taken for a constant. Where the energy bends
-        downwards, conjugate gradients go as far as it bends upwards.
+        Overlap is that of the field which a registration would deliver; what that mends is taken for a constant. A budget is
+        of the minimum as it is: weights whose minima fold are too small, however well folds are undone afterwards. Where the
+        energy bends downwards, conjugate gradients go as far as it bends upwards.
         """
         value: list[Tensor] = []
+        bare = replace(solved, mended=None)
 
         def outer(_: Variables, inner: Variables) -> Tensor:
-            value.append(self.outer(solved.alignment(inner)))
+            alignments = {True: bare.alignment(inner), False: solved.alignment(inner)}
+            values = {name: term(alignments[isinstance(term, Budget)]) for name, term in self.outer.terms.items()}
+            value.append(self.outer.total(values))
             return value[-1]
 
         def inner(free: Variables, at: Variables) -> Tensor:
