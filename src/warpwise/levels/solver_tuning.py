@@ -139,9 +139,9 @@ class SolverTuning(LambdaLevel):
     def gradient(self, solved: Solved) -> dict[str, Tensor]:
         """dU/d(free number) of each, and U itself as `outer`.
 
-        Overlap is that of the field which a registration would deliver; what that mends is taken for a constant. A budget is
-        of the minimum as it is: weights whose minima fold are too small, however well folds are undone afterwards. Where the
-        energy bends downwards, conjugate gradients go as far as it bends upwards.
+        Overlap is that of the field which a registration would deliver; what that mends is taken for a constant. A budget
+        is of the minimum as it is: weights whose minima fold are too small, however well folds are undone afterwards. Where
+        the energy bends downwards, conjugate gradients go as far as it bends upwards.
         """
         value: list[Tensor] = []
         bare = replace(solved, mended=None)
