@@ -23,6 +23,7 @@ import numpy as np
 import yaml
 from common import machine, markdown_table
 from learned import merged, note_in_ledger, times
+from learned_tables import put
 from matplotlib.figure import Figure
 from protocol import DATASETS, people
 
@@ -47,6 +48,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 CONTENT: dict[str, Any] = yaml.safe_load((HERE / "learned" / "tuning.yaml").read_text(encoding="utf-8"))
 PARTS = ("tasks", "starts", "fixed", "studies", "encoders", "against")
+BEGIN = "<!-- tuning.py table -->"
 TRIED = 6  # proposals of a study, most of which are pruned: in all about the cost of a tuning and a training
 # λ of Liu et al., TPAMI 2022 (released code: 10, 15, 3.2 at half resolution), a slope's square summed and not averaged over
 # D² components: 15/10/D² of diffusion, 3.2/10 of the half.
@@ -299,6 +301,8 @@ def table(arguments: argparse.Namespace) -> None:
             "steps", "minutes", "load", "commit"]  # fmt: skip
     lines += [*markdown_table(head, body), "", "![λ by task](tuning.png)", "", *compared(content)]
     (RESULTS / f"tuning_{arguments.on}.md").write_text("\n".join(lines))
+    if arguments.on == "test":
+        put(HERE.parent / "docs" / "learning.md", BEGIN, compared(content))
     drawn(content["rows"], RESULTS / "tuning.png")
 
 
