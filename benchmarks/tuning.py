@@ -299,11 +299,13 @@ def table(arguments: argparse.Namespace) -> None:
         ])  # fmt: skip
     head = ["run", "λ diffusion", "λ half", "Dice", "SDlogJ", "% NDV", "% folded before repair, select", "people",
             "steps", "minutes", "load", "commit"]  # fmt: skip
-    lines += [*markdown_table(head, body), "", "![λ by task](tuning.png)", "", *compared(content)]
+    several = len({row["task"] for row in content["rows"]}) > 1
+    lines += [*markdown_table(head, body), "", *(["![λ by task](tuning.png)", ""] if several else []), *compared(content)]
     (RESULTS / f"tuning_{arguments.on}.md").write_text("\n".join(lines))
     if arguments.on == "test":
         put(HERE.parent / "docs" / "learning.md", BEGIN, compared(content))
-    drawn(content["rows"], RESULTS / "tuning.png")
+    if several:
+        drawn(content["rows"], RESULTS / "tuning.png")
 
 
 def compared(content: dict[str, Any]) -> list[str]:
